@@ -20,7 +20,9 @@ table. Prints JSON: accuracies, latencies and processor time per cell, and `clai
 winner - rival as the mean over the data sets in points, with a paired 90 % interval over seeds and
 images; no single cell may be significantly below (corrected for the number of cells of a rival).
 
-`--work` keeps every cell (data set, seed, limit, rival); a run that was cut off goes on.
+`--cells` keeps every cell (data set, seed, limit, rival), `--work` the runs; a benchmark that was
+cut off goes on. Cells are enough to print the result again: those of docs/results.md are in
+benchmarks/measured/pretrained.
 `--prepare` makes what needs no timing (elastic networks, labels, predictors), for a busy machine.
 `d` and `e` are installed into environments of their own, in `--environments`.
 """
@@ -52,7 +54,8 @@ from hwnas.pipeline.project import Project
 from hwnas.pipeline.winners import result_on
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.lowering import resolution
-from hwnas.training.evaluate import evaluate
+from hwnas.training.evaluate import EVAL_BATCH, evaluate
+from hwnas.training.images import resize
 from hwnas.training.npz import read_archive
 from hwnas.training.photo_config import data_root
 from hwnas.training.splits import stratified_split
@@ -145,18 +148,31 @@ def cell(folder: Path, name: str, make: Callable[[], tuple[Hits, float]]) -> tup
         folder.mkdir(parents=True, exist_ok=True)
         started = sum(os.times()[:4])
         right, ms = make()
-        np.save(kept, right)
+        np.save(kept, right.astype(np.float16))  # of test images: small enough to commit
         cpu_s = round(sum(os.times()[:4]) - started, 1)
         write_json(row, {"top1": float(right.mean()), "latency_ms": ms, "cpu_s": cpu_s})
         print(f"{folder}: {name} {right.mean():.4f}, {ms:.3f} ms", file=sys.stderr, flush=True)
-    return read_json(row), np.load(kept)
+    return read_json(row), np.load(kept).astype(np.float64)
+
+
+def same_settings(options: argparse.Namespace) -> None:
+    """Refuses cells of other settings; notes those of the first cells."""
+    path, config = options.cells / "settings.json", read_config_data(base_config(options))[0]
+    given = {"px": options.px, "normalise": options.normalise, "max_train": options.max_train}
+    settings = {**given, "set": assignments(options.set), "config": config}
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, settings)
+    elif read_json(path) != settings:
+        raise SystemExit(f"{path}: these cells have other settings; give another --cells")
 
 
 def cells_at(
     name: str, seed: int, share: float, options: argparse.Namespace
 ) -> dict[str, tuple[Cell, Hits]]:
     """All cells of a data set, seed and limit."""
-    folder = options.work / "cells" / name / f"seed{seed}" / f"{100 * share:.0f}"
+    part = Path(name) / f"seed{seed}" / f"{100 * share:.0f}"
+    folder, work = options.cells / part, options.work / "cells" / part
     wanted = [OURS, *options.rivals]
     if all((folder / f"{one}.json").exists() for one in wanted):
         return {one: cell(folder, one, _never) for one in wanted}
@@ -165,7 +181,7 @@ def cells_at(
     use_threads(project.config.threads)
     result = result_on(project, project.first_device)
     winner, (limit,) = result.winner.arch, result.limits.values()
-    largest, work = project.space.largest(), folder / "work"
+    largest = project.space.largest()
 
     def own() -> tuple[Hits, float]:
         px = resolution(project.space, winner)
@@ -215,8 +231,8 @@ def _best_cut(project: Project, limit: float, work: Path) -> tuple[Hits, float]:
     for n, arch in enumerate(networks.uniform_cuts(project, limit)):
         start = networks.start_supernet(project)
         model = networks.alone(project, start, arch, px, work / f"cut{n}")
-        batches = project.data.eval_batches("val", networks.START_BATCH)
-        score = evaluate(model, ((networks.resize(x, px), y) for x, y in batches)).top1
+        batches = project.data.eval_batches("val", EVAL_BATCH)
+        score = evaluate(model, ((resize(x, px), y) for x, y in batches)).top1
         if best is None or score > best[0]:
             best = score, arch, model
     if best is None:
@@ -273,6 +289,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--work", type=Path, required=True, help="run folders, cells")
+    parser.add_argument("--cells", type=Path, help="default: WORK/cells")
     parser.add_argument("--config", default="photos", help="space, weights and recipe")
     parser.add_argument("--px", type=int, default=144, help="data.base_px")
     parser.add_argument("--normalise", default="inception", help="as the weights were trained")
@@ -287,15 +304,17 @@ def main() -> None:
     parser.add_argument("--environments", type=Path, default=default)
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
+    options.cells = options.cells or options.work / "cells"
     if options.prepare:
         for seed in range(options.seeds):
             for name in options.data:
                 prepare(name, seed, options)
         return
+    same_settings(options)
     found = {
         (name, seed, share): cells_at(name, seed, share, options)
-        for name in options.data
         for seed in range(options.seeds)
+        for name in options.data
         for share in options.limits
     }
     rows = [

@@ -27,7 +27,7 @@ import time
 from pathlib import Path
 
 try:
-    from bench_host import ProcessClock, host_facts, pin, too_many
+    from bench_host import Hold, ProcessClock, host_facts, never, pin, too_many
     from bench_json import strict_json
     from bench_protocol import SCHEMA_VERSION, KitError, Results, run, warnings
 except ImportError as error:
@@ -115,7 +115,8 @@ def install_line(name):
     """`INSTALL` of a runtime, read without importing it."""
     tree = ast.parse((HERE / f"run_{name}.py").read_text(encoding="utf-8"))
     assignments = (node for node in tree.body if isinstance(node, ast.Assign))
-    return next(ast.literal_eval(a.value) for a in assignments if a.targets[0].id == "INSTALL")
+    named = {getattr(node.targets[0], "id", ""): node.value for node in assignments}
+    return ast.literal_eval(named["INSTALL"])
 
 
 def open_runner(plan):
@@ -190,8 +191,8 @@ def try_out(plan_path):
             raise KitError(f"{plan['runtime']} cannot run {item['file']}: {error}") from error
 
 
-def bench(plan_path, out):
-    """Times a plan file into a results file."""
+def bench(plan_path, out, hold=never):
+    """Times a plan file into a results file; `hold`: see `bench_protocol.run`."""
     plan = load_plan(plan_path)
     runner = open_runner(plan)
     if runner.is_on_cpu:
@@ -208,7 +209,7 @@ def bench(plan_path, out):
     results = Results(out)
     results.open_for(plan, facts, host_facts(runner.accelerator))
     load = loader(plan, plan_path, runner)
-    run(plan, load, ProcessClock(works_alone), results, StderrProgress())
+    run(plan, load, ProcessClock(works_alone), results, StderrProgress(), hold)
     for warning in warnings(results):
         print(f"bench.py: warning: {warning}", file=sys.stderr)
 
@@ -222,6 +223,10 @@ def main(arguments=None):
     parser.add_argument(
         "--try", action="store_true", dest="tries", help="run each model once, without timing"
     )
+    parser.add_argument("--hold", type=Path, help="pause while this file exists (device too hot)")
+    parser.add_argument(
+        "--hold-s", type=float, default=600.0, help="seconds of all pauses together [600]"
+    )
     options = parser.parse_args(arguments)
     if not options.runtimes and not (options.plan and (options.out or options.tries)):
         parser.error("give plan.json and --out results.jsonl or --try, or --runtimes")
@@ -231,7 +236,8 @@ def main(arguments=None):
         elif options.tries:
             try_out(options.plan)
         else:
-            bench(options.plan, options.out)
+            hold = Hold(options.hold, options.hold_s) if options.hold else never
+            bench(options.plan, options.out, hold)
     except KitError as error:
         print(f"bench.py: {error}", file=sys.stderr)
         return 1

@@ -10,6 +10,7 @@ from pathlib import Path
 
 CGROUP = Path("/sys/fs/cgroup")
 CPUS = Path("/sys/devices/system/cpu")
+HOLD_STEP_S = 1.0
 LOOK_S = 0.1  # observation time for the load of processors
 
 
@@ -29,6 +30,31 @@ class ProcessClock:
     def switches():
         """Involuntary context switches so far."""
         return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
+
+
+class Hold:
+    """Pauses while a file exists, which something beside the kit makes when the device is too hot.
+
+    longest_s: seconds of all pauses together; after them, nothing pauses any more.
+    """
+
+    def __init__(self, path, longest_s):
+        self._path, self._left_s = Path(path), longest_s
+
+    def __call__(self, report):
+        """Waits until the file is gone; calls `report` every second. Returns whether it waited."""
+        has_waited = False
+        while self._left_s > 0 and self._path.exists():
+            report()
+            time.sleep(min(HOLD_STEP_S, self._left_s))
+            self._left_s -= HOLD_STEP_S
+            has_waited = True
+        return has_waited
+
+
+def never(report):
+    """A `Hold` that never pauses."""
+    return False
 
 
 def pin(n_threads):
@@ -121,12 +147,20 @@ def host_facts(accelerator=None):
         "n_cpus": os.cpu_count() or 1,
         "affinity": sorted(affinity),
         "governor": read_text(CPUS / "cpu0/cpufreq/scaling_governor").strip() or None,
-        "load_average": os.getloadavg()[0],
+        "load_average": _load_average(),
         "machine": platform.machine(),
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
     }
+
+
+def _load_average():
+    """Processes that ran or waited in the last minute; 0.0 if the system does not say."""
+    try:
+        return os.getloadavg()[0]
+    except OSError:  # Android
+        return 0.0
 
 
 def _cpu():

@@ -11,6 +11,7 @@ time. Rounds continue until the medians are precise enough, or the time is over.
 import contextlib
 import errno
 import fcntl
+import functools
 import gc
 import hashlib
 import itertools
@@ -156,6 +157,10 @@ class Results:
         """Writes the warnings for all turns so far."""
         self._write({"warnings": warnings})
 
+    def close(self):
+        """Closes the file, so that another process or call can continue it."""
+        self._stream.close()
+
     def _count(self, turns, preempted):
         marked = {(turn, sample) for turn, sample in preempted}
         for position, (number, index, *samples) in enumerate(turns):
@@ -177,10 +182,19 @@ class Results:
 # --- protocol -------------------------------------------------------------------------------------
 
 
-def run(plan, load, clock, results, progress=lambda done, total, note, seconds_left: None):
+def run(
+    plan,
+    load,
+    clock,
+    results,
+    progress=lambda done, total, note, seconds_left: None,
+    hold=lambda report: False,
+):
     """Times the items of the plan until a stopping rule applies; appends turns to `results`.
 
     load: maps an item to a function that runs it once.
+    hold: pauses while the device is too hot, and returns whether it did; asked once a second. After
+        a pause, one turn is taken and not counted.
 
     A turn is [round, item index, cold ns, hot ns, ...]. `preempted` of a line lists the [turn,
     sample] pairs during which the kernel preempted the process.
@@ -217,6 +231,9 @@ def run(plan, load, clock, results, progress=lambda done, total, note, seconds_l
                     total = expected_turns(plan, results)
                     left_s = (total / results.n_turns - 1) * results.seconds
                     progress(results.n_turns, total, "timing", left_s)
+                    cooling = "waiting for the device to cool down"
+                    if hold(functools.partial(progress, results.n_turns, total, cooling, None)):
+                        take_turn(models[reference], plan, clock)
                     begin, elapsed = clock.now(), 0.0
         finally:
             results.flush(elapsed)
@@ -233,6 +250,35 @@ def round_order(seed, number, n_items):
     for extra, position in enumerate(range(0, n_items, REFERENCE_EVERY)):
         order.insert(position + extra, -1 - extra)
     return order
+
+
+class Orders:
+    """The missing turns of a plan, for timing that is done elsewhere (by a page, by a binary)."""
+
+    def __init__(self, plan, results):
+        self._plan, self._results, self._position = plan, results, 0
+        n_items = len(plan["items"])
+        self._todo = [
+            (number, index)
+            for number in range(plan["rounds"])
+            for index in round_order(plan["seed"], number, n_items)
+        ]
+
+    def next(self, most):
+        """At most `most` turns [round, item index] of one round; none: a stopping rule applies."""
+        results, todo = self._results, self._todo
+        while self._position < len(todo) and results.has(*todo[self._position]):
+            self._position += 1
+        if self._position == len(todo):
+            return []
+        number = todo[self._position][0]
+        order = round_order(self._plan["seed"], number, len(self._plan["items"]))
+        is_new_round = not any(results.has(number, index) for index in order)
+        if results.n_turns and is_finished(self._plan, results, number, 0.0, is_new_round):
+            return []
+        missing = (turn for turn in todo[self._position :] if not results.has(*turn))
+        same_round = itertools.takewhile(lambda turn: turn[0] == number, missing)
+        return [list(turn) for turn in itertools.islice(same_round, most)]
 
 
 def take_turn(model, plan, clock):

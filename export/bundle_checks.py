@@ -11,7 +11,7 @@ import time
 import numpy as np
 from bundle_files import BundleError, read_golden
 from bundle_images import labelled_images, preprocess, read_samples
-from bundle_statistics import binomial_tail, chance_of_fewer
+from bundle_statistics import binomial_tail, chance_of_fewer, standard_error
 
 BATCH = 32  # images per batch
 SHOWN = 3  # images that cannot be read
@@ -105,7 +105,8 @@ def check_accuracy(manifest, model, predict, data):
         progress(start + len(part))
     if len(broken) == len(chosen):
         raise BundleError(f"{path}: none of {len(chosen)} images can be read: {broken[0]}")
-    detail = f"{n_right.sum() / n_seen.sum():.2%} of {n_seen.sum()} images here"
+    n, top1 = int(n_seen.sum()), n_right.sum() / n_seen.sum()
+    detail = f"{top1:.2%} \u00b1 {standard_error(top1, n):.2%} of {n} images here"
     passed, judged, promise = compared(manifest, model, n_right, n_seen)
     detail += f"; {promise}"
     if broken:

@@ -69,14 +69,25 @@ def run(options, folder, check, open_predictor):
                 options.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
             return show(found)
         predict = open_predictor(folder, manifest, options.chosen)
-        for image in options.images:
-            x = preprocess(read_image(image), manifest["input"])
-            best = ranked(predict(x[None])[0], manifest["input"]["class_names"], options.top)
-            print(f"{image}: " + ", ".join(f"{name} {share:.1%}" for name, share in best))
+        return classify(options.images, predict, manifest["input"], options.top)
     except (BundleError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    return 0
+
+
+def classify(images, predict, spec, top):
+    """Prints the `top` classes of every image; returns 1 if some of them cannot be read, else 0."""
+    status = 0
+    for image in images:
+        try:
+            x = preprocess(read_image(image), spec)
+        except BundleError as error:
+            print(f"error: {error}", file=sys.stderr)
+            status = 1
+            continue
+        best = ranked(predict(x[None])[0], spec["class_names"], top)
+        print(f"{image}: " + ", ".join(f"{name} {share:.1%}" for name, share in best), flush=True)
+    return status
 
 
 class Visible:

@@ -27,7 +27,7 @@ def read_image(path):
     try:
         if path.exists() and not path.is_file():
             raise BundleError(f"{path}: not a file")
-        return decode(path.read_bytes(), path.name)
+        return decode(path.read_bytes(), path)
     except OSError as error:
         raise BundleError(f"{path}: cannot read: {error}") from error
 

@@ -43,6 +43,15 @@ def shares(n, others, right):
     return np.exp(terms), least
 
 
+def standard_error(share, n):
+    """Standard error of a share of n independent images.
+
+    The share is kept half an image away from 0 and 1, where the formula would claim certainty.
+    """
+    p = min(max(share, 0.5 / n), 1 - 0.5 / n)
+    return (p * (1 - p) / n) ** 0.5
+
+
 def log_factorials(n):
     """log i! for i = 0..n."""
     return np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, n + 1)))])

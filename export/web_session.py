@@ -12,10 +12,9 @@ import time
 
 from bench_protocol import (
     KitError,
+    Orders,
     expected_turns,
-    is_finished,
     plan_hash,
-    round_order,
     warnings,
 )
 from web_server import Refused
@@ -47,13 +46,7 @@ class Session:
         self._orders = []
         self.changed = threading.Event()
         self.problem, self.is_done = None, False
-        n_items = len(plan["items"])
-        self._todo = [
-            (number, index)
-            for number in range(plan["rounds"] if results is not None else 0)
-            for index in round_order(plan["seed"], number, n_items)
-        ]
-        self._position = 0
+        self._missing = None if results is None else Orders(plan, results)
 
     @property
     def answers(self):
@@ -69,7 +62,7 @@ class Session:
     def is_finished(self):
         """Whether no turn is missing, without a page."""
         with self._lock:
-            return self._results is not None and not self._next()
+            return self._missing is not None and not self._missing.next(1)
 
     # --- messages ---------------------------------------------------------------------------------
 
@@ -136,7 +129,7 @@ class Session:
             total = expected_turns(self._plan, self._results)
             left_s = (total / self._results.n_turns - 1) * self._results.seconds
             self._progress(self._results.n_turns, total, "timing", left_s)
-        self._orders = self._next()
+        self._orders = self._missing.next(ORDERED_TURNS)
         if not self._orders:
             self._results.close_run(warnings(self._results))
             self._finish()
@@ -200,28 +193,6 @@ class Session:
             "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         }
         return facts, host
-
-    # --- order ------------------------------------------------------------------------------------
-
-    def _next(self):
-        """The next turns, all of one round; none if a stopping rule applies."""
-        results, todo = self._results, self._todo
-        while self._position < len(todo) and results.has(*todo[self._position]):
-            self._position += 1
-        if self._position == len(todo):
-            return []
-        number = todo[self._position][0]
-        order = round_order(self._plan["seed"], number, len(self._plan["items"]))
-        is_new_round = not any(results.has(number, index) for index in order)
-        if results.n_turns and is_finished(self._plan, results, number, 0.0, is_new_round):
-            return []
-        orders = []
-        for order in todo[self._position :]:
-            if order[0] != number or len(orders) == ORDERED_TURNS:
-                break
-            if not results.has(*order):
-                orders.append(list(order))
-        return orders
 
     def _finish(self):
         self.is_done = True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import getpass
+import io
 import json
 import os
 import shutil
@@ -11,12 +12,15 @@ import signal
 import socket
 import subprocess
 import sys
+import tarfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from hwnas.devices.carried import carried_runtime
 
 SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
 
@@ -111,19 +115,42 @@ def _await_port(port: int, server: Sshd) -> None:
 
 
 ADB = """#!{python}
-import json, pathlib, shutil, subprocess, sys
+import json, os, pathlib, shutil, subprocess, sys
 phone = pathlib.Path({phone!r})
 words = sys.argv[1:]
 with open(phone / "calls.jsonl", "a") as stream:
     stream.write(json.dumps(words) + "\\n")
+given = None
 if words[:1] == ["-s"]:
-    words = words[2:]
-if (phone / "unplugged").exists():
-    sys.exit("adb: no devices/emulators found")
+    given, words = words[1], words[2:]
 verb, *rest = words
+states = json.loads((phone / "devices.json").read_text())
+if (phone / "unplugged").exists():
+    states = {{}}
+if verb == "devices":
+    print("List of devices attached")
+    print("".join(f"{{name}}\\t{{state}}\\n" for name, state in states.items()))
+    sys.exit()
+if given is None and len(states) > 1:
+    sys.exit("adb: more than one device/emulator")
+if given is not None and given not in states:
+    sys.exit(f"adb: device '{{given}}' not found")
+state = states.get(given) if given else next(iter(states.values()), None)
+if state is None:
+    sys.exit("adb: no devices/emulators found")
+if state != "device":
+    sys.exit(f"adb: device {{state}}")
+# The phone's own programs come first; its /sys is a folder
+os.environ["PATH"] = f"{{phone}}/bin:{{os.environ['PATH']}}"
 if verb == "shell":
-    sys.exit(subprocess.run(["sh", "-c", " ".join(rest)], cwd=phone).returncode)
+    script = " ".join(rest).replace("/sys/", f"{{phone}}/sys/")
+    status = subprocess.run(["sh", "-c", script], cwd=phone).returncode
+    sys.exit(255 if (phone / "unplugged").exists() else status)
 elif verb == "push":
+    if (phone / "full").exists():
+        (phone / rest[1]).write_bytes(b"a part")
+        sys.exit(f"adb: error: failed to copy '{{rest[0]}}' to '{{rest[1]}}': remote write failed:"
+                 " No space left on device")
     shutil.copyfile(rest[0], phone / rest[1])
     print("1 file pushed")
 elif verb == "pull":
@@ -140,15 +167,35 @@ class Phone:
     folder: Path
     settings: dict[str, object]
 
-    def calls(self) -> list[list[str]]:
-        """Arguments of every call of adb."""
-        return [json.loads(line) for line in (self.folder / "calls.jsonl").read_text().splitlines()]
+    def calls(self, *, with_devices: bool = False) -> list[list[str]]:
+        """Arguments of every call of adb, without those of `adb devices`."""
+        lines = (self.folder / "calls.jsonl").read_text().splitlines()
+        calls: list[list[str]] = [json.loads(line) for line in lines]
+        return [call for call in calls if with_devices or call != ["devices"]]
+
+    def connect(self, **states: str) -> None:
+        """What `adb devices` lists, by serial."""
+        (self.folder / "devices.json").write_text(json.dumps(states))
+
+    def program(self, name: str, script: str) -> Path:
+        """A program of the phone, as a shell script."""
+        path = self.folder / "bin" / name
+        path.write_text(f"#!/bin/sh\n{script}\n")
+        path.chmod(0o755)
+        return path
+
+    def processors(self, capacities: Sequence[int]) -> None:
+        """What /sys of the phone says of its processors."""
+        for number, capacity in enumerate(capacities):
+            place = self.folder / "sys" / "devices" / "system" / "cpu" / f"cpu{number}"
+            place.mkdir(parents=True)
+            (place / "cpu_capacity").write_text(f"{capacity}\n")
 
 
 def fake_phone(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Phone:
     """An `adb` on the PATH that records its calls and executes them in `folder`."""
     phone = folder / "phone"
-    phone.mkdir(parents=True)
+    (phone / "bin").mkdir(parents=True)
     script = folder / "bin" / "adb"
     script.parent.mkdir()
     script.write_text(ADB.format(python=sys.executable, phone=str(phone)))
@@ -159,5 +206,21 @@ def fake_phone(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Phone:
         "serial": "FAKE123",
         "folder": "hwnas-kit",
         "python": sys.executable,
+        "wait_s": 0,
     }
-    return Phone(phone, settings)
+    made = Phone(phone, settings)
+    made.connect(FAKE123="device")
+    return made
+
+
+def imitate_carried(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Puts runtime folders into a cache that start the Python of this machine."""
+    monkeypatch.setenv("HWNAS_CACHE", str(folder))
+    script = f'#!/bin/sh\nexec {sys.executable} "$@"\n'.encode()
+    for runtime in ("litert", "onnxruntime"):
+        archive = carried_runtime("arm64", runtime).path
+        archive.parent.mkdir(parents=True, exist_ok=True)
+        with tarfile.open(archive, "w") as tar:
+            header = tarfile.TarInfo("python3")
+            header.size, header.mode = len(script), 0o755
+            tar.addfile(header, io.BytesIO(script))

@@ -432,7 +432,7 @@ def probe_export(bench: Bench, config: ExperimentConfig, patch: pytest.MonkeyPat
     with bench.project(config) as it, written(it) as files:
         shutil.rmtree(it.files.exported, ignore_errors=True)
         arch = it.files.read_roles()["winner"]
-        patch.setattr(export, "networks", lambda it: {"winner": arch})
+        patch.setattr(export, "network_names", lambda it: {arch: "winner"})
         patch.setattr(export, "winning_archs", lambda it: [arch])
         for one in it.formats:
             kind = type(one.exporter())

@@ -69,6 +69,7 @@ def alone_recipe(project: Project) -> FinetuneConfig:
             "epochs": round(train.steps * train.batch_size / n_train) + config.epochs,
             "optimizer": train.optimizer,
             "distillation": 0.0,
+            "feature_distillation": 0.0,
         }
     )
 

@@ -28,6 +28,7 @@ from hwnas.nets.extract import extract
 from hwnas.pipeline.opening import open_project
 from hwnas.pipeline.project import Project
 from hwnas.spaces.lowering import resolution
+from hwnas.training.evaluate import EVAL_BATCH
 from hwnas.training.finetune import finetune
 from hwnas.training.images import resize
 from pretrained_parts import networks
@@ -78,10 +79,10 @@ def fastnas(project: Project, model: torch.nn.Module, share: float, kept: Path) 
     import modelopt.torch.prune as mtp
 
     px = resolution(project.space, project.space.largest())
-    batches = [
-        (resize(x, px), y) for x, y in project.data.eval_batches("val", networks.START_BATCH)
-    ][: N_SCORED // networks.START_BATCH]
-    images = [resize(x, px) for x in project.data.calibration_batches(4, networks.START_BATCH)]
+    batches = [(resize(x, px), y) for x, y in project.data.eval_batches("val", EVAL_BATCH)][
+        : N_SCORED // EVAL_BATCH
+    ]
+    images = [resize(x, px) for x in project.data.calibration_batches(4, EVAL_BATCH)]
 
     def score(candidate: torch.nn.Module) -> float:
         candidate.eval()

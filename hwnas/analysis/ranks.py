@@ -169,11 +169,18 @@ def check_pair(scores: FloatArray, truth: FloatArray) -> tuple[FloatArray, Float
         UserError: lengths differ, fewer than ten archs, or a value is not finite.
     """
     scores, truth = np.asarray(scores, dtype=np.float64), np.asarray(truth, dtype=np.float64)
-    if scores.ndim != 1 or scores.shape != truth.shape or len(scores) < MIN_ARCHS:
+    if scores.ndim != 1 or scores.shape != truth.shape:
         raise UserError(
             "cannot compare scores with the truth",
-            expected=f"two values for each of at least {MIN_ARCHS} archs",
+            expected="two values for each arch",
             found=f"arrays of shape {scores.shape} and {truth.shape}",
+        )
+    if len(scores) < MIN_ARCHS:
+        raise UserError(
+            "too few archs to compare scores with the truth",
+            expected=f"at least {MIN_ARCHS} archs that have both",
+            found=len(scores),
+            fix="record or label more archs",
         )
     if not (np.isfinite(scores).all() and np.isfinite(truth).all()):
         raise UserError("scores and truth must be finite")

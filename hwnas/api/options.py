@@ -52,11 +52,14 @@ def refuse_both(option: str, value: object, setting: str, settings: Settings) ->
         )
 
 
-def require_place(out: Folder | None) -> None:
+def require_place(out: Folder | None, suffix: str = "") -> None:
     """Refuses a path where no file can be written, before anything is computed for it.
 
+    suffix: by which the file is recognised when it is read.
+
     Raises:
-        UserError: the path is a folder, or its folder cannot be created or written.
+        UserError: the path is a folder, its folder cannot be created or written, or the suffix is
+            another one.
     """
     if out is None:
         return
@@ -75,6 +78,14 @@ def require_place(out: Folder | None) -> None:
             found=problem,
             where=repr(str(out))[:200],
             fix="give another path",
+        )
+    if not path.name.endswith(suffix):
+        raise UserError(
+            "the file would not be recognised when it is read",
+            expected=f"a name that ends with {suffix}",
+            found=repr(path.name)[:200],
+            where="out",
+            fix=f"write {path.stem}{suffix}",
         )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hwnas.api.options import require_place
+from hwnas.api.options import refuse_unused, require_place
 from hwnas.api.profile_run import profile_for_run, refuse_config, run_changes
 from hwnas.api.result import Folder, Listing, ProgressFor, Settings, no_progress
 from hwnas.api.space import as_space
@@ -88,7 +88,7 @@ def profile(
         out: table to write; default: `DEVICE.json`. Timings are stored next to it.
         seed: seed of the whole networks that are timed; default: 0.
         fetch: download what the device needs and is not in the cache, such as the runtime of a
-            browser.
+            browser, or the folder with Python and the runtime that is copied to a phone.
         progress: shows the progress.
 
     Raises:
@@ -114,7 +114,7 @@ def profile(
     from hwnas.measure.profile import profile as measure
 
     refuse_config(config)
-    require_place(out)
+    require_place(out, ".json")
     job = prepare(device, space, resolutions, settings, num_classes, profile_settings)
     target = Path(out or f"{job.device.name}.json")
     table = measure(
@@ -135,7 +135,7 @@ def _fetch(device: str) -> None:
     if not isinstance(transport, FetchingTransport):
         raise UserError(
             "this device needs no download",
-            expected="a device whose transport is `browser`",
+            expected="a device whose transport is `browser`, or one that takes its runtime with it",
             found=device,
             where="--fetch",
             fix="leave it out",
@@ -179,6 +179,7 @@ def profile_pack(
     num_classes: int | None = None,
     profile_settings: Settings = None,
     seed: int = 0,
+    with_runtime: str | None = None,
     progress: ProgressFor = no_progress,
 ) -> Path:
     """Packs models and kit into the zip `out`, for a device without hwnas.
@@ -186,16 +187,30 @@ def profile_pack(
     On the device, unzip it and run `python bench.py plan.json --out results.jsonl`. Then pass
     results.jsonl to `profile_import`. Arguments are those of `profile`. If `out` ends with .csv, it
     becomes a list of operators and networks to time with another tool, with an empty column `ms`.
+
+    with_runtime: `arm64`: the zip also has a folder with Python and the runtime of the device, so
+        the device needs neither; there, run `sh runtime/python3 bench.py ...`. The first time, the
+        packages are downloaded.
+
+    Raises:
+        UserError: unknown names or settings, or the download fails.
     """
+    from hwnas.devices.carried import carried_runtime
     from hwnas.measure.own_timings import write_template
     from hwnas.measure.pack import pack
 
     require_place(out)
     job = prepare(device, space, resolutions, settings, num_classes, profile_settings)
     if _is_csv(out):
+        unused = {"--with-runtime": with_runtime}
+        refuse_unused(unused, to="a list of what to time", fix="leave it out, or write a .zip")
         write_template(job.space, job.settings, Path(out), seed=seed)
         return Path(out)
-    pack(job.space, job.device, job.settings, Path(out), seed=seed, progress=progress("pack"))
+    carried = None if with_runtime is None else carried_runtime(with_runtime, job.device.runtime)
+    if carried is not None:
+        carried.fetch()
+    kit = (job.space, job.device, job.settings)
+    pack(*kit, Path(out), seed=seed, carried=carried, progress=progress("pack"))
     return Path(out)
 
 
@@ -223,7 +238,7 @@ def profile_import(
     from hwnas.measure.own_timings import read_timings
     from hwnas.measure.pack import import_results
 
-    require_place(out)
+    require_place(out, ".json")
     job = prepare(device, space, resolutions, settings, num_classes, profile_settings)
     read = read_timings if _is_csv(results) else import_results
     table = read(job.space, job.device, job.settings, Path(results), seed=seed)

@@ -93,7 +93,7 @@ def references(
             progress=progress,
             found=lambda project: _of_run(project.files.references.results.read()),
         )
-    require_place(out)
+    require_place(out, ".json")
     spec, chosen, profile = _alone(
         device, names, resolutions, train, search, settings, profile_settings
     )

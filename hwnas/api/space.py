@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
@@ -30,6 +31,8 @@ from hwnas.spaces.space import SearchSpace
 
 if TYPE_CHECKING:
     import torch
+
+log = logging.getLogger(__name__)
 
 __all__ = [
     "NUM_CLASSES",
@@ -169,6 +172,9 @@ def space_show(
     found = as_space(name, settings=settings, num_classes=num_classes)
     given = [table] if isinstance(table, (LatencyTable, str, Path)) else table
     tables = [t if isinstance(t, LatencyTable) else latency_table(t) for t in given]
+    estimators = [TableEstimator(one, found) for one in tables]
+    for doubt in filter(None, (one.doubtful_classifier for one in estimators)):
+        log.warning("%s", doubt)
     ends = found.codes([found.smallest(), found.largest()])
     costs: dict[str, list[int]] = {
         "macs": cost(found, ends, "macs").tolist(),
@@ -187,9 +193,8 @@ def space_show(
             "n_ops": len(enumerate_ops(found)),
             "costs": costs,
             "latencies": [
-                {"device": one.device.name, "unit": "ms"}
-                | latency_spread(TableEstimator(one, found).latency_ms, found)
-                for one in tables
+                {"device": one.device.name, "unit": "ms"} | latency_spread(one.latency_ms, found)
+                for one in estimators
             ],
         },
     )

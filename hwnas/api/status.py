@@ -10,6 +10,7 @@ from typing import Any
 from hwnas.api.result import Folder, Listing, Settings, no_progress
 from hwnas.api.stage import stage_names
 from hwnas.core.env import use_threads
+from hwnas.core.memory import keep_freed_memory
 from hwnas.core.progress import duration
 from hwnas.pipeline.artifacts import Artifacts
 from hwnas.pipeline.checks import folder_is_writable, out_of_reach
@@ -101,6 +102,7 @@ def plan(
         open_points = (*unchecked(project), *out_of_reach(project)) if checked else ()
         known = doubts(project) if checked else doubts_known(project)
         use_threads(project.config.threads)
+        keep_freed_memory()  # speeds are measured as they will be
         ledger = project.run.ledger()
         left = {p.stage.name: time_left(p, ledger) for p in plans if p.stage.name in wanted}
         rows = [row | {"left_s": left.get(row["stage"])} for row in _rows(project, plans)]

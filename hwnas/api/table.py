@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from functools import reduce
 from math import isfinite
@@ -14,6 +15,7 @@ from hwnas.api.result import Folder, Listing, ProgressFor, Settings, no_progress
 from hwnas.api.space import as_space
 from hwnas.core.errors import CheckFailed, UserError
 from hwnas.core.rundir import RunDir
+from hwnas.latency.estimator import TableEstimator
 from hwnas.latency.shipped import latency_table, shipped_tables
 from hwnas.latency.table import LatencyTable
 from hwnas.measure.tables import (
@@ -27,6 +29,8 @@ from hwnas.pipeline.artifacts import Artifacts
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.load import read_arch
 from hwnas.spaces.space import SearchSpace
+
+log = logging.getLogger(__name__)
 
 __all__ = [
     "describe",
@@ -128,7 +132,10 @@ def table_estimate(
     given = [arch] if isinstance(arch, (str, Arch)) else arch or ("smallest", "largest")
     archs = [a if isinstance(a, Arch) else read_arch(found, a) for a in given]
     names = [a.key if isinstance(a, Arch) else a for a in given]
-    priced = as_table(table).estimate(found, archs).to_dict()
+    estimator = TableEstimator(as_table(table), found)
+    if doubt := estimator.doubtful_classifier:
+        log.warning("%s", doubt)
+    priced = estimator.estimate(archs).to_dict()
     columns = zip(names, priced["ms"], priced["low"], priced["high"], strict=True)
     return Listing(
         [{"arch": a, "ms": ms, "low": low, "high": top} for a, ms, low, top in columns],
@@ -185,7 +192,7 @@ def table_convert(
     """
     from hwnas.measure.published.convert import convert
 
-    require_place(out)
+    require_place(out, ".json")
     return _saved(convert(source, Path(path), device), out)
 
 
@@ -210,6 +217,7 @@ def table_merge(tables: Sequence[Table], *, out: Folder | None = None) -> Latenc
     """
     if not tables:
         raise UserError("nothing to merge", expected="at least one table", found="none")
+    require_place(out, ".json")
     return _saved(reduce(LatencyTable.merge, map(as_table, tables)), out)
 
 
@@ -234,7 +242,7 @@ def table_transfer(
     """
     from hwnas.measure.transfer import transfer_table
 
-    require_place(out)
+    require_place(out, ".json")
     job = prepare(device, space, resolutions, settings, num_classes, profile_settings)
     made = transfer_table(
         [as_table(table) for table in known],

@@ -11,7 +11,7 @@ import onnx
 
 from hwnas.builders.onnx_nodes import INPUT, OPSET, OUTPUT, GraphBuilder, with_least_ir
 from hwnas.spaces.network import IMAGE, Network
-from hwnas.spaces.ops import OpSpec
+from hwnas.spaces.ops import Act, OpSpec
 
 __all__ = ["INPUT", "OPSET", "OUTPUT", "context", "micro", "network", "with_least_ir"]
 
@@ -61,11 +61,13 @@ def micro(
     The neighbours keep the internal layout of the runtime at both sides of the operator. Set
     `before` to False for an operator that reads the image, and `after` to False for one that
     computes the logits. The activation of a convolution always follows it, even in networks with
-    `Network.act_first`.
+    `Network.act_first`. A ReLU comes before padded maxima, as LiteRT pads them with zeros.
     """
     ops = [op]
     if before:
-        ops.insert(0, OpSpec("conv", NEIGHBOUR_CHANNELS, op.in_channels, op.in_hw, op.in_hw))
+        act: Act = "relu" if op.kind == "max_pool" and op.padding else "none"
+        ends = NEIGHBOUR_CHANNELS, op.in_channels, op.in_hw, op.in_hw
+        ops.insert(0, OpSpec("conv", *ends, act=act))
     if after:
         ops.append(OpSpec("conv", op.out_channels, NEIGHBOUR_CHANNELS, op.out_hw, op.out_hw))
     return network(Network(tuple(ops)), batch=batch, seed=seed)

@@ -121,7 +121,7 @@ class GraphBuilder:
 
     def _shortcut(self, op: OpSpec, value: str, name: str) -> str:
         """The input of the block, converted to the shape of its output."""
-        if op.stride > 1:
+        if op.pools_shortcut:
             name_of_pool = f"{name}.pool_shortcut"
             value = self._window("AveragePool", value, name_of_pool, op.stride, op.stride)
         if op.has_projection:

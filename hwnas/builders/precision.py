@@ -24,6 +24,7 @@ WEIGHTED = ("Conv", "Gemm", "BatchNormalization")  # value, weights, bias
 QUANTIZED = (*WEIGHTED, "Add", "Mul")  # these read and write 8 bits
 FOLLOWING = (
     "AveragePool",
+    "MaxPool",
     "ReduceMean",
     "Reshape",
     "Transpose",

@@ -37,8 +37,11 @@ class Converter(WeightedNodes):
             "Sigmoid": lambda node: self.emit("LOGISTIC", node),
             "HardSigmoid": self._hard_sigmoid,
             "ReduceMean": self._mean,
-            "AveragePool": self._average_pool,
+            "AveragePool": lambda node: self._pool(node, "AVERAGE_POOL_2D"),
+            "MaxPool": lambda node: self._pool(node, "MAX_POOL_2D"),
             "BatchNormalization": self.norm,
+            "Concat": self._concat,
+            "Slice": self._slice,
             "Reshape": self._reshape,
             "Transpose": self._transpose,
             "Identity": lambda node: self.rename(node.output[0], self.value(node, 0)),
@@ -112,27 +115,65 @@ class Converter(WeightedNodes):
         name = self.graph.constant("axes.all" if is_full else "axes", where)
         self.emit("MEAN", node, name, shape=(shape[0], *rest), keepDims=keeps)
 
-    def _average_pool(self, node: onnx.NodeProto) -> None:
-        facts = attributes(node)
+    def _pool(self, node: onnx.NodeProto, kind: str) -> None:
+        """Means or maxima of windows; if TensorFlow has no name for the padding, zeros around them.
+
+        Zeros do not change maxima of values that are not negative.
+        """
+        facts, read = attributes(node), self.value(node, 0)
         (kernel, *_), (stride, *_) = facts["kernel_shape"], facts.get("strides", [1, 1])
         pad = facts.get("pads", [0] * 4)[0]
-        batch, *size, channels = self.shape(self.value(node, 0))
+        batch, *size, channels = self.shape(read)
         if facts.get("ceil_mode") and not pad and stride == kernel:
             padding, sides = "SAME", [-(-side // stride) for side in size]
         else:
             padding = padding_name(size, kernel, stride, pad)
             sides = [(side + 2 * pad - kernel) // stride + 1 for side in size]
+        if not padding and kind == "MAX_POOL_2D" and self._is_clamped(read):
+            read, padding = self._pad(node, read, pad, pad), "VALID"
         if not padding or (pad and facts.get("count_include_pad")):
-            raise unknown(node, f"AveragePool of {facts}")
+            raise unknown(node, f"{node.op_type} of {facts}")
         self.emit(
-            "AVERAGE_POOL_2D",
+            kind,
             node,
+            read=read,
             shape=(batch, *sides, channels),
             padding=padding,
             strideW=stride,
             strideH=stride,
             filterWidth=kernel,
             filterHeight=kernel,
+        )
+
+    def _concat(self, node: onnx.NodeProto) -> None:
+        parts = [self.value(node, position) for position in range(len(node.input))]
+        shapes = [self.shape(part) for part in parts]
+        if attributes(node)["axis"] != 1 or len(shapes[0]) != 4:
+            raise unknown(node, "a Concat of other axes than the channels of maps")
+        shape = (*shapes[0][:3], sum(channels for *_, channels in shapes))
+        self.emit("CONCATENATION", node, *parts[1:], shape=shape, read=parts[0], axis=3)
+
+    def _slice(self, node: onnx.NodeProto) -> None:
+        """A range of rows, columns or channels."""
+        bounds = [self.constant(node, position) for position in range(1, len(node.input))]
+        shape = list(self.shape(self.value(node, 0)))
+        if len(bounds) != 4 or any(bound.size != 1 for bound in bounds) or len(shape) != 4:
+            raise unknown(node, "a Slice of several axes")
+        start, end, given, step = (int(bound.item()) for bound in bounds)
+        if step != 1 or start < 0 or end < 0 or not given:
+            raise unknown(node, f"a Slice from {start} to {end} of axis {given}, step {step}")
+        axis = CHANNELS_LAST[4].index(given)
+        begin, until = np.zeros(4, np.int32), np.array(shape, dtype=np.int32)
+        begin[axis], until[axis] = start, min(end, shape[axis])
+        shape[axis] = int(until[axis]) - start
+        names = {"begin": begin, "end": until, "strides": np.ones(4, np.int32)}
+        more = [self.graph.constant(f"{node.output[0]}.{n}", value) for n, value in names.items()]
+        self.emit("STRIDED_SLICE", node, *more, shape=tuple(shape), endMask=1)
+
+    def _is_clamped(self, read: str) -> bool:
+        """Whether a value is the output of a ReLU."""
+        return any(
+            op.output == read and ("RELU" in op.kind or "RELU" in op.fused) for op in self.graph.ops
         )
 
     def _reshape(self, node: onnx.NodeProto) -> None:

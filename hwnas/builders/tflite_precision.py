@@ -26,7 +26,7 @@ Ranges = Mapping[str, tuple[float, float]]
 MADE_UP = (-4.0, 4.0)
 WEIGHTED = {"CONV_2D": 0, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 0}
 """Axis of the output channels of the weights."""
-KEEPING = ("RESHAPE", "TRANSPOSE", "PAD")
+KEEPING = ("RESHAPE", "TRANSPOSE", "PAD", "MAX_POOL_2D", "STRIDED_SLICE")
 """Operators whose output has the scale of their input."""
 CLAMPING = ("RELU", "RELU6")
 """Operators without their own 8-bit kernel.

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from enum import Enum
 from typing import Any
 
+from hwnas.cli.layout import tables
 from hwnas.core.progress_line import progress_for
 from hwnas.core.text import raw, visible
 
@@ -32,27 +33,27 @@ def emit(
     control characters have no effect.
     """
     if format is Format.json:
-        text = json.dumps({"table": list(rows), **more}, indent=1)
-        sys.stdout.write(text.replace("\x7f", "\\u007f") + "\n")
+        written = json.dumps({"table": list(rows), **more}, indent=1)
+        sys.stdout.write(written.replace("\x7f", "\\u007f") + "\n")
         return
     from rich.console import Console
-    from rich.table import Table
 
+    heading = visible(title, one_line=True)
     if not rows and title:
-        sys.stdout.write(visible(title, one_line=True) + "\n")
+        sys.stdout.write(heading + "\n")
         return
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    heading = visible(title, one_line=True) or None
-    table = Table(title=heading, title_justify="left", header_style="bold")
-    for column in columns:
-        numeric = any(isinstance(row.get(column), (int, float)) for row in rows)
-        name = visible(column, one_line=True)
-        table.add_column(name, justify="right" if numeric else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(_cell(row.get(column)) for column in columns))
+    columns = dict.fromkeys(key for row in rows for key in row)
+    text = {
+        visible(column, one_line=True): [_cell(row.get(column)) for row in rows]
+        for column in columns
+    }
+    named = [{visible(key, one_line=True): value for key, value in row.items()} for row in rows]
     width = None if sys.stdout.isatty() else 160
     # not markup: rich would remove the extra of `hwnas[ncnn]`
-    Console(file=raw(sys.stdout), width=width, markup=False, emoji=False).print(table)
+    console = Console(file=raw(sys.stdout), width=width, markup=False, emoji=False)
+    for table in tables(named, text, width=console.width) if rows else ():
+        table.title, table.title_justify, heading = heading or None, "left", ""
+        console.print(table)
 
 
 def _cell(value: Any) -> str:
@@ -61,7 +62,8 @@ def _cell(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
-        return f"{value:.4g}"
+        is_count = value.is_integer() and abs(value) >= 1e4
+        return f"{value:,.0f}" if is_count and abs(value) < 1e15 else f"{value:.4g}"
     if isinstance(value, int):
         return f"{value:,}"
     return visible(str(value))

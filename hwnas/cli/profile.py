@@ -112,7 +112,10 @@ def device(
     ] = None,
     fetch: Annotated[
         bool,
-        typer.Option("--fetch", help="Download what the device needs (the runtime of a browser)."),
+        typer.Option(
+            "--fetch",
+            help="Download what the device needs (a runtime for its browser, or its Python).",
+        ),
     ] = False,
     format: FormatOption = Format.table,
     dry_run: DryRunOption = False,
@@ -163,17 +166,26 @@ def pack(
     num_classes: ClassesOption = None,
     profile_settings: ProfileSettings = None,
     seed: SeedOption = 0,
+    with_runtime: Annotated[
+        str | None,
+        typer.Option(
+            "--with-runtime", metavar="arm64", help="Also pack Python and the runtime for arm64."
+        ),
+    ] = None,
 ) -> None:
     """Pack models and kit for a device without hwnas.
 
     On the device, unzip it and run `python bench.py plan.json --out results.jsonl`. Then import
-    results.jsonl. A .csv file lists operators and networks to time with another tool.
+    results.jsonl. A .csv file lists operators and networks to time with another tool. With
+    `--with-runtime arm64` the device needs nothing: run `sh runtime/python3 bench.py ...`. The
+    first time, this downloads about 50 MB with apt-get and pip.
     """
     path = hwnas.profile_pack(
         device,
         out=out,
         **job(space, resolutions, settings, num_classes, profile_settings),
         seed=seed,
+        with_runtime=with_runtime,
         progress=progress_for,
     )
     sys.stdout.write(f"{path}\n")

@@ -15,7 +15,9 @@ from hwnas.core.records import STRICT, Count, NotNegative
 from hwnas.interfaces import Evaluation, Split
 from hwnas.spaces.arch import Arch
 
-__all__ = ["Accuracy", "Candidate", "SearchResult", "candidates", "with_accuracies"]
+__all__ = ["Accuracy", "Candidate", "SearchResult", "candidates", "to_evaluate", "with_accuracies"]
+
+MAX_EVALUATED = 40  # archs of the fronts of a search
 
 
 @dataclass(frozen=True)
@@ -145,6 +147,16 @@ def candidates(
         )
         for position, row in enumerate(rows)
     )
+
+
+def to_evaluate(result: SearchResult) -> list[Arch]:
+    """At most about `MAX_EVALUATED` archs of the fronts, evenly spaced, with the ends of each."""
+    share = max(2, MAX_EVALUATED // max(1, len(result.fronts)))
+    chosen: set[Arch] = {result.winner.arch}
+    for front in result.fronts.values():
+        rows = np.linspace(0, len(front) - 1, min(share, len(front))).round().astype(int)
+        chosen |= {front[row].arch for row in rows}
+    return sorted(chosen, key=lambda arch: arch.codes)
 
 
 def with_accuracies(result: SearchResult, evaluations: Mapping[Arch, Evaluation]) -> SearchResult:

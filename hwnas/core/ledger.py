@@ -12,9 +12,17 @@ from hwnas.core.errors import UserError
 from hwnas.core.records import STRICT, dump, load
 from hwnas.core.store import content_hash, json_text, read_json
 
-__all__ = ["LEDGER", "OWNED", "StageRecord", "ledger_text", "read_ledger", "safe_record"]
+__all__ = [
+    "LEDGER",
+    "OWNED",
+    "StageRecord",
+    "config_of",
+    "ledger_text",
+    "read_ledger",
+    "safe_record",
+]
 
-LEDGER = "stages.json"
+LEDGER, _CONFIG = "stages.json", "config.yaml"
 _KEYS = {"schema_version", "check", "stages"}
 WAY_OUT = (
     "put back a copy of this file; or remove it: the next `hwnas run` makes the stages again, from"
@@ -65,6 +73,12 @@ def ledger_text(stages: Mapping[str, StageRecord]) -> str:
     """The text of the ledger file."""
     rows = {stage: dump(record, versioned=False) for stage, record in stages.items()}
     return json_text({"schema_version": 1, "check": content_hash(rows), "stages": rows})
+
+
+def config_of(folder: Path) -> Path | None:
+    """The stored configuration of a run folder; None if `folder` is none."""
+    found = folder / _CONFIG
+    return found if found.is_file() and (folder / LEDGER).is_file() else None
 
 
 def read_ledger(path: Path) -> dict[str, StageRecord]:

@@ -101,7 +101,7 @@ class Scan:
     """Files below a folder, relative to its parent: images, and files that are left out.
 
     lost: broken links, and folders that are unreadable, too deep, or behind too many links.
-    left_out: number of other files, by suffix.
+    left_out: number of other files, by suffix; or `pipe or device`.
     misnamed: number of left-out files that are images according to their first bytes, by suffix.
     linked: number of files and folders reached through links.
     """
@@ -163,7 +163,7 @@ def _scan(
         else:
             content = content_of(_head(entry.path)) if kind == "file" else ""
             ending = _ending(entry.name) or (".heic" if content == "HEIC" else "without an ending")
-            found.left_out[ending] += 1
+            found.left_out[ending if kind == "file" else "pipe or device"] += 1
             found.misnamed[ending] += bool(content)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 
@@ -44,8 +45,24 @@ class _Line:
                 line += f", {duration(left + self._later)} in all"
         line += f"  {note}" if note else ""
         if self._is_terminal:
-            shown = visible(line[:140], one_line=True)
+            shown = visible(line, one_line=True)
+            shown = shown if is_over else _start(shown, _terminal_width() - 1)
             raw(sys.stderr).write(f"\r\x1b[2K{shown}" + ("\n" if is_over else ""))
         else:
             sys.stderr.write(line + "\n")
         sys.stderr.flush()
+
+
+def _terminal_width() -> int:
+    """Width of the terminal that stderr writes to; 80 if it does not tell."""
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns or 80
+    except (OSError, ValueError):
+        return 80
+
+
+def _start(text: str, width: int) -> str:
+    """The start of `text`: a line that wraps could not be rewritten."""
+    from rich.cells import chop_cells
+
+    return chop_cells(text, max(width, 1))[0] if text else text

@@ -6,7 +6,13 @@ from hwnas.interfaces import TransportModule
 REGISTRY = Registry[TransportModule](
     kind="transport",
     package="hwnas.devices",
-    infrastructure=frozenset({"kit", "reach", "remote", "remote_kits", "runtimes", "spec"}),
+    infrastructure=frozenset(
+        {
+            *("adb_phone", "benchmark_model", "benchmark_output"),
+            *("carried", "carried_fetch", "carried_parts"),
+            *("kit", "reach", "remote", "remote_files", "remote_kits", "runtimes", "spec"),
+        }
+    ),
     contract=TransportModule,
 )
 

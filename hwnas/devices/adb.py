@@ -1,67 +1,192 @@
-"""An Android phone over adb, with its own Python (Termux, or a rooted phone)."""
+"""An Android phone on a cable: nothing is installed on it, and it needs no root."""
 
 from __future__ import annotations
 
-import shlex
-from dataclasses import dataclass
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from hwnas.core.config import StrictModel
-from hwnas.devices.reach import call
-from hwnas.devices.remote import RemoteKit
+from hwnas.core.config import BESIDE, StrictModel
+from hwnas.core.errors import UserError
+from hwnas.core.leftover import Leftover
+from hwnas.core.progress import Progress
+from hwnas.devices.adb_phone import HEAT, Phone
+from hwnas.devices.benchmark_model import BenchmarkModel
+from hwnas.devices.carried import carried_runtime
+from hwnas.devices.remote import ConnectionLost, RemoteKit
 from hwnas.interfaces import DeviceSpec, Transport
 
 __all__ = ["Config", "build"]
 
+log = logging.getLogger(__name__)
+
+Place = Annotated[str, Field(pattern=r"^[A-Za-z0-9_./][A-Za-z0-9_./-]*$")]  # never an option
+OF_TERMUX = "/data/data/com.termux/files/usr/bin/python3"
+MOST_LOST = 3  # times in a row without any timing between
+HEAT_EVERY_S = 5
+HOT = "hot"  # file that holds the kit
+WATCH = """
+rm -f {hot}
+while kill -0 "$p" 2>/dev/null; do
+  s=$({heat})
+  if [ "${{s:-0}}" -gt 0 ]; then echo "$s" > {hot}; else rm -f {hot}; fi
+  sleep {every_s}
+done
+rm -f {hot}
+"""
+
 
 class Config(StrictModel):
-    """Address of the phone, and the place of its Python. Tested only with a simulated adb."""
+    """Which phone, and how its models are timed. Tested only with a simulated adb.
+
+    The kit runs with a folder of Python and the runtime that is copied to the phone once; or with a
+    Python on the phone; or the official benchmark_model times the models.
+    """
 
     name: Literal["adb"] = "adb"
     serial: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.:-]*$")] | None = Field(
         None,
         description="Serial number from `adb devices`; required if several devices are connected.",
     )
+    folder: Place = Field(
+        "/data/local/tmp/hwnas-kit", description="Folder on the phone for models, kit and results."
+    )
+    wait_s: Annotated[float, Field(ge=0, le=1e6)] = Field(
+        120.0, description="How long to wait for the phone, also after a lost cable, in seconds."
+    )
+    cool_down_s: Annotated[float, Field(ge=0, le=1e6)] = Field(
+        600.0,
+        description="How long to wait in all, in seconds, while Android says that the phone"
+        " throttles; then timing goes on.",
+    )
+    runner: Literal["kit", "benchmark_model"] = Field(
+        "kit", description="`benchmark_model`: TensorFlow's or LiteRT's binary of this name."
+    )
+    binary: Annotated[str | None, BESIDE] = Field(
+        None, description="benchmark_model on this machine, relative to the file of the device."
+    )
+    binary_on_phone: Place | None = Field(
+        None, description="benchmark_model that is already on the phone."
+    )
+    python: str | None = Field(
+        None,
+        description="Python interpreter on the phone that has the runtime; default: a folder with"
+        " both that is copied to the phone, or with `as_root` that of Termux.",
+    )
     as_root: bool = Field(
         False, description="Run commands with `su -c`, to use the Python of Termux."
     )
-    folder: Annotated[str, Field(pattern=r"^[A-Za-z0-9_./][A-Za-z0-9_./-]*$")] = Field(
-        "/data/local/tmp/hwnas-kit", description="Folder on the phone for models, kit and results."
-    )
-    python: str = Field(
-        "/data/data/com.termux/files/usr/bin/python3",
-        description="Python interpreter on the phone that has the runtime.",
-    )
     before: str = Field("", description="Shell command to run before the interpreter.")
+
+    @model_validator(mode="after")
+    def _check(self) -> Config:
+        n_binaries = (self.binary is not None) + (self.binary_on_phone is not None)
+        if n_binaries != (self.runner == "benchmark_model"):
+            raise ValueError(
+                "runner: benchmark_model needs `binary` (a file on this machine) or"
+                " `binary_on_phone`, not both; other runners need neither"
+            )
+        return self
 
 
 def build(config: Config, device: DeviceSpec) -> Transport:
-    """The transport to the phone; it connects when it is first used."""
-    return RemoteKit(_Adb(config), device, config.folder, config.python, config.before)
+    """The transport to the phone; it connects when it is first used.
+
+    Raises:
+        UserError: no folder for the runtime of the device, or benchmark_model cannot time it.
+    """
+    phone = Phone(config.serial, config.as_root)
+    if config.runner == "benchmark_model":
+        return BenchmarkModel(
+            phone,
+            device,
+            config.folder,
+            binary=None if config.binary is None else Path(config.binary),
+            binary_on_phone=config.binary_on_phone,
+            wait_s=config.wait_s,
+            cool_down_s=config.cool_down_s,
+        )
+    is_carried = config.python is None and not config.as_root
+    kit = RemoteKit(
+        phone,
+        device,
+        config.folder,
+        config.python or OF_TERMUX,
+        config.before,
+        carried=carried_runtime("arm64", device.runtime) if is_carried else None,
+    )
+    return _AdbKit(config, phone, kit)
 
 
 @dataclass(frozen=True)
-class _Adb:
+class _AdbKit:
+    """The device kit on a phone: on its fast processors, while it is cool, over a cable."""
+
     config: Config
+    phone: Phone
+    kit: RemoteKit
 
-    @property
-    def where(self) -> str:
-        return f"adb {self.config.serial or 'device'}"
+    def run_bench(self, plan: Path, results: Path, *, progress: Progress) -> None:
+        """See `Transport.run_bench`. A lost cable is waited for, and the timing goes on."""
+        self.phone.wait(self.config.wait_s)
+        n_lost = 0
+        while True:
+            watched = _Watched(progress)
+            try:
+                self._placed().run_bench(plan, results, progress=watched)
+                return
+            except UserError as error:
+                if not isinstance(error, ConnectionLost) and self.phone.is_there():
+                    raise
+                n_lost = 0 if watched.has_timed else n_lost + 1
+                if self.config.wait_s == 0 or n_lost == MOST_LOST:
+                    raise
+                log.warning("lost %s; its samples are kept", self.phone.where)
+                try:
+                    self.phone.wait(self.config.wait_s)
+                except UserError as gone:
+                    raise error from gone
 
-    def command(self, script: str) -> list[str]:
-        if self.config.as_root:
-            script = f"su -c {shlex.quote(script)}"
-        return self._adb("shell", script)
+    def try_out(self, plan: Path) -> None:
+        """See `TryingTransport.try_out`."""
+        self.phone.wait(self.config.wait_s)
+        self._placed().try_out(plan)
 
-    def push(self, local: Path, remote: str) -> None:
-        call(self._adb("push", str(local), remote), where=self.where)
+    def check(self) -> None:
+        """See `ReachedTransport.check`."""
+        self.phone.wait(self.config.wait_s)
+        self.kit.check()
 
-    def pull(self, remote: str, local: Path) -> None:
-        call(self._adb("pull", remote, str(local)), where=self.where)
+    def fetch(self) -> None:
+        """See `FetchingTransport.fetch`."""
+        self.kit.fetch()
 
-    def _adb(self, *words: str) -> list[str]:
-        serial = [] if self.config.serial is None else ["-s", self.config.serial]
-        return ["adb", *serial, *words]
+    def leftovers(self, home: Mapping[str, int]) -> list[Leftover]:
+        """See `CleaningTransport.leftovers`."""
+        self.phone.wait(self.config.wait_s)
+        return self.kit.leftovers(home)
+
+    def _placed(self) -> RemoteKit:
+        """The kit on the fast processors, with a shell beside it that watches the heat."""
+        mask = self.phone.fast_mask(self.kit.device.threads)
+        kit = replace(self.kit, prefix=f"taskset {mask}" if mask else "")
+        if self.config.cool_down_s == 0:
+            return kit
+        beside = WATCH.format(heat=HEAT, hot=HOT, every_s=HEAT_EVERY_S)
+        options = f"--hold {HOT} --hold-s {self.config.cool_down_s:g}"
+        return replace(kit, beside=beside, options=options)
+
+
+class _Watched:
+    """A Progress that knows whether timing has begun."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress, self.has_timed = progress, False
+
+    def __call__(self, done: int, total: int, note: str = "") -> None:
+        self.has_timed |= note == "timing"
+        self._progress(done, total, note)

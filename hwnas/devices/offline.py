@@ -11,6 +11,7 @@ from hwnas.core.config import StrictModel
 from hwnas.core.errors import UserError
 from hwnas.core.progress import Progress, silent
 from hwnas.core.store import read_json
+from hwnas.devices.carried import FOLDER, CarriedRuntime
 from hwnas.devices.kit import kit_files
 from hwnas.interfaces import DeviceSpec, Transport
 
@@ -49,8 +50,14 @@ class _Offline:
         )
 
 
-def write_kit(plan: Path, archive: Path, *, progress: Progress = silent) -> None:
-    """Zips a plan with its models and the kit."""
+def write_kit(
+    plan: Path,
+    archive: Path,
+    *,
+    carried: CarriedRuntime | None = None,
+    progress: Progress = silent,
+) -> None:
+    """Zips a plan with its models and the kit; with `carried` also Python and the runtime."""
     names = [plan.name, *(str(item["file"]) for item in read_json(plan)["items"])]
     members = [(plan.parent / name, name) for name in names]
     members += [(path, path.name) for path in kit_files()]
@@ -62,6 +69,11 @@ def write_kit(plan: Path, archive: Path, *, progress: Progress = silent) -> None
             for done, (path, name) in enumerate(members, start=1):
                 stream.write(path, name)
                 progress(done, len(members), "packing")
+            for name, content, is_executable in () if carried is None else carried.members():
+                info = zipfile.ZipInfo(f"{FOLDER}/{name}")
+                info.external_attr = (0o100755 if is_executable else 0o100644) << 16
+                info.compress_type = zipfile.ZIP_DEFLATED
+                stream.writestr(info, content)
         temporary.replace(archive)
     finally:
         temporary.unlink(missing_ok=True)

@@ -10,10 +10,12 @@ from typing import IO, Protocol
 
 from hwnas.core.errors import UserError
 
-__all__ = ["LOST", "Reach", "call"]
+__all__ = ["FULL", "LOST", "Reach", "call", "full_disk"]
 
 CALL_TIMEOUT_S = 600.0
-LOST = 255  # exit status of ssh itself
+LOST = 255  # exit status of ssh itself, and of `adb shell` if the phone is gone
+FULL = "No space left on device"
+PACKAGES = {"ssh": "openssh-client"}  # of Debian, if they have another name than the program
 
 
 class Reach(Protocol):
@@ -59,11 +61,18 @@ def call(
                 check=False,
             )
     except FileNotFoundError as error:
-        raise UserError(f"{command[0]} is not installed on this machine", where=where) from error
+        package = PACKAGES.get(command[0], command[0])
+        raise UserError(
+            f"{command[0]} is not installed on this machine",
+            where=where,
+            fix=f"install it; in Debian: apt-get install {package}",
+        ) from error
     except subprocess.TimeoutExpired as error:
         raise UserError("the device does not respond", where=where) from error
     if done.returncode != 0:
         said = done.stderr.decode(errors="replace").strip()[-1000:]
+        if FULL in said:
+            raise full_disk(said, where)
         raise UserError(
             "cannot reach the device"
             if done.returncode == LOST
@@ -72,3 +81,14 @@ def call(
             where=where,
         )
     return (done.stdout or b"").decode(errors="replace")
+
+
+def full_disk(found: object, where: str) -> UserError:
+    """The error for a full disk on the device."""
+    return UserError(
+        "the disk of the device is full",
+        found=found,
+        where=where,
+        fix="free space there: `hwnas clean --device FILE` lists what earlier plans left, and"
+        " `folder` in the file of the device names another place; earlier samples are kept",
+    )

@@ -8,28 +8,26 @@ leaves its samples on the device. They are copied immediately, or by the next ru
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import logging
 import os
-import re
 import shlex
-import tarfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from hwnas.core.errors import UserError
 from hwnas.core.leftover import Leftover
 from hwnas.core.progress import Progress, silent
 from hwnas.core.store import read_json
+from hwnas.devices.carried import CarriedRuntime
 from hwnas.devices.kit import KitFailed, kit_files, run_kit
-from hwnas.devices.reach import LOST, Reach, call
+from hwnas.devices.reach import FULL, LOST, Reach, call, full_disk
+from hwnas.devices.remote_files import folder_of, put_files, put_runtime, words
 from hwnas.devices.remote_kits import leftovers
 from hwnas.devices.runtimes import install_line
 from hwnas.interfaces import DeviceSpec
 
-__all__ = ["RemoteKit"]
+__all__ = ["ConnectionLost", "RemoteKit"]
 
 log = logging.getLogger(__name__)
 
@@ -46,13 +44,21 @@ fi
 """
 
 
+class ConnectionLost(UserError):
+    """The device stopped answering while the kit was running."""
+
+
 @dataclass(frozen=True)
 class RemoteKit:
     """A Transport over a Reach.
 
     folder: folder on the device, absolute or relative to the start folder of `sh`.
-    python: the interpreter on the device that has the runtime.
+    python: the interpreter on the device that has the runtime; not used with `carried`.
     before: shell commands to run before it, or "".
+    carried: the folder with Python and the runtime, which is copied once.
+    prefix: a command that starts the interpreter, such as `taskset 80`, or "".
+    options: further options of bench.py when it times.
+    beside: shell commands that run while it times; `$p` is its process.
     """
 
     reach: Reach
@@ -60,6 +66,10 @@ class RemoteKit:
     folder: str
     python: str
     before: str
+    carried: CarriedRuntime | None = None
+    prefix: str = ""
+    options: str = ""
+    beside: str = ""
 
     def run_bench(self, plan: Path, results: Path, *, progress: Progress) -> None:
         """See `Transport.run_bench`."""
@@ -68,12 +78,13 @@ class RemoteKit:
         if results.is_file() and results.stat().st_size > n_there:  # the device lost its results
             self.reach.push(results, f"{there}/{RESULTS}")
         try:
-            self._run_kit(there, f"plan.json --out {RESULTS}", progress)
+            arguments = f"plan.json --out {RESULTS} {self.options}".rstrip()
+            self._run_kit(there, arguments, progress, beside=self.beside)
         except UserError as error:
             with contextlib.suppress(UserError):
                 self._fetch(results, there)
             if isinstance(error, KitFailed) and (error.status == LOST or not self._answers()):
-                raise UserError(
+                raise ConnectionLost(
                     "lost the connection to the device",
                     found=error.found,
                     where=error.where,
@@ -86,7 +97,15 @@ class RemoteKit:
                 self._run(f"cd {shlex.quote(there)}\n{STOP}")
                 self._fetch(results, there)
             raise
-        self._fetch(results, there)
+        try:
+            self._fetch(results, there)
+        except UserError as error:
+            raise ConnectionLost(
+                "lost the connection to the device before its samples were here",
+                found=error.found,
+                where=error.where,
+                fix="the samples are kept there; run the same command again",
+            ) from error
 
     def try_out(self, plan: Path) -> None:
         """See `TryingTransport.try_out`."""
@@ -94,18 +113,22 @@ class RemoteKit:
         self._install(plan, there)
         self._run_kit(there, "plan.json --try", silent)
 
-    def _run_kit(self, there: str, arguments: str, progress: Progress) -> None:
+    def _run_kit(self, there: str, arguments: str, progress: Progress, *, beside: str = "") -> None:
         """Runs the device's bench.py to its end; explains missing requirements."""
         prepare = f"{self.before} && " if self.before else ""
+        begin = f"cd {shlex.quote(there)} && echo $$ > pid && {prepare}"
+        if beside:
+            begin += f"p=$$ && {{ ( {beside} ) > /dev/null 2>&1 < /dev/null & }} && "
         script = (
-            f"cd {shlex.quote(there)} && echo $$ > pid && {prepare}"
-            f"exec env OMP_NUM_THREADS={self.device.threads} PYTHONUNBUFFERED=1 "
-            f"{self.python} bench.py {arguments}"
+            f"{begin}exec env OMP_NUM_THREADS={self.device.threads} PYTHONUNBUFFERED=1 "
+            f"{self.prefix} {self._interpreter} bench.py {arguments}"
         )
         where = f"{self.reach.where}:{there}"
         try:
             run_kit(self.reach.command(script), environment={}, progress=progress, where=where)
         except KitFailed as error:
+            if FULL in str(error.found):
+                raise full_disk(error.found, where) from error
             install = install_line(self.device.runtime)
             if install in str(error.found):
                 raise UserError(
@@ -118,47 +141,47 @@ class RemoteKit:
 
     def check(self) -> None:
         """See `ReachedTransport.check`."""
+        if self.carried is not None:
+            self.carried.archive  # noqa: B018 - raises if it is missing
         self._run("echo here")
+
+    def fetch(self) -> None:
+        """See `FetchingTransport.fetch`."""
+        if self.carried is None:
+            raise UserError(
+                "this device needs no download",
+                expected="a device with `with_runtime: arm64` under `transport:`",
+                found=self.device.name,
+                where="--fetch",
+                fix="leave it out",
+            )
+        self.carried.fetch()
 
     def leftovers(self, home: Mapping[str, int]) -> list[Leftover]:
         """See `CleaningTransport.leftovers`."""
         return leftovers(self.reach, self.folder, home)
 
     def _install(self, plan: Path, there: str) -> int:
-        """Installs models and kit on the device, and stops earlier kits there.
+        """Installs runtime, models and kit on the device, and stops earlier kits there.
 
         Returns:
             Number of bytes of samples on the device.
         """
+        if self.carried is not None:
+            put_runtime(self.reach, self.folder, self.carried)
         names = [plan.name, *(str(item["file"]) for item in read_json(plan)["items"])]
         members = [(plan.parent / name, name) for name in names]
         members += [(path, path.name) for path in kit_files()]
-        digest = hashlib.sha256()
-        for path, name in members:
-            digest.update(name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
-        mark = f"installed-{digest.hexdigest()[:16]}"
-        quoted = shlex.quote(there)
-        look = f"cat {mark} 2>/dev/null || echo no; wc -c 2>/dev/null < {RESULTS} || echo 0"
-        found = self._run(f"mkdir -p {quoted} && cd {quoted} || exit\n{STOP}\n{look}").split()
-        if len(found) != 2 or not re.fullmatch("[0-9]{1,18}", found[1]):
-            raise UserError(
-                "unexpected output from the remote shell",
-                expected="two words: whether the kit is there, and the size of its results",
-                found=" ".join(found)[:200],
-                where=self.reach.where,
-                fix="its shell must print nothing when it starts",
-            )
-        if found[0] != "yes":
-            with TemporaryDirectory() as folder:
-                archive = Path(folder, "kit.tar")
-                with tarfile.open(archive, "w") as tar:
-                    for path, name in members:
-                        tar.add(path, name)
-                self.reach.push(archive, f"{there}/kit.tar")
-            prepare = f"{self.before} && " if self.before else ""
-            extract = f"{self.python} -m tarfile -e kit.tar . && rm kit.tar && echo yes > {mark}"
-            self._run(f"cd {quoted} && {prepare}{extract}")
-        return int(found[1])
+        prepare = f"{self.before} && " if self.before else ""
+        extract = f"{prepare}{self._interpreter} -m tarfile -e kit.tar ."
+        put_files(self.reach, there, members, first=STOP, extract=extract)
+        size = f"cd {shlex.quote(there)} && wc -c 2>/dev/null < {RESULTS} || echo 0"
+        return int(words(self.reach, size, "[0-9]{1,18}")[0])
+
+    @property
+    def _interpreter(self) -> str:
+        """The interpreter, seen from the folder of a plan."""
+        return self.python if self.carried is None else f"sh ../{folder_of(self.carried)}/python3"
 
     def _fetch(self, results: Path, there: str) -> None:
         """Replaces the local results by those of the device, which are append-only."""

@@ -12,14 +12,18 @@ from hwnas.devices.reach import Reach, call
 
 __all__ = ["leftovers"]
 
-# Only folders with the name of a plan's results, or `try`, belong to hwnas
-BUSY = (
-    'p=$(cat "$d/pid" 2>/dev/null)\n'
-    'if [ -n "$p" ] && grep -q bench.py "/proc/$p/cmdline" 2>/dev/null; then busy=yes; '
-    "else busy=no; fi\n"
-)
+# Only folders with the name of a plan's results, `try`, and runtime folders belong to hwnas. A
+# runtime folder is busy if any kit runs.
+BUSY = """
+busy=no
+case $d in runtime-*) kits=$(ls -d results-* try 2>/dev/null) ;; *) kits=$d ;; esac
+for k in $kits; do
+  p=$(cat "$k/pid" 2>/dev/null)
+  if [ -n "$p" ] && grep -q bench.py "/proc/$p/cmdline" 2>/dev/null; then busy=yes; fi
+done
+"""
 LIST = f"""
-for d in results-* try; do
+for d in results-* try runtime-*; do
   [ -d "$d" ] || continue
   {BUSY}
   n=$(wc -c 2>/dev/null < "$d/results.jsonl" || echo 0)
@@ -35,7 +39,10 @@ for f in "$d"/* "$d"/.[!.]*; do
   [ "$f" = "$d/results.jsonl" ] || rm -rf "$f"
 done
 """
-LINE = re.compile(r"(results-[0-9a-f]{16}|try) ([0-9]{1,12}) +([0-9]{1,15}) +([0-9]{1,9}) (yes|no)")
+LINE = re.compile(
+    r"((?:results|runtime)-[0-9a-f]{16}(?:\.part)?|try)"
+    r" ([0-9]{1,12}) +([0-9]{1,15}) +([0-9]{1,9}) (yes|no)"
+)
 
 
 def leftovers(reach: Reach, folder: str, home: Mapping[str, int]) -> list[Leftover]:
@@ -91,5 +98,6 @@ def _leftover(
     def remove() -> None:
         call(reach.command(script), where=f"{reach.where}:{folder}/{name}")
 
-    what = "models and kit on a device" if name != "try" else "models tried on a device"
+    kinds = {"try": "models tried on a device", "runtime": "Python and a runtime on a device"}
+    what = kinds.get(name.partition("-")[0], "models and kit on a device")
     return Leftover(what, f"{reach.where}:{folder}/{name}", n_bytes, remove, kept)

@@ -1,4 +1,4 @@
-"""A board over ssh; it needs python3, numpy and its runtime."""
+"""A board over ssh; it needs python3, numpy and its runtime, or takes them with it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from hwnas.core.config import BESIDE, StrictModel
+from hwnas.devices.carried import carried_runtime
 from hwnas.devices.reach import call
 from hwnas.devices.remote import RemoteKit
 from hwnas.interfaces import DeviceSpec, Transport
@@ -42,6 +43,11 @@ class Config(StrictModel):
     python: str = Field(
         "python3", description="Python interpreter on the board that has the runtime."
     )
+    with_runtime: Literal["arm64"] | None = Field(
+        None,
+        description="Architecture of a folder with Python and the runtime that is copied to the"
+        " board, once; then the board needs neither.",
+    )
     before: str = Field(
         "",
         description="Shell command to run before the interpreter, such as `. ~/venv/bin/activate`.",
@@ -50,7 +56,10 @@ class Config(StrictModel):
 
 def build(config: Config, device: DeviceSpec) -> Transport:
     """The transport to the board; it connects when it is first used."""
-    return RemoteKit(_Ssh(config), device, config.folder, config.python, config.before)
+    carried = config.with_runtime and carried_runtime(config.with_runtime, device.runtime)
+    return RemoteKit(
+        _Ssh(config), device, config.folder, config.python, config.before, carried=carried or None
+    )
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,7 @@ STRANGE = (
     " of the space, or on another space: its intervals are wider"
 )
 
+MAX_DOUBT = 0.5  # share of an estimate; the same network with the timed classifier is well known
 MIN_SHARE = 0.1  # minimum estimate relative to the sum of rows, even with a negative overhead
 
 
@@ -101,6 +102,7 @@ class TableEstimator:
             self._formula = Formula(correction.coefficients, correction.spill)
         self._prices = self._formula.prices(rows, ops)
         self._doubts, self._shifts = np.zeros(len(ops)), np.zeros(len(ops))
+        self._priced = {op: nearest for op, (nearest, _) in priced.items()}
         full = self._prices.full
         for op, (nearest, row) in priced.items():
             at = ops.index(op)
@@ -121,6 +123,26 @@ class TableEstimator:
     def latency_p95_ms(self, codes: Codes) -> FloatArray:
         """95th percentile over runs in ms: [n]."""
         return self.latency_ms(codes) * self.correction.p95_factor
+
+    @property
+    def doubtful_classifier(self) -> str:
+        """What to do if an untimed classifier makes estimates useless; empty if none does.
+
+        They are useless if the uncertainty of the classifier exceeds `MAX_DOUBT` of the estimate
+        of the largest arch.
+        """
+        largest = float(self.latency_ms(self.space.codes([self.space.largest()]))[0])
+        doubt = float(self._doubts.max(initial=0.0))
+        if doubt <= MAX_DOUBT * largest:
+            return ""
+        op = enumerate_ops(self.space)[int(self._doubts.argmax())]
+        timed = self._priced[op].out_channels
+        return (
+            f"device {self.device.name}: the classifier of {op.out_channels} outputs was never"
+            f" timed, only one of {timed}; its estimate may be off by"
+            f" {doubt:.2g} ms (largest network: {largest:.2g} ms): set the number of classes to"
+            f" {timed}, or measure a table with {op.out_channels}"
+        )
 
     def energy_mj(self, codes: Codes) -> FloatArray:
         """Estimated energy of one run in mJ, the sum over operators: [n].

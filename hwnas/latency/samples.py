@@ -167,7 +167,8 @@ def read_samples(plan: Plan) -> Samples:
             expected="two rounds or more",
             found=f"{complete.min()} of {plan.ids[int(complete.argmin())]}",
             where=plan.results,
-            fix="run the same command again to resume",
+            fix="run the same command again to resume; a kit that you started yourself resumes"
+            " where it runs: bench.py with the same --out",
         )
     runs *= 1e-6
     clean = np.where(marked, np.nan, runs)

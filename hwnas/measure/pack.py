@@ -15,6 +15,7 @@ from hwnas.core.errors import UserError
 from hwnas.core.json_data import parse_json
 from hwnas.core.progress import Progress, silent
 from hwnas.core.store import write_bytes
+from hwnas.devices.carried import CarriedRuntime
 from hwnas.devices.offline import write_kit
 from hwnas.interfaces import DeviceSpec
 from hwnas.latency.results import MAX_RESULTS_BYTES
@@ -37,9 +38,10 @@ class _Packer:
     """A Transport that zips the plan instead of running it."""
 
     archive: Path
+    carried: CarriedRuntime | None
 
     def run_bench(self, plan: Path, results: Path, *, progress: Progress) -> None:
-        write_kit(plan, self.archive, progress=progress)
+        write_kit(plan, self.archive, carried=self.carried, progress=progress)
         raise _Packed
 
 
@@ -78,6 +80,7 @@ def _read_results(path: Path) -> bytes:
             "no results to import",
             expected="results.jsonl as bench.py wrote it on the device",
             where=path,
+            fix="copy it from the device; bench.py writes it where `--out` says",
         ) from error
     except (OSError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError("cannot read the results", found=error, where=path) from error
@@ -99,12 +102,14 @@ def pack(
     archive: Path,
     *,
     seed: int,
+    carried: CarriedRuntime | None = None,
     progress: Progress = silent,
 ) -> None:
-    """Writes a zip of plan, models and kit.
+    """Writes a zip of plan, models and kit; with `carried` also Python and the runtime.
 
-    On the device, unzip it and run `python bench.py plan.json --out r.jsonl`. To import the
-    results, the same space, device, settings and seed are needed.
+    On the device, unzip it and run `python bench.py plan.json --out r.jsonl`, or with `carried`
+    `sh runtime/python3 bench.py ...`. To import the results, the same space, device, settings and
+    seed are needed.
     """
     with TemporaryDirectory() as folder:
         try:
@@ -115,7 +120,7 @@ def pack(
                 config,
                 seed=seed,
                 progress=progress,
-                transport=_Packer(archive),
+                transport=_Packer(archive, carried),
             )
         except _Packed:
             return

@@ -19,6 +19,7 @@ _BN_AFTER = {  # names in timm within one block
     "mbconv": {"conv_pw": "bn1", "conv_dw": "bn2", "conv_pwl": "bn3"},
     "dsconv": {"conv_dw": "bn1", "conv_pw": "bn2"},
     "fused": {"conv_exp": "bn1", "conv_pwl": "bn2"},
+    "basic": {"conv1": "bn1", "conv2": "bn2", "conv_shortcut": "bn_shortcut"},
     "norm": {"norm": "bn1"},
     "sep_conv": {"pw1": "bn1", "pw2": "bn2"},
     "dil_conv": {"pw1": "bn1"},
@@ -101,6 +102,7 @@ def define(slots: Sequence[tuple[str, OpSpec]], *, name: str, bn_eps: float) -> 
         outer.get("feature", outer.get("head")),
         outer["classifier"].out_channels,
         has_pooled_head="feature" in outer,
+        stem_pool=outer.get("stem_pool"),
     )
     return {
         "schema_version": 1,
@@ -156,6 +158,8 @@ class _Network:
     num_classes: int
     has_pooled_head: bool
     """Whether the head comes after the pooling."""
+    stem_pool: OpSpec | None = None
+    """The pooling between stem and blocks."""
 
     @property
     def ops(self) -> list[OpSpec]:
@@ -172,11 +176,13 @@ def _timm_can_say(network: _Network) -> bool:
         return False
     if _timms_se(network) is None:
         return False
+    if network.stem_pool is not None:
+        return False
     return bool(network.stages) and all(_is_timms(op) for stage in network.stages for op in stage)
 
 
 def _is_timms(op: OpSpec) -> bool:
-    if op.groups > 1 or (op.skip and op.stride > 1) or op.has_projection:
+    if op.kind == "basic" or op.groups > 1 or (op.skip and op.stride > 1) or op.has_projection:
         return False
     if op.expand_groups > 1 and op.kind != "fused":
         return False
@@ -282,6 +288,7 @@ def _in_plain_terms(network: _Network) -> dict[str, Any]:
     return {
         "form": "torch",
         "stem": asdict(network.stem),
+        **({"stem_pool": asdict(network.stem_pool)} if network.stem_pool else {}),
         "stages": [[asdict(op) for op in stage] for stage in network.stages],
         "head": asdict(network.head) if network.head else None,
         "has_pooled_head": network.has_pooled_head,

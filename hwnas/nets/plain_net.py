@@ -1,8 +1,9 @@
 """A network of inverted residuals from its JSON definition; needs only torch.
 
-It supports operators that timm's blocks lack: grouped 1x1 convolutions with or without channel
-shuffle, even windows, residual connections with average pooling and a 1x1 convolution, and an
-activation after the residual add. Parameters are named and initialised as in timm.
+It supports operators that timm's mobile blocks lack: grouped 1x1 convolutions with or without
+channel shuffle, even windows, residual connections with average pooling and a 1x1 convolution, an
+activation after the residual add, and the blocks of ResNet-18. Parameters are named and initialised
+as in timm.
 """
 
 import json
@@ -136,19 +137,42 @@ def _universal(op: dict[str, Any], bn_eps: float) -> dict[str, nn.Module]:
     return main
 
 
+def _basic(op: dict[str, Any], bn_eps: float) -> dict[str, nn.Module]:
+    """Layers of a `basic` block: two convolutions, the first with the stride."""
+    mid, out = op["mid_channels"], op["out_channels"]
+    first = {**op, "out_channels": mid, "groups": 1}
+    second = {**op, "in_channels": mid, "groups": 1, "stride": 1, "padding": op["kernel"] // 2}
+    return {
+        "conv1": _conv(first),
+        "bn1": nn.BatchNorm2d(mid, bn_eps),
+        "act1": _act(op["act"]),
+        "conv2": _conv({**second, "pad_more": 0}),
+        "bn2": nn.BatchNorm2d(out, bn_eps),
+    }
+
+
+_LAYERS = {"uib": _universal, "basic": _basic}
+"""Layers of a block by its kind, if it is no inverted residual."""
+
+
 class Block(nn.Module):
     """A block with the residual connection of its operator."""
 
     def __init__(self, op: dict[str, Any], bn_eps: float) -> None:
         super().__init__()
-        main = (_universal if op["kind"] == "uib" else _inverted_residual)(op, bn_eps)
+        main = _LAYERS.get(op["kind"], _inverted_residual)(op, bn_eps)
         self.main, self.has_skip = tuple(main), op["skip"]
         for name, module in main.items():
             self.add_module(name, module)
-        if self.has_skip and op["stride"] > 1:
-            self.pool_shortcut = nn.AvgPool2d(op["stride"], ceil_mode=True, count_include_pad=False)
-        if self.has_skip and op["in_channels"] != op["out_channels"]:
-            self.conv_shortcut = _pointwise(op["in_channels"], op["out_channels"])
+        ends, stride = (op["in_channels"], op["out_channels"]), op["stride"]
+        if self.has_skip and op["kind"] == "basic" and (stride > 1 or ends[0] != ends[1]):
+            self.conv_shortcut = nn.Conv2d(*ends, 1, stride, bias=False)
+            self.bn_shortcut = nn.BatchNorm2d(ends[1], bn_eps)
+        elif self.has_skip:
+            if stride > 1:
+                self.pool_shortcut = nn.AvgPool2d(stride, ceil_mode=True, count_include_pad=False)
+            if ends[0] != ends[1]:
+                self.conv_shortcut = _pointwise(*ends)
         self.drop_path = nn.Identity()  # training can drop the main branch here
         self.out_act = _act(op["out_act"])
 
@@ -158,7 +182,7 @@ class Block(nn.Module):
         for name in self.main:
             out = getattr(self, name)(out)
         if self.has_skip:
-            for name in ("pool_shortcut", "conv_shortcut"):
+            for name in ("pool_shortcut", "conv_shortcut", "bn_shortcut"):
                 x = getattr(self, name)(x) if hasattr(self, name) else x
             out = self.drop_path(out) + x
         return self.out_act(out)  # type: ignore[no-any-return]
@@ -177,6 +201,7 @@ class Network(nn.Module):
         self.conv_stem = _conv(stem)
         self.bn1 = nn.BatchNorm2d(stem["out_channels"], bn_eps)
         self.act1 = _act(stem["act"])
+        self.stem_pool = _pool(definition.get("stem_pool"))
         self.blocks = nn.Sequential(*(nn.Sequential(*blocks) for blocks in stages))
         self.has_pooled_head = definition["has_pooled_head"]
         self.conv_head = _conv(head) if head else nn.Identity()
@@ -193,7 +218,7 @@ class Network(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Images [B, C, px, px] -> logits [B, classes]."""
-        x = self.blocks(self.act1(self.bn1(self.conv_stem(x))))
+        x = self.blocks(self.stem_pool(self.act1(self.bn1(self.conv_stem(x)))))
         if self.has_pooled_head:
             x = self.conv_head(x.mean((2, 3), keepdim=True))
             x = self.act2(self.norm_head(x)).flatten(1)
@@ -220,6 +245,10 @@ def load(path: Path) -> nn.Module:
 
 def _act(name: str) -> nn.Module:
     return nn.Identity() if name == "none" else ACTIVATIONS[name](inplace=True)
+
+
+def _pool(op: dict[str, Any] | None) -> nn.Module:
+    return nn.MaxPool2d(op["kernel"], op["stride"], op["padding"]) if op else nn.Identity()
 
 
 def _conv(op: dict[str, Any]) -> nn.Conv2d:

@@ -58,20 +58,22 @@ def named_as_largest(
 ) -> dict[str, Tensor]:
     """Renames weights to the names in the static network of the largest arch, where possible.
 
-    A common prefix (`module.`) is removed. If no name is known, but the tensors are ordered and
-    have the same sequence of shapes as the static network, they get its names; this covers files of
-    other code for the same network. The number of classes may differ. Other tensors keep their
-    names.
+    A common prefix (`module.`) is removed. If names are unknown, but the tensors are ordered and
+    have the same sequence of shapes as the static network, with known names in their own places,
+    they get its names; this covers files of other code for the same network, and the ResNets of
+    timm. The number of classes may differ. Other tensors keep their names.
     """
     state = build_subnet(space, space.largest(), seed=None).state_dict()
     found = _without_prefix(weights, state)
-    if not is_ordered or any(name in state for name in found):
+    if not is_ordered or all(name in state for name in found):
         return found
     ours = {name: [*value.shape] for name, value in state.items() if value.ndim}
-    theirs = [tensor for tensor in found.values() if tensor.ndim]  # BN counters have no dimension
-    shapes = zip(ours.items(), theirs)
-    if len(theirs) == len(ours) and all(_fits(n, shape, [*t.shape]) for (n, shape), t in shapes):
-        return dict(zip(ours, theirs, strict=True))
+    theirs = {name: tensor for name, tensor in found.items() if tensor.ndim}  # no BN counters
+    if len(theirs) == len(ours) and all(
+        _fits(own, ours[own], [*theirs[name].shape]) and (name == own or name not in state)
+        for own, name in zip(ours, theirs, strict=True)
+    ):
+        return dict(zip(ours, theirs.values(), strict=True))
     return found
 
 

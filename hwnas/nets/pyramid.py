@@ -70,14 +70,17 @@ def levels_of(network: nn.Module) -> list[tuple[int, int, int]]:
     levels: dict[int, tuple[int, int, int]] = {}
     stride = 1
     for position, part in enumerate([network, *blocks_of(network)]):
+        inside = part.named_modules() if position else part.named_children()
         main = [
             layer
-            for name, layer in (part.named_modules() if position else part.named_children())
-            if isinstance(layer, nn.Conv2d)
+            for name, layer in inside
+            if isinstance(layer, nn.Conv2d | nn.MaxPool2d)
             and name not in ("conv_shortcut", "conv_head")
             and not name.startswith("se.")
         ]
+        channels = [layer.out_channels for layer in main if isinstance(layer, nn.Conv2d)]
         for layer in main:
-            stride *= layer.stride[0]
-        levels[stride] = position, main[-1].out_channels, stride
+            found = layer.stride
+            stride *= found if isinstance(found, int) else found[0]
+        levels[stride] = position, channels[-1], stride
     return list(levels.values())

@@ -255,7 +255,7 @@ class Supernet(nn.Module):
 
     def _shortcut(self, node: Node, x: Tensor, modulations: Mapping[str, Modulation]) -> Tensor:
         """The term that the residual connection adds to the output of the operator."""
-        if node.op.stride > 1:
+        if node.op.pools_shortcut:
             x = window_means(x, node.op.stride, node.op.stride)
         return x if node.shortcut is None else self._layer(node.shortcut, x, modulations)
 

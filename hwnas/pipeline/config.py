@@ -11,8 +11,10 @@ from pydantic import Field, field_validator, model_validator
 
 from hwnas.acquisitions import REGISTRY as ACQUISITIONS
 from hwnas.controller.sections import SearchConfig
+from hwnas.core.command import command_line
 from hwnas.core.config import LATER, NUMBER, StrictModel, build_model, variant
 from hwnas.core.errors import UserError
+from hwnas.core.ledger import config_of
 from hwnas.core.overrides import override
 from hwnas.core.resources import resource, resource_names
 from hwnas.core.yaml_data import read_yaml
@@ -240,10 +242,20 @@ def read_config_data(name_or_path: str) -> tuple[dict[str, Any], Path]:
             raise UserError(
                 f"no config {name_or_path!r}",
                 expected=f"a path to a .yaml file, or one of {', '.join(shipped)}",
-                fix="see `hwnas list configs`",
+                fix=_instead_of(path) or "see `hwnas list configs`",
             )
         path = resource("configs", f"{name_or_path}.yaml")
     return read_yaml(path), path
+
+
+def _instead_of(path: Path) -> str:
+    """What to do if `path` is a run folder or a folder of photos instead of a configuration."""
+    if (config := config_of(path)) is not None:
+        return f"to continue this run folder, {command_line('run', config, '--run', path)}"
+    if path.is_dir():
+        photos = command_line("run", "photos", "--set", f"data.root={path}")
+        return f"if it is a folder of photos with a subfolder per class, {photos}"
+    return ""
 
 
 def load_config(

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from hwnas.controller.constraints import metric_key
+from hwnas.controller.result import MAX_EVALUATED
 from hwnas.core.errors import UserError
 from hwnas.core.speed import Speed, guessed_speed
 from hwnas.core.store import content_hash
@@ -32,7 +33,6 @@ __all__ = ["Durations"]
 
 GPU = Path("/dev/nvidiactl")
 N_RANDOM = 64  # archs that stand for those that are drawn
-N_FRONT = 40  # archs of the fronts, all of which are evaluated
 N_PARITY_PASSES = 5 * 256  # images that an exported file and its network run on
 EXTRACT_S = 0.06  # a subnet out of the supernet
 PREDICT_S = {"gcn": 1e-3}  # per arch; others need a tenth of it
@@ -163,7 +163,7 @@ class Durations:
         retimed = n * 2 * (config.profile.retiming_budget_s + START_S) if timed else 0.0
         if section.evaluator.records is not None:
             return 1.0 + proposals + retimed
-        fronts = n * min(N_FRONT, 4 + section.n_predictions // 8)
+        fronts = n * min(MAX_EVALUATED, 4 + section.n_predictions // 8)
         evaluated = self._times(n_searches * section.n_evaluations + fronts, self._evaluation)
         return None if evaluated is None else 1.0 + proposals + retimed + evaluated
 
@@ -175,7 +175,7 @@ class Durations:
         found = [self._training(float(macs), recipe) for macs in (*ends, *[small] * n_others)]
         if any(one is None for one in found) or self.speed is None or self.n_images is None:
             return None
-        seen = len(found) * recipe.epochs * self.n_images["train"] * (recipe.distillation > 0)
+        seen = len(found) * recipe.epochs * self.n_images["train"] * recipe.has_teacher
         alone = recipe.model_copy(update={"epochs": config.alone.epochs})
         return (
             sum(one or 0.0 for one in found)

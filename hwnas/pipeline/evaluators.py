@@ -15,6 +15,7 @@ from hwnas.core.errors import UserError
 from hwnas.core.progress import Progress
 from hwnas.core.records import dump, load
 from hwnas.core.rundir import RunDir
+from hwnas.core.stats import accuracy_text
 from hwnas.core.store import content_hash, file_hash
 from hwnas.interfaces import AccuracyPredictor, Evaluation, Evaluator, FloatArray
 from hwnas.pipeline.project import Project
@@ -140,7 +141,8 @@ def score_all(
         evaluation = load(Evaluation, found, where="an evaluation of another process")
         scorer.remember(evaluation)
         n_known += 1
-        progress(n_known, len(archs), f"validation top-1 {evaluation.top1:.1%}")
+        top1 = accuracy_text(evaluation.top1, evaluation.n_images)
+        progress(n_known, len(archs), f"validation top-1 {top1}")
 
     progress(n_known, len(archs))
     project.ranks.share(project.space.codes(unknown).tolist(), do, keep)

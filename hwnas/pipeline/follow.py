@@ -7,6 +7,7 @@ from pathlib import Path
 
 from hwnas.core.env import use_threads
 from hwnas.core.errors import UserError
+from hwnas.core.memory import keep_freed_memory
 from hwnas.core.progress import silent
 from hwnas.core.rundir import RunDir
 from hwnas.pipeline.config import load_config
@@ -41,6 +42,7 @@ def follow(stages_of: Callable[[Project], list[Stage]]) -> None:
             )
         config = load_config(word["config"], where=stored_config(run))
         use_threads(config.threads)
+        keep_freed_memory()
         project = Project(
             run, config, lambda stage: silent, ranks, beside=(run.root, run.root.absolute().parent)
         )

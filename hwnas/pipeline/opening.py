@@ -12,6 +12,7 @@ from typing import Any
 from hwnas.core.env import use_threads
 from hwnas.core.errors import UserError, worker_killed
 from hwnas.core.history import needs_settling, settle
+from hwnas.core.memory import keep_freed_memory
 from hwnas.core.progress import Progress
 from hwnas.core.rundir import NewSettings, RunDir
 from hwnas.core.store import explained
@@ -77,6 +78,7 @@ def open_project(
         project, earlier = _opened(run, given, **how)
         project = replace(project, ranks=join())
         use_threads(project.config.threads)
+        keep_freed_memory()
         warn_of_edits(stored_config(run))
         for note in project.outside.notes:
             log.warning("%s", note)

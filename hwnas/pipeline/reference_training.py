@@ -28,7 +28,8 @@ __all__ = ["recipe", "require_weights", "train_references", "trained_px"]
 
 def recipe(project: Project, config: ReferencesConfig) -> FinetuneConfig:
     """The recipe for references: the winner's, or from fresh weights the stand-alone winner's."""
-    changes: dict[str, Any] = {"auxiliary": 0.0}  # like int8, it needs a network of the space
+    # both need a network of the space, as int8 does
+    changes: dict[str, Any] = {"auxiliary": 0.0, "feature_distillation": 0.0}
     if project.config.finetune.precision == "int8":
         changes["precision"] = "fp32"
     if config.start == "scratch":
@@ -88,7 +89,7 @@ def _trained(
         def show(done: int, total: int, note: str = "", n: int = n, name: str = name) -> None:
             progress(n * total + done, len(config.train) * total, f"{name}, {note}")
 
-        if how.distillation and teacher is None:
+        if how.has_teacher and teacher is None:
             teacher = teacher_of(project, project.supernet())
         network = _network(project, config, name)
         place(network, project.accelerator)

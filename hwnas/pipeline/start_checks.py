@@ -57,6 +57,8 @@ def warn_of_padding(project: Project) -> None:
     Measured with `shipped` on 850 photos of tiny_imagenet50 at 128 px, after training only the
     classifier: 53.8 % with the padding of the weights, 41.7 % with symmetric padding.
     """
+    if project.config.supernet.init is None:
+        return
     macro, expected = project.space.macro, _padding_of_weights(project)
     if isinstance(macro, Within) and expected not in (None, macro.network.padding):
         log.warning(
@@ -70,13 +72,12 @@ def warn_of_padding(project: Project) -> None:
 
 def _padding_of_weights(project: Project) -> PadMode | None:
     """The padding of an 8-bit network, or of a published network that hwnas knows; else None."""
-    given = project.outside.start
-    if given is None:  # before the imports: they need torch, and dry runs do without it
-        return None
     from hwnas.nets.folded import published_of_folded
     from hwnas.nets.hub import PREFIX
     from hwnas.nets.pretrained_source import source_of
 
+    given = project.outside.start
+    assert given is not None
     source = source_of(given)
     if source.folded is not None:
         return published_of_folded(source.folded).padding
@@ -91,12 +92,12 @@ def _of_weights(project: Project) -> MeanStd | None:
 
     They come from the weights, or else from the definition of the network of the space.
     """
-    given = project.outside.start
-    if given is None:  # as above
-        return None
     from hwnas.nets.pretrained_layout import has_published_names
     from hwnas.nets.pretrained_source import source_of
 
+    given = project.outside.start
+    if given is None:
+        return None
     if isinstance(given, Path) and (info := data_of_weights(given)) is not None:
         return info.mean, info.std
     source = source_of(given)

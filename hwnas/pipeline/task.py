@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from hwnas.core.memory import return_freed_memory
 from hwnas.core.progress import Progress
 from hwnas.pipeline.data_source import DataSource
 from hwnas.pipeline.project import Project
@@ -39,6 +40,7 @@ def task(
             if project.ranks.leads:
                 project.source.remember()
         work(project, project.progress(stage))
+        return_freed_memory()
 
     return go
 

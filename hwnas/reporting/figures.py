@@ -79,7 +79,7 @@ def prediction_figure(data: Prediction) -> go.Figure:
     figure = _figure(f"predicted {data.score}", f"measured {data.score}")
     _add_diagonal(figure, data.predicted, data.measured, "predicted = measured")
     hover = "predicted %{x:.4g}<br>measured %{y:.4g}<extra></extra>"
-    return _add_points(figure, data.predicted, data.measured, "held-back subnets", hover)
+    return _add_points(figure, data.predicted, data.measured, "held-out subnets", hover)
 
 
 def top1_figure(data: Training) -> go.Figure:

@@ -54,7 +54,7 @@ def op_peak_values(op: OpSpec, *, input_is_kept: bool = False, act_first: bool =
         live = layer.in_channels * layer.in_hw**2 + layer.out_channels * layer.out_hw**2
         if layer.name == "conv_shortcut":
             live += block_output  # output of the main branch, kept for the sum
-            live += block_input * (input_is_kept and op.stride > 1)
+            live += block_input * (input_is_kept and op.pools_shortcut)
         elif keeps_input and position > 0:
             live += block_input
         if layer.shuffles:  # the channel shuffle writes a second map
@@ -68,7 +68,7 @@ def op_peak_values(op: OpSpec, *, input_is_kept: bool = False, act_first: bool =
         if position == 0 and is_first and op.act != "none" and input_is_kept:
             live += block_input  # the activation does not work in place
         peak = max(peak, live)
-    if op.skip and op.stride > 1:  # pools the input, keeps the main branch
+    if op.pools_shortcut:  # pools the input, keeps the main branch
         peak = max(peak, block_input + op.in_channels * op.out_hw**2 + block_output)
     return peak
 

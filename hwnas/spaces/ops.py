@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
-from typing import Any, ClassVar, Literal, NamedTuple, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 from hwnas.core.records import STRICT, sparse
 from hwnas.core.store import content_hash
@@ -31,7 +31,7 @@ Gate = Literal["hard_sigmoid", "sigmoid"]
 BlockKind = Literal["conv", "mbconv", "dsconv", "uib", "fused"]
 CellKind = Literal["avg_pool", "max_pool", "norm", "identity", "concat", "cut"]
 ActFirstKind = Literal["sep_conv", "dil_conv", "factorized"]
-OpKind = Literal[BlockKind, "pool", "linear", CellKind, ActFirstKind]
+OpKind = Literal[BlockKind, "basic", "pool", "linear", CellKind, ActFirstKind]
 EXPANDING = ("mbconv", "uib", "fused")  # blocks with their own `mid_channels`
 ACT_FIRST = get_args(ActFirstKind)  # each convolution reads an activation, in every network
 
@@ -46,7 +46,8 @@ class OpSpec:
         first one.
     expand_groups: > 1 splits only the expansion, without a shuffle (CPUBone 2603.26425).
     skip: the input is added to the output. If the shapes differ, average pooling by `stride` comes
-        first, and a 1x1 convolution without BN if the channels differ.
+        first, and a 1x1 convolution without BN if the channels differ; in a `basic` block, a 1x1
+        convolution with the stride and BN.
     out_act: activation after that sum.
     norm: what follows the weights of a `conv`: BN, a bias, or nothing.
     padding: rows and columns of zeros on every side.
@@ -59,13 +60,14 @@ class OpSpec:
     [depthwise of `start_kernel`, without activation], 1x1 expand, [depthwise of `kernel`], [SE],
     1x1 project. A kernel of 0 omits that depthwise convolution; the last one present has the
     stride. `fused` expands with a convolution of size `kernel` instead of 1x1 and depthwise
-    convolutions (EfficientNetV2 2104.00298). `pool` is the global mean. `linear` has a bias and
-    reads a pooled vector (hw 1). Cells also have `avg_pool` and `max_pool` (of one window size),
-    `norm` (BN-act only), `identity`, `concat` (concatenates its sources, instead of their sum) and
-    `cut` (the first `out_channels` channels). Those of DARTS (1806.09055, appendix A.1.1) are
-    `dil_conv`, an act-depthwise-1x1-BN of `dilation`, `sep_conv`, two of these, the second with
-    stride 1, and `factorized`: two act-1x1-BN of stride 2, the second from the second row and
-    column on, concatenated.
+    convolutions (EfficientNetV2 2104.00298). `basic` is the block of ResNet-18 (1512.03385, figure
+    5): two convolutions of size `kernel`, the first with the stride and `mid_channels`. `pool` is
+    the global mean. `linear` has a bias and reads a pooled vector (hw 1). Cells also have
+    `avg_pool` and `max_pool` (of one window size), `norm` (BN-act only), `identity`, `concat`
+    (concatenates its sources, instead of their sum) and `cut` (the first `out_channels` channels).
+    Those of DARTS (1806.09055, appendix A.1.1) are `dil_conv`, an act-depthwise-1x1-BN of
+    `dilation`, `sep_conv`, two of these, the second with stride 1, and `factorized`: two act-1x1-BN
+    of stride 2, the second from the second row and column on, concatenated.
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT
@@ -100,7 +102,13 @@ class OpSpec:
     @property
     def has_projection(self) -> bool:
         """Whether the residual connection needs its own convolution."""
-        return self.skip and self.in_channels != self.out_channels
+        strides = self.kind == "basic" and self.stride > 1
+        return self.skip and (strides or self.in_channels != self.out_channels)
+
+    @property
+    def pools_shortcut(self) -> bool:
+        """Whether the residual connection begins with average pooling."""
+        return self.skip and self.stride > 1 and self.kind != "basic"
 
     @property
     def kernels(self) -> tuple[int, ...]:
@@ -112,16 +120,13 @@ class OpSpec:
         if self.kind not in ("pool", "norm", "identity", "concat", "cut"):
             sizes = f"{self.start_kernel}+{self.kernel}" if self.kind == "uib" else self.kernel
             text += f" k{sizes}s{self.stride}"
-        if self.dilation > 1:
-            text += f" d{self.dilation}"
+        text += f" d{self.dilation}" if self.dilation > 1 else ""
         if self.pad_more:
             text += f" pad{self.padding}+{self.pad_more}"
         if self.mid_channels:
             text += f" mid{self.mid_channels}"
-        if self.groups > 1:
-            text += f" g{self.groups}"
-        if self.expand_groups > 1:
-            text += f" expand_g{self.expand_groups}"
+        text += f" g{self.groups}" if self.groups > 1 else ""
+        text += f" expand_g{self.expand_groups}" if self.expand_groups > 1 else ""
         if self.se_channels:
             text += f" se{self.se_channels}"
             if (self.se_act, self.se_gate) != ("relu", "hard_sigmoid"):
@@ -170,11 +175,11 @@ def layers(op: OpSpec) -> tuple[Layer, ...]:
     if op.kind == "factorized":
         first = _window("conv_1", op, op.in_channels, op.out_channels // 2, groups=1)
         return first, replace(first, name="conv_2")
-    if op.kind in ("sep_conv", "dil_conv"):
-        return tuple(_separable(op))
+    if op.kind in ("sep_conv", "dil_conv", "basic"):
+        return tuple(_basic(op) if op.kind == "basic" else _separable(op))
     if op.kind not in _NAMES:
         return ()
-    mid, names = op.mid_channels, _NAMES[op.kind]
+    mid, (expansion, depthwise, projection) = op.mid_channels, _NAMES[op.kind]
     found = []
     if op.start_kernel:
         found.append(_start(op))
@@ -183,21 +188,31 @@ def layers(op: OpSpec) -> tuple[Layer, ...]:
         found.append(_window("conv_exp", op, op.in_channels, mid, groups=op.expand_groups))
     elif op.kind != "dsconv":
         groups = max(op.groups, op.expand_groups)
-        wide = Layer(names.expand, op.in_channels, mid, hw, hw, groups=groups, act=op.act)
-        found.append(replace(wide, shuffles=op.groups > 1))
+        ends, shuffles = (op.in_channels, mid, hw, hw), op.groups > 1
+        found.append(Layer(expansion, *ends, groups=groups, act=op.act, shuffles=shuffles))
     if op.kernel and op.kind != "fused":
-        found.append(_window(names.depthwise, op, mid, mid, groups=mid))
+        found.append(_window(depthwise, op, mid, mid, groups=mid))
     if op.se_channels:
         reduce, expand = (mid, op.se_channels), (op.se_channels, mid)
         found += [
             Layer("se.conv_reduce", *reduce, 1, 1, has_bn=False, has_bias=True, act=op.se_act),
             Layer("se.conv_expand", *expand, 1, 1, has_bn=False, has_bias=True, act=op.se_gate),
         ]
-    found.append(Layer(names.project, mid, op.out_channels, op.out_hw, op.out_hw, groups=op.groups))
+    found.append(Layer(projection, mid, op.out_channels, op.out_hw, op.out_hw, groups=op.groups))
     if op.has_projection:
         ends = op.in_channels, op.out_channels, op.out_hw, op.out_hw
         found.append(Layer("conv_shortcut", *ends, has_bn=False))
     return tuple(found)
+
+
+def _basic(op: OpSpec) -> Iterator[Layer]:
+    """Two convolutions, and that of the residual connection if it has one."""
+    yield _window("conv1", op, op.in_channels, op.mid_channels, groups=1)
+    inner = replace(op, in_hw=op.out_hw, stride=1, act="none")
+    yield _window("conv2", inner, op.mid_channels, op.out_channels, groups=1)
+    if op.has_projection:
+        ends = op.in_channels, op.out_channels, op.in_hw, op.out_hw
+        yield Layer("conv_shortcut", *ends, stride=op.stride)
 
 
 def _separable(op: OpSpec) -> Iterator[Layer]:
@@ -210,34 +225,25 @@ def _separable(op: OpSpec) -> Iterator[Layer]:
         yield Layer(f"pw{n}", before, after, op.out_hw, op.out_hw)
 
 
-class _Names(NamedTuple):
-    """Names of the layers of a block in timm."""
-
-    expand: str
-    depthwise: str
-    project: str
-
-
 _NAMES = {
-    "mbconv": _Names("conv_pw", "conv_dw", "conv_pwl"),
-    "dsconv": _Names("", "conv_dw", "conv_pw"),
-    "fused": _Names("conv_exp", "", "conv_pwl"),
-    "uib": _Names("pw_exp", "dw_mid", "pw_proj"),
+    "mbconv": ("conv_pw", "conv_dw", "conv_pwl"),
+    "dsconv": ("", "conv_dw", "conv_pw"),
+    "fused": ("conv_exp", "", "conv_pwl"),
+    "uib": ("pw_exp", "dw_mid", "pw_proj"),
 }
+"""Names of the layers of a block in timm: expansion, depthwise convolution, projection."""
 
 
 def _window(name: str, op: OpSpec, in_channels: int, out_channels: int, *, groups: int) -> Layer:
     """The layer with the kernel, stride, padding and activation of its operator."""
+    ends = in_channels, out_channels, op.in_hw, op.out_hw
     return Layer(
-        name=name,
-        in_channels=in_channels,
-        out_channels=out_channels,
-        in_hw=op.in_hw,
-        out_hw=op.out_hw,
-        kernel=op.kernel,
-        stride=op.stride,
-        padding=op.padding,
-        groups=groups,
+        name,
+        *ends,
+        op.kernel,
+        op.stride,
+        op.padding,
+        groups,
         has_bn=op.norm == "bn",
         has_bias=op.norm == "bias",
         act=op.act,
@@ -269,12 +275,10 @@ def conv(
 ) -> OpSpec:
     """A convolution with BN. Padding is half of the odd kernel, or TensorFlow's SAME."""
     padding, pad_more = padding_of(pad_mode, hw, kernel, stride)
+    ends = in_channels, out_channels, hw, map_size(hw, stride)
     return OpSpec(
-        kind="conv",
-        in_channels=in_channels,
-        out_channels=out_channels,
-        in_hw=hw,
-        out_hw=map_size(hw, stride),
+        "conv",
+        *ends,
         kernel=kernel,
         stride=stride,
         padding=padding,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -122,6 +123,7 @@ def analyze_run(
         repeats = np.array([[t[evaluations[rows[i]].arch] for t in better] for i in both])
         reference = repeats.reshape(len(both), len(better)).mean(axis=1)
         scores, rows, name = scores[both], rows[both], ", ".join(map(str, truths))
+    _require_archs(len(reference), project, ranking, truths)
     pair = _Pair(
         project.space,
         codes[rows],
@@ -186,6 +188,28 @@ def analyze_records(
         },
     )
     return pair.analysis(seed), pair
+
+
+def _require_archs(n: int, project: Project, ranking: str, truths: Sequence[Path]) -> None:
+    """Rejects a run with too few archs that have both a ranking and a truth."""
+    if n >= MIN_ARCHS:
+        return
+    known = project.config.label.n_archs
+    kind = "held-out labels" if ranking == "predictor" else "labels"
+    enough = f"label.n_archs={_at_least(n, known)}"
+    label = command_line("label", project.run.root, "--set", enough)
+    raise UserError(
+        "too few archs to tell how reliable the ranking is",
+        expected=f"at least {MIN_ARCHS} {kind}" + " that all files have" * bool(truths),
+        found=f"{n} of {known} labels" if n < known else f"{n} labels",
+        where=project.run.root,
+        fix=f"label more archs, e.g. {label}",
+    )
+
+
+def _at_least(n: int, n_labels: int) -> int:
+    """Labels of which a share of n in `n_labels` is at least `MIN_ARCHS`, rounded up to tens."""
+    return math.ceil(n_labels * MIN_ARCHS / max(n, 1) / 10) * 10
 
 
 def prune(analysis: Analysis, pair: _Pair, fraction: float | None) -> Pruning:

@@ -138,7 +138,7 @@ def _loss(
 ) -> torch.Tensor:
     labels = torch.nn.functional.cross_entropy(logits, y, label_smoothing=config.label_smoothing)
     share, weight = config.distillation, config.feature_distillation
-    if teacher is None or share == weight == 0:
+    if teacher is None or not config.has_teacher:
         return labels
     with torch.no_grad():
         shown, taught = with_features(teacher.model, resize(x, teacher.px))

@@ -18,6 +18,8 @@ class StandaloneRecipe(FinetuneConfig):
 
     distillation: Annotated[float, RETIRED] = Field(default=0.5, ge=0, le=1)
     """Has no effect."""
+    feature_distillation: Annotated[float, LATER, RETIRED] = Field(default=0.0, ge=0)
+    """Has no effect."""
     temperature: Annotated[float, RETIRED] = Field(default=1.0, gt=0)
     """Has no effect."""
 

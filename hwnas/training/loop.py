@@ -15,6 +15,7 @@ from timm.utils import ModelEmaV3
 from hwnas.core.config import settled
 from hwnas.core.progress import Parts, Progress, silent
 from hwnas.core.records import dump
+from hwnas.core.stats import accuracy_text
 from hwnas.core.store import file_hash
 from hwnas.interfaces import CostMetric, DataModule, LearningSampler
 from hwnas.nets.supernet import Supernet
@@ -181,7 +182,7 @@ class _Training:
         if collapsed := self._watch.check(done, config.steps, row["top1"]):
             row["collapsed"] = collapsed
         self._on_metrics(row)
-        state.losses, state.note = [], _note(row)
+        state.losses, state.note = [], _note(row, self._curves.n_images)
         mean = float(np.mean(list(row["top1"].values())))
         if config.keep_best and mean > state.best:
             state.best = mean
@@ -250,10 +251,10 @@ def _means(rows: list[list[float]]) -> list[float]:
     return [float(np.mean([row[i] for row in rows if len(row) > i])) for i in range(n)]
 
 
-def _note(row: dict[str, Any]) -> str:
+def _note(row: dict[str, Any], n_images: int) -> str:
     collapsed = row.get("collapsed", [])
     parts = [
-        f"{name} {value:.1%}" + " (collapsed)" * (name in collapsed)
+        f"{name} {accuracy_text(value, n_images)}" + " (collapsed)" * (name in collapsed)
         for name, value in row["top1"].items()
     ]
     return f"validation top-1 at step {row['step']}: {', '.join(parts)}"

@@ -259,6 +259,11 @@ class FinetuneConfig(StrictModel):
     precision: FinetunePrecision = "fp32"
     calibration: CalibrationConfig = CalibrationConfig()
 
+    @property
+    def has_teacher(self) -> bool:
+        """Whether a part of the loss compares with a teacher."""
+        return self.distillation > 0 or self.feature_distillation > 0
+
     @model_validator(mode="after")
     def _regularises_in_float(self) -> FinetuneConfig:
         if self.precision == "int8" and (self.drop_path or self.auxiliary):

@@ -74,6 +74,8 @@ SAMPLES: dict[str, list[str]] = {
     "images": ["--images", "photos"],
     "names": ["--names", "lcnet_050"],
     "train": ["--train", "lcnet_050"],
+    "fetch": ["--fetch"],
+    "with_runtime": ["--with-runtime", "arm64"],
 }
 SPECIAL = {("space_sample", "n"): ["--number", "7"]}
 REQUIRED: dict[str, list[str]] = {
@@ -107,6 +109,9 @@ ELSEWHERE = {
     ("verify", "trust"),
 }
 """Of one of two modes; below."""
+
+NOT_DRY = {("export", "fetch"), ("profile", "fetch")}
+"""Refused with `--dry-run`: a dry run downloads nothing."""
 
 
 class Done(Exception):
@@ -198,6 +203,10 @@ def test_an_option_reaches_the_function(name: str, option: str, calls: Any) -> N
 def test_an_option_reaches_the_dry_run(name: str, option: str, calls: Any) -> None:
     if (name, option) in NOT_PLANNED | ELSEWHERE:
         return
+    if (name, option) in NOT_DRY:
+        with pytest.raises(UserError, match=rf"(?s)--{option} does not apply to a dry run.*fix"):
+            calls(*words(name), *sample(name, option), "--dry-run")
+        return
     plain = calls(*words(name), "--dry-run")
     changed = calls(*words(name), *sample(name, option), "--dry-run")
     assert plain and changed != plain
@@ -259,6 +268,14 @@ REFUSED: dict[str, tuple[str, Callable[[Path, Path], Any]]] = {
     "profile --config without --run": (
         "--config",
         lambda run, bundle: hwnas.profile("local", SPACE, config="digits"),
+    ),
+    "profile --fetch of a device without downloads": (
+        "--fetch",
+        lambda run, bundle: hwnas.profile("local", SPACE, fetch=True),
+    ),
+    "export --fetch of formats without downloads": (
+        "--fetch",
+        lambda run, bundle: hwnas.export(run, formats=["onnx"], fetch=True),
     ),
     "--resolutions twice": (
         "--resolutions",
@@ -399,6 +416,23 @@ def test_a_path_where_nothing_can_be_written_is_refused_at_once(
         with pytest.raises(UserError, match=r"(?s)cannot write the file.*expected.*found.*fix"):
             call()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file"]
+
+
+def test_a_table_gets_a_name_by_which_it_is_recognised(tmp_path: Path) -> None:
+    """`hwnas.latency_table` reads names without `.json` as those of shipped tables."""
+    there, epyc = tmp_path / "table.parquet", "amd-epyc-2vcpu-mobilenet_v3"
+    asked: dict[str, Any] = {"space": SPACE, "out": there}
+    for call in (
+        lambda: hwnas.profile("local", **asked),
+        lambda: hwnas.references(device="local", out=there),
+        lambda: hwnas.profile_import("local", tmp_path / "file", **asked),
+        lambda: hwnas.table_transfer("local", known=[epyc], **asked),
+        lambda: hwnas.table_convert("pixel1", tmp_path / "file", out=there),
+        lambda: hwnas.table_merge([epyc, epyc], out=there),
+    ):
+        with pytest.raises(UserError, match=r"(?s)ends with \.json.*parquet.*table\.json"):
+            call()
+    assert not any(tmp_path.iterdir())
 
 
 # --- profile --run --------------------------------------------------------------------------------

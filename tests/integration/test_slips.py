@@ -270,3 +270,28 @@ def test_where_no_settings_changed_there_is_nothing_to_undo(run: Path) -> None:
     with pytest.raises(UserError, match="on fire") as caught:
         hwnas.label(run, progress=failing("label"))
     assert caught.value.fix == "put it out"
+
+
+def test_a_folder_in_the_place_of_a_configuration_is_explained(run: Path, tmp_path: Path) -> None:
+    """`hwnas run RUN` and `hwnas run PHOTOS`: the error names the command that was meant."""
+    (tmp_path / "photos" / "ant").mkdir(parents=True)
+    with pytest.raises(UserError) as of_run:
+        hwnas.run(str(run))
+    assert f"hwnas run {run}/config.yaml --run {run}" in str(of_run.value)
+    with pytest.raises(UserError) as of_photos:
+        hwnas.run(str(tmp_path / "photos"))
+    assert f"hwnas run photos --set data.root={tmp_path}/photos" in str(of_photos.value)
+    with pytest.raises(UserError, match="hwnas list configs"):
+        hwnas.run(str(tmp_path / "nothing"))
+    assert all(status == "done" for status in statuses(run).values())
+    hwnas.run(str(run / "config.yaml"), folder=run, progress=no_stage)
+
+
+def test_too_few_labels_to_analyze_name_the_number_that_suffices(run: Path) -> None:
+    with pytest.raises(UserError) as error:
+        hwnas.analyze(run)
+    text = str(error.value)
+    assert "too few archs" in text and "at least 10 held-out labels" in text
+    enough = int(re.findall(r"label.n_archs=([0-9]+)", text)[0])
+    found, of = map(int, re.findall(r"found: ([0-9]+) of ([0-9]+)", text)[0])
+    assert enough * found / of >= 10 > (enough - 10) * found / of

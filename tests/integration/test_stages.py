@@ -15,9 +15,10 @@ from hwnas.core.progress import silent
 from hwnas.core.rundir import RunDir
 from hwnas.exporters.parity import BatchParity, ParityReport
 from hwnas.interfaces import ModelFile
+from hwnas.measure.references.settings import ReferencesConfig
 from hwnas.measure.references.timing import References
 from hwnas.nets import pretrained
-from hwnas.pipeline import foreign_tables, graph
+from hwnas.pipeline import foreign_tables, graph, reference_training
 from hwnas.pipeline.answers import Answered, Answers
 from hwnas.pipeline.disk import weights_bytes
 from hwnas.pipeline.outcomes import Exported, NetworkResult
@@ -523,11 +524,11 @@ def test_only_a_differing_float_file_stops_the_export(
     shown: list[str] = []
     with bench.project(bench.config({})) as it:
         winner = it.files.read_roles()["winner"]
-        monkeypatch.setattr(export, "networks", lambda it: {"winner": winner})
+        monkeypatch.setattr(export, "network_names", lambda it: {winner: "winner"})
         with pytest.raises(CheckFailed, match="differ") if is_refused else nullcontext() as caught:
             export.export(it, lambda done, total, note="": shown.append(note))
         assert it.files.read_exports() == {winner.key: tuple(rows)}
-    assert shown == [f"{winner.key} parity {first.worst:.1e}"]
+    assert shown == ["winner (1 of 1 networks)", f"winner, parity {first.worst:.1e}"]
     if caught is not None:
         assert set(caught.value.found) == {f"{winner.key}/other.onnx"}  # type: ignore[arg-type]
 
@@ -542,3 +543,12 @@ def test_damaged_weights_of_a_network_are_trained_again(
         path.write_bytes(path.read_bytes()[:-1])
         assert not finetune._is_whole(it, winner)
         assert "it is fine-tuned again" in caplog.text
+
+
+def test_references_learn_the_logits_of_the_teacher_but_not_its_features(bench: Bench) -> None:
+    """A network of another design has other features, even of another number."""
+    it = look(bench, finetune__feature_distillation=4.0, finetune__distillation=0.5)
+    how = reference_training.recipe(it, ReferencesConfig())
+    assert (how.distillation, how.feature_distillation) == (0.5, 0.0) and how.has_teacher
+    alone = reference_training.recipe(it, ReferencesConfig(start="scratch"))
+    assert not alone.has_teacher

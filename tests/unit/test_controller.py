@@ -14,12 +14,13 @@ from hwnas.controller import controller
 from hwnas.controller.archive import FILES
 from hwnas.controller.constraints import Limit, metric_key
 from hwnas.controller.controller import Rescoring, run_search
-from hwnas.controller.result import SearchResult
+from hwnas.controller.result import MAX_EVALUATED, SearchResult, to_evaluate
 from hwnas.controller.reward import RewardConfig
 from hwnas.controller.sections import SearchConfig
 from hwnas.core.errors import UserError
 from hwnas.core.metrics import MetricKey
 from hwnas.core.records import dump, load
+from hwnas.core.stats import accuracy_text
 from hwnas.interfaces import Constraint, Evaluation, FloatArray, Searcher, SearcherContext
 from hwnas.searchers import evolution, policy_gradient, random
 from hwnas.spaces import mobilenet_tiny
@@ -71,6 +72,9 @@ def predict(codes: Codes) -> tuple[FloatArray, FloatArray]:
     return truth(codes), np.zeros(len(codes))
 
 
+N_IMAGES = 100  # of one evaluation
+
+
 class Oracle:
     """An Evaluator that is the forecast's opposite in one choice; counts its calls."""
 
@@ -85,7 +89,7 @@ class Oracle:
             self.n_runs += 1
             codes = np.array([arch.codes], dtype=np.int16)
             top1 = float(truth(codes)[0] - 0.1 * codes[0, 2])
-            self.journal[arch] = Evaluation(arch, max(top1, 0.0), "supernet", "val", 100, 0)
+            self.journal[arch] = Evaluation(arch, max(top1, 0.0), "supernet", "val", N_IMAGES, 0)
         return self.journal[arch]
 
 
@@ -143,6 +147,23 @@ def test_winner_of_an_enumerable_space_is_the_brute_force_one(kind: str, tmp_pat
         cheaper = [macs(codes) < p.costs["macs"] for p in result.fronts["macs"]]
         for point, mask in zip(result.fronts["macs"], cheaper, strict=True):
             assert not (truth(codes[mask]) >= point.score).any()
+
+
+def test_long_fronts_are_evaluated_at_even_steps_with_both_ends(tmp_path: Path) -> None:
+    found = run_search(
+        TINY, make("random", TINY), predict=predict, metrics=METRICS, config=CONFIG, seed=0,
+        folder=tmp_path,
+    )  # fmt: skip
+    short = found.fronts["macs"]
+    assert set(to_evaluate(found)) >= {point.arch for point in short} | {found.winner.arch}
+    archs = [FULL.arch(row) for row in FULL.sample(3 * MAX_EVALUATED, seed=0)]
+    long = tuple(replace(short[0], arch=arch) for arch in archs)
+    chosen = set(to_evaluate(replace(found, fronts={"macs": long}))) - {found.winner.arch}
+    places = [place for place, arch in enumerate(archs) if arch in chosen]
+    assert len(places) == MAX_EVALUATED and (places[0], places[-1]) == (0, len(archs) - 1)
+    assert set(np.diff(places)) == {3, 4} or set(np.diff(places)) == {3}
+    both = to_evaluate(replace(found, fronts={"macs": long, "params": long}))
+    assert len(set(both) - {found.winner.arch}) == MAX_EVALUATED // 2
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -409,7 +430,8 @@ def test_the_progress_states_the_score_with_its_unit_and_the_accuracy_beside(
         progress=lambda done, total, note="": notes.append(note),
     )  # fmt: skip
     score, top1 = found.winner.score, found.winner.accuracy.top1
-    assert f"best score {score:.3f} (minus log of the loss), val top-1 {top1:.1%}, " in notes[-1]
+    shown = f"val top-1 {accuracy_text(top1, N_IMAGES)}, "
+    assert f"best score {score:.3f} (minus log of the loss), {shown}" in notes[-1]
 
 
 def test_searches_of_earlier_versions_keep_their_fingerprint() -> None:

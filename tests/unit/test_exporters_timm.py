@@ -72,7 +72,7 @@ WITH_TORCH = FOLDERS.replace("FORBIDDEN", 'sys.modules["timm"] = None').replace(
             {*("mobilenet_tiny", "mobilenet_v3", "proxyless", "ofa_proxyless", "fbnet", "mixed")}
             | {"mnasnet", "mobilenet_v4", "nasbench_macro", "timm"},
         ),
-        ("torch", WITH_TORCH, {"attentive_nas", "fbnet", "strange", "headless"}),
+        ("torch", WITH_TORCH, {"attentive_nas", "fbnet", "resnet_pgonas", "strange", "headless"}),
     ],
 )
 def test_the_artifacts_of_every_space_give_the_logits_without_hwnas(

@@ -272,10 +272,21 @@ def test_accuracy_on_a_folder_per_class_and_on_an_archive(folder: Path, tmp_path
     np.savez(tmp_path / "set.npz", images=pixels, labels=given)
     for data in (tmp_path / "photos", tmp_path / "set.npz"):
         line = accuracy(folder, data)
-        assert line["passed"] is True and "90.00% of 30 images here" in line["detail"]
+        assert line["passed"] is True and "90.00% ± 5.48% of 30 images here" in line["detail"]
     np.savez(tmp_path / "set.npz", images=pixels, labels=(labels + 1) % 3)
     line = accuracy(folder, tmp_path / "set.npz")
-    assert line["passed"] is False and line["detail"].startswith("0.00% of 30")
+    assert line["passed"] is False and line["detail"].startswith("0.00% ± 2.34% of 30")
+
+
+def test_an_image_that_cannot_be_read_does_not_stop_the_classification(folder: Path):
+    (folder / "ant").mkdir()
+    (folder / "ant" / "broken.png").write_bytes(b"x")
+    images = ("samples/01-green.ppm", "ant/broken.png", "nothing.png", "samples/01-green.ppm")
+    done = run_kit(folder, "ort_run.py", *images)
+    assert done.returncode == 1
+    assert done.stdout.count("samples/01-green.ppm: ") == 2, "those before and after it"
+    assert "error: ant/broken.png: cannot read" in done.stderr, "with its folder"
+    assert "error: nothing.png: cannot read" in done.stderr
 
 
 def test_jpeg_archives_of_hwnas_are_read_with_pillow(folder: Path, tmp_path: Path):
@@ -290,7 +301,7 @@ def test_jpeg_archives_of_hwnas_are_read_with_pillow(folder: Path, tmp_path: Pat
     offset = np.cumsum([0, *map(len, files)])
     arrays = {"jpeg": np.concatenate(files), "offset": offset, "label": labels}
     np.savez(tmp_path / "set.npz", **arrays, class_names=np.array(CLASSES))
-    assert accuracy(folder, tmp_path / "set.npz")["detail"].startswith("100.00% of 6")
+    assert accuracy(folder, tmp_path / "set.npz")["detail"].startswith("100.00% ± 11.28% of 6")
 
 
 @pytest.mark.parametrize(
@@ -348,10 +359,12 @@ def test_classes_that_are_given_are_compared_with_what_is_promised_of_them(tmp_p
     manifest = counted([100, 100, 50], [100, 100, 100])
     blue = judged(manifest, photos(tmp_path / "blue", [0, 0, 20], [0, 0, 40]))
     assert blue["passed"] is True and blue["judged"]
-    assert "50.00% of 40 images here; promised 50.00% for these classes" in blue["detail"]
+    assert "50.00% ± 7.91% of 40 images here; promised 50.00% for these classes" in blue["detail"]
     assert "2 of 3 classes are absent here" in blue["detail"]
     red = judged(manifest, photos(tmp_path / "red", [33, 0, 0], [40, 0, 0]))
-    assert red["passed"] is False and "82.50% of 40" in red["detail"], "above the promise of all"
+    assert red["passed"] is False and "82.50% ± 6.01% of 40" in red["detail"], (
+        "above the promise of all"
+    )
     mixed = judged(manifest, photos(tmp_path / "mixed", [2, 2, 30], [2, 2, 60]))
     assert mixed["passed"] is True, "another mix of classes is no shortfall"
     unseen = counted([100, 100, 0], [100, 100, 0])
@@ -375,7 +388,7 @@ def test_files_that_cannot_be_read_are_left_out_and_named(tmp_path: Path):
     (tmp_path / "red" / "0.npy").write_bytes(b"\x93NUMPY broken")
     np.save(tmp_path / "green" / "1.npy", np.zeros((8, 8, 2), np.uint8))
     line = judged(manifest, tmp_path)
-    assert line["passed"] is True and "100.00% of 13 images here" in line["detail"]
+    assert line["passed"] is True and "100.00% ± 5.33% of 13 images here" in line["detail"]
     assert "2 left out that cannot be read" in line["detail"] and "0.npy" in line["detail"]
 
 
@@ -389,7 +402,7 @@ def test_a_sample_is_taken_evenly_from_all_classes(folder: Path, tmp_path: Path)
     photos(tmp_path, [20, 20, 20], [20, 20, 20])
     model = "models/fp32.onnx"
     asked = ("--no-latency", "--model", model, "--data", tmp_path, "--limit", "9")
-    assert "100.00% of 9 images" in findings(folder, *asked)[model, "accuracy"]["detail"]
+    assert "100.00% ± 7.64% of 9 images" in findings(folder, *asked)[model, "accuracy"]["detail"]
     done = run_kit(folder, "ort_run.py", "--check", ".", "--limit", "9")
     assert done.returncode == 2 and "beside --data" in done.stderr
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import hwnas
 from hwnas.latency.classifiers import EXPONENT_OF_MORE, price_classifiers
 from hwnas.latency.samples import Timing
+from hwnas.latency.table import LatencyTable
+from hwnas.spaces.index import enumerate_ops
 from hwnas.spaces.ops import OpSpec
 
 POOL = OpSpec("pool", 64, 64, 4, 1)
@@ -143,3 +148,23 @@ def test_real_classifiers_lie_in_the_range_and_near_the_price():
             misses.append(abs(row.median_ms - ms) / max(ms, thousand))
     assert np.mean(inside) >= 0.9
     assert np.median(misses) < 0.05  # of the classifier, which is itself a few percent of a network
+
+
+@pytest.mark.parametrize(("outputs", "is_useless"), [(3, False), (6, False), (1000, True)])
+def test_an_estimate_that_hangs_on_the_untimed_classifier_says_so(
+    caplog: pytest.LogCaptureFixture, outputs: int, is_useless: bool
+) -> None:
+    """A table for 3 classes and the default of 1,000: ten times as slow, and the note tells why."""
+    known = hwnas.latency_table("amd-epyc-2vcpu-mobilenet_v3")
+    timed, wanted = (
+        hwnas.space("mobilenet_tiny", resolutions=[16], num_classes=n) for n in (3, outputs)
+    )
+    rows = {op: exactly(0.004) for op in enumerate_ops(timed)}
+    device = replace(known.device, name="simulated-board")
+    table = LatencyTable(device, known.protocol, "simulated", {}, rows)
+    shown = hwnas.space_show(wanted, table=table).to_dict()["latencies"][0]
+    assert (shown["largest"] > 0.5) == is_useless
+    hwnas.table_estimate(table, space=wanted)
+    notes = [record.getMessage() for record in caplog.records]
+    assert len(notes) == (2 if is_useless else 0)
+    assert all("outputs was never timed, only one of 3" in note for note in notes)

@@ -52,6 +52,13 @@ def put(path: Path, content: bytes = PNG) -> Path:
     return path
 
 
+def test_a_pipe_with_the_name_of_an_image_is_called_a_pipe(tmp_path: Path) -> None:
+    put(tmp_path / "ant" / "a.png")
+    os.mkfifo(tmp_path / "ant" / "b.png")
+    found = scan(tmp_path / "ant")
+    assert found.images == ["ant/a.png"] and dict(found.left_out) == {"pipe or device": 1}
+
+
 # --- which files ----------------------------------------------------------------------------------
 
 NOT_DATA = {

@@ -18,7 +18,7 @@ from hwnas.spaces.lowering import resolution
 from hwnas.spaces.space import SearchSpace
 from tests.mobile_spaces import MOBILE_SPACES, some_archs
 
-NEW = (nn.Conv2d, nn.Linear, nn.AvgPool2d, nn.AdaptiveAvgPool2d, ChannelShuffle)
+NEW = (nn.Conv2d, nn.Linear, nn.AvgPool2d, nn.MaxPool2d, nn.AdaptiveAvgPool2d, ChannelShuffle)
 """Modules that write a tensor of their own; all others work in place (BN, activations) or view."""
 IN_PLACE = {operator.add, operator.iadd, operator.mul, F.dropout, torch.flatten, "flatten", "view"}
 

@@ -13,7 +13,7 @@ from hwnas.controller.constraints import metric_key, resolve
 from hwnas.controller.controller import run_search
 from hwnas.controller.exchange import exchanged
 from hwnas.controller.remeasure import Measured, remeasure
-from hwnas.controller.result import SearchResult, with_accuracies
+from hwnas.controller.result import SearchResult, to_evaluate, with_accuracies
 from hwnas.controller.scorer import Rescoring
 from hwnas.controller.sections import SearchConfig
 from hwnas.controller.staged import search_in_stages
@@ -209,12 +209,11 @@ def _acquisition(section: SearchSection) -> Acquisition | None:
 def _evaluate_fronts(
     project: Project, result: SearchResult, rescoring: Rescoring, progress: Progress
 ) -> SearchResult:
-    """The result with an accuracy for every point of its fronts that can be evaluated.
+    """The result with the accuracies of points along its fronts (`to_evaluate`), where possible.
 
     These evaluations come after the search and do not affect it, so budgets stay comparable.
     """
-    points = {point.arch for front in result.fronts.values() for point in front}
-    archs = sorted(points, key=lambda arch: arch.codes)
+    archs = to_evaluate(result)
     admitted = rescoring.admits(project.space.codes(archs))
     archs = [arch for arch, is_in in zip(archs, admitted, strict=True) if is_in]
     found: list[Evaluation] = []

@@ -1,0 +1,160 @@
+"""A phone on a cable: whether it answers, its fast processors, its heat, its files."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import shlex
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hwnas.core.errors import UserError
+from hwnas.devices.reach import call
+
+__all__ = ["HEAT", "Phone", "fast_processors"]
+
+log = logging.getLogger(__name__)
+
+LOOK_S = 1.0
+CPUS = "/sys/devices/system/cpu"
+LIST_CPUS = f"""
+for c in {CPUS}/cpu[0-9]*; do
+  [ "$(cat "$c/online" 2>/dev/null || echo 1)" = 0 ] && continue
+  s=$(cat "$c/cpu_capacity" 2>/dev/null || cat "$c/cpufreq/cpuinfo_max_freq" 2>/dev/null || echo 0)
+  echo "${{c##*/cpu}} $s"
+done
+command -v taskset > /dev/null 2>&1 && echo taskset
+"""
+HEAT = (
+    "dumpsys thermalservice 2>/dev/null"
+    " | sed -n 's/.*Thermal Status: *\\([0-9][0-9]*\\).*/\\1/p' | head -n 1"
+)
+"""Prints how far Android throttles: 0 not at all, 1 lightly, ... 6; nothing before Android 10."""
+
+FIXES = {
+    "unauthorized": "unlock the phone and allow USB debugging there",
+    "offline": "pull the cable and plug it in again, or run `adb reconnect`",
+    "no permissions": "give your user access to USB devices (`apt-get install adb`, which has the"
+    " udev rules, then plug the phone in again)",
+    "": "connect the phone, and switch on USB debugging in its developer options; `adb devices`"
+    " must list it",
+}
+
+
+@dataclass(frozen=True)
+class Phone:
+    """A `Reach` over adb.
+
+    serial: of the phone; None: of the only one.
+    as_root: runs commands with `su -c`.
+    """
+
+    serial: str | None
+    as_root: bool
+
+    @property
+    def where(self) -> str:
+        """See `Reach.where`."""
+        return f"adb {self.serial or 'device'}"
+
+    def command(self, script: str) -> list[str]:
+        """See `Reach.command`."""
+        if self.as_root:
+            script = f"su -c {shlex.quote(script)}"
+        return self._adb("shell", script)
+
+    def push(self, local: Path, remote: str) -> None:
+        """See `Reach.push`."""
+        call(self._adb("push", str(local), remote), where=self.where)
+
+    def pull(self, remote: str, local: Path) -> None:
+        """See `Reach.pull`."""
+        call(self._adb("pull", remote, str(local)), where=self.where)
+
+    def run(self, script: str) -> str:
+        """The output of a shell script on the phone."""
+        return call(self.command(script), where=self.where)
+
+    def wait(self, longest_s: float) -> None:
+        """Waits until the phone answers.
+
+        Raises:
+            UserError: it does not, or several phones are connected and none is chosen.
+        """
+        deadline, has_said = time.monotonic() + longest_s, False
+        while (state := self._state()) != "device":
+            fix = FIXES.get(state, FIXES[""])
+            if time.monotonic() >= deadline:
+                raise UserError(
+                    "cannot reach the device",
+                    expected="a phone in the list of `adb devices`, with the state `device`",
+                    found=f"{self.serial or 'a phone'}: {state}" if state else "no such phone",
+                    where=self.where,
+                    fix=fix,
+                )
+            if not has_said:
+                has_said = True
+                log.warning("waiting up to %.0f s for %s: %s", longest_s, self.where, fix)
+            time.sleep(LOOK_S)
+
+    def is_there(self) -> bool:
+        """Whether the phone answers now."""
+        try:
+            return self._state() == "device"
+        except UserError:
+            return False
+
+    def fast_mask(self, n_threads: int) -> str:
+        """The mask of the fast processors for `taskset`; empty: all are alike, or no taskset."""
+        *lines, last = self.run(LIST_CPUS).splitlines() or [""]
+        speeds = _speeds(lines if last.strip() == "taskset" else [*lines, last])
+        chosen = fast_processors(speeds, n_threads)
+        if len(chosen) == len(speeds):
+            return ""
+        if last.strip() != "taskset":
+            log.warning("%s has no taskset: timings may be those of slow cores", self.where)
+            return ""
+        return f"{sum(1 << cpu for cpu in chosen):x}"
+
+    def _state(self) -> str:
+        """The state of the phone in `adb devices`; empty: it is not there.
+
+        Raises:
+            UserError: there are several, and none is chosen.
+        """
+        lines = call(["adb", "devices"], where=self.where).splitlines()
+        rows = [re.split(r"\s+", line.strip(), maxsplit=1) for line in lines[1:]]
+        states = {row[0]: row[1] for row in rows if len(row) == 2 and row[0] != "*"}
+        chosen = self.serial or os.environ.get("ANDROID_SERIAL")  # as adb itself
+        if chosen is None and len(states) > 1:
+            raise UserError(
+                "several devices are connected",
+                expected="one, or `serial:` under `transport:` in the file of the device",
+                found=", ".join(f"{name} ({state})" for name, state in states.items()),
+                where=self.where,
+                fix=f"set `serial: {next(iter(states))}`, or another of them",
+            )
+        state = states.get(chosen, "") if chosen else next(iter(states.values()), "")
+        return next((known for known in FIXES if known and state.startswith(known)), state)
+
+    def _adb(self, *words: str) -> list[str]:
+        serial = [] if self.serial is None else ["-s", self.serial]
+        return ["adb", *serial, *words]
+
+
+def fast_processors(speeds: Sequence[tuple[int, int]], n_threads: int) -> list[int]:
+    """The fastest group of processors that has at least `n_threads` of them.
+
+    speeds: (processor, capacity or frequency); 0: unknown.
+    """
+    ranked = sorted(speeds, key=lambda pair: -pair[1])
+    slowest = ranked[min(n_threads, len(ranked)) - 1][1] if ranked else 0
+    return sorted(cpu for cpu, speed in ranked if speed >= slowest)
+
+
+def _speeds(lines: Sequence[str]) -> list[tuple[int, int]]:
+    rows = [line.split() for line in lines]
+    return [(int(row[0]), int(row[1])) for row in rows if len(row) == 2 and "".join(row).isdigit()]

@@ -1,0 +1,108 @@
+"""Puts files on a remote device: the models and programs of a plan, and a runtime folder."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+import shlex
+import tarfile
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from hwnas.core.errors import UserError
+from hwnas.devices.carried import MACHINES, CarriedRuntime
+from hwnas.devices.reach import Reach, call
+
+__all__ = ["folder_of", "put_files", "put_runtime", "words"]
+
+log = logging.getLogger(__name__)
+
+TAR = "tar -xf kit.tar"
+
+
+def put_files(
+    reach: Reach,
+    there: str,
+    members: Sequence[tuple[Path, str]],
+    *,
+    first: str = "",
+    extract: str = TAR,
+) -> None:
+    """Copies files into the folder `there`, unless the same ones are there already.
+
+    members: files and their names there.
+    first: shell commands to run there before.
+    extract: the command that unpacks kit.tar there.
+    """
+    digest = hashlib.sha256()
+    for path, name in members:
+        digest.update(name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+    mark, quoted = f"installed-{digest.hexdigest()[:16]}", shlex.quote(there)
+    look = f"cat {mark} 2>/dev/null || echo no"
+    script = f"mkdir -p {quoted} && cd {quoted} || exit\n{first}\n{look}"
+    if words(reach, script, "yes|no") == ["yes"]:
+        return
+    with TemporaryDirectory() as folder:
+        archive = Path(folder, "kit.tar")
+        with tarfile.open(archive, "w") as tar:
+            for path, name in members:
+                tar.add(path, name)
+        reach.push(archive, f"{there}/kit.tar")
+    install = f"rm -f installed-* && {extract} && rm kit.tar && echo yes > {mark}"
+    call(reach.command(f"cd {quoted} && {install}"), where=reach.where)
+
+
+def folder_of(carried: CarriedRuntime) -> str:
+    """Name of a runtime folder on devices."""
+    return f"runtime-{carried.digest}"
+
+
+def put_runtime(reach: Reach, folder: str, carried: CarriedRuntime) -> None:
+    """Copies Python and a runtime into `folder`, unless this version is there.
+
+    Raises:
+        UserError: the device has another architecture, or no space; or the cache lacks the folder.
+    """
+    name, quoted = folder_of(carried), shlex.quote(folder)
+    look = f"uname -m; [ -f {name}/python3 ] && echo yes || echo no"
+    script = f"mkdir -p {quoted} && cd {quoted} || exit\n{look}"
+    machine, is_there = words(reach, script, "[A-Za-z0-9_.-]+ (?:yes|no)")
+    if machine not in MACHINES[carried.architecture]:
+        raise UserError(
+            f"the device is no {carried.architecture} machine",
+            expected=f"`uname -m` to print {' or '.join(MACHINES[carried.architecture])}",
+            found=machine,
+            where=reach.where,
+            fix="install the runtime on the device, and name its interpreter as `python` in the"
+            " file of the device",
+        )
+    if is_there == "yes":
+        return
+    archive, part = carried.archive, f"{name}.part"
+    megabytes = archive.stat().st_size / 1e6
+    log.warning(
+        "copying Python and %s to %s, once: %.0f MB", carried.runtime, reach.where, megabytes
+    )
+    reach.push(archive, f"{folder}/{name}.tar")
+    unpack = f"rm -rf {part} && mkdir {part} && tar -xf {name}.tar -C {part} && rm {name}.tar"
+    call(reach.command(f"cd {quoted} && {unpack} && mv {part} {name}"), where=reach.where)
+
+
+def words(reach: Reach, script: str, pattern: str) -> list[str]:
+    """The words that a script prints on the device, which must match `pattern`.
+
+    Raises:
+        UserError: they do not.
+    """
+    found = call(reach.command(script), where=reach.where).split()
+    if not re.fullmatch(pattern, " ".join(found)):
+        raise UserError(
+            "unexpected output from the remote shell",
+            expected=f"words that match {pattern}",
+            found=" ".join(found)[:200],
+            where=reach.where,
+            fix="its shell must print nothing when it starts",
+        )
+    return found
