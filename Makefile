@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 export OMP_NUM_THREADS ?= 1
 unexport PYTHONDONTWRITEBYTECODE  # hundreds of processes would compile all of hwnas again
 
-.PHONY: quickstart test pytest test-full mutants lint docs bench clean
+.PHONY: quickstart test pytest test-full mutants lint docs docs-install bench clean
 
 quickstart: $(STAMP)
 	$(BIN)/hwnas run quickstart --run $(RUN)
@@ -32,8 +32,10 @@ lint: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-docs: $(STAMP)
+docs-install: $(STAMP)
 	$(BIN)/python -m pip install --quiet -e ".[docs]"
+
+docs: docs-install
 	$(BIN)/python docs/make_configuration.py
 	$(BIN)/python docs/make_figures.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet

@@ -7,6 +7,7 @@ to the copy of their target in the site; a target that is no page is copied besi
 from __future__ import annotations
 
 import ast
+import json
 import posixpath
 import re
 from pathlib import Path
@@ -29,6 +30,7 @@ PAGES = (
     "examples/serve/README.md",
     "latency_tables/README.md",
 )
+NOTEBOOK = "examples/notebook.ipynb"
 LINK = re.compile(r"(\]\()(?!https?:|mailto:|#)([^)#\s]+)")
 FENCE = re.compile(r"^( *```(?:bash|sh|python))[^\S\n]+(?:run|smoke)\b[^\n]*", re.MULTILINE)
 """The head of a block that tests execute; the site knows languages only."""
@@ -63,11 +65,13 @@ def on_files(files: Files, *, config: Any) -> Files:
         if (found := _repository_path(page, target)) is not None
         and not found.startswith("docs/")
         and (ROOT / found).is_file()
-        and found not in PAGES
+        and found not in (*PAGES, NOTEBOOK)
     }
     for name in sorted(linked):
         content = (ROOT / name).read_bytes()
         files.append(File.generated(config, f"{OUTSIDE}/{name}.txt", content=content))
+    page = f"{OUTSIDE}/{NOTEBOOK.removesuffix('.ipynb')}.md"
+    files.append(File.generated(config, page, content=_notebook()))
     for name, content in _reference().items():
         files.append(File.generated(config, f"reference/{name}.md", content=content))
     return files
@@ -86,6 +90,30 @@ def on_page_markdown(markdown: str, *, page: Any, config: Any, files: Files) -> 
         return f"{match[1]}{posixpath.relpath(_place(found), posixpath.dirname(here) or '.')}"
 
     return LINK.sub(moved, FENCE.sub(r"\1", markdown))
+
+
+def _notebook() -> str:
+    """The example notebook as a page, with the outputs that it was stored with."""
+    parts = []
+    for cell in json.loads(_text(NOTEBOOK))["cells"]:
+        source = "".join(cell["source"])
+        if cell["cell_type"] == "markdown":
+            parts.append(source)
+            continue
+        parts.append(f"```python\n{source}\n```")
+        parts += [_output(output) for output in cell["outputs"]]
+    return "\n\n".join(parts)
+
+
+def _output(output: dict[str, Any]) -> str:
+    """An output of a cell: HTML or text; plots need the notebook."""
+    data = output.get("data", {"text/plain": output.get("text", "")})
+    if "application/vnd.plotly.v1+json" in data:
+        return "*A plot that can be zoomed: see it in the notebook.*"
+    if "text/html" in data:
+        lines = "".join(data["text/html"]).splitlines()
+        return f"<div>{''.join(line.strip() for line in lines)}</div>"
+    return "```text\n" + "".join(data["text/plain"]).rstrip() + "\n```"
 
 
 def _is_own(file: File) -> bool:
@@ -109,6 +137,8 @@ def _place(path: str) -> str:
         return path.removeprefix("docs/")
     if (ROOT / path).is_dir():
         path = posixpath.join(path, "README.md")
+    if path == NOTEBOOK:
+        return f"{OUTSIDE}/{path.removesuffix('.ipynb')}.md"
     return f"{OUTSIDE}/{path}" if path in PAGES else f"{OUTSIDE}/{path}.txt"
 
 

@@ -269,6 +269,9 @@ class ExporterModule(VariantModule, Protocol):
     If the runtime of a device runs the format, the module has `RUNS_ON`, a tuple of `RunsOn`. The
     format is then exported, timed and tested for these devices (`hwnas.exporters.artifact`). Its
     `Config` is a `hwnas.exporters.base.FormatConfig`.
+
+    Optional: `USAGE`, lines of Python that compute `logits` of `x` (float32 [1, C, H, W]) with the
+    file `{file}`. They become part of the model card of a bundle.
     """
 
     def build(self, config: Any) -> Exporter:

@@ -57,7 +57,7 @@ def test_the_wheel_ships_code_and_data_and_nothing_else(wheel: Path):
         "hwnas/nets/shipped/LICENSE",
     ):
         assert needed in names, needed
-    assert wheel.stat().st_size < 12e6
+    assert wheel.stat().st_size <= 15e6
     tops = {name.split("/")[0] for name in names}
     assert all(top == "hwnas" or top.endswith(".dist-info") for top in tops), tops
     assert any(name.endswith("licenses/LICENSE") for name in names)
@@ -65,7 +65,7 @@ def test_the_wheel_ships_code_and_data_and_nothing_else(wheel: Path):
         str(path.relative_to(ROOT)) for path in (ROOT / "hwnas").rglob("*.py") if path.is_file()
     }
     assert source <= set(names)
-    assert wheel.stat().st_size < 12e6
+    assert wheel.stat().st_size <= 15e6
 
 
 def test_the_wheel_works_away_from_the_checkout(wheel: Path, tmp_path: Path):
