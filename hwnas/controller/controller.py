@@ -22,7 +22,7 @@ from hwnas.core.errors import UserError
 from hwnas.core.metrics import MetricKey
 from hwnas.core.progress import Progress, silent
 from hwnas.core.store import content_hash
-from hwnas.interfaces import Acquisition, CostMetric, FloatArray, Searcher
+from hwnas.interfaces import Acquisition, CostMetric, FloatArray, Searcher, quality_of
 from hwnas.spaces.space import Codes, SearchSpace
 
 __all__ = ["Predict", "Rescoring", "run_search"]
@@ -219,7 +219,9 @@ class _Search:
         note = f"{counted}; best score {archive.column('score')[best]:.3f}"
         note += f" ({self._unit})" if self._unit else ""
         for evaluation in self._scorer.evaluations(np.array([best])).values():
-            note += f", {evaluation.split} top-1 {evaluation.top1:.1%}"
+            quality = quality_of(archive.space)
+            shown = quality.short(quality.of(evaluation.top1, evaluation.val_loss))
+            note += f", {evaluation.split} {quality.name} {shown}"
         keys = [key for key in archive.cost_keys if _has_a_front(key)] or [*archive.cost_keys]
         for key in keys[:NOTED_COSTS]:
             unit = UNITS.get(MetricKey.parse(key).metric, "")

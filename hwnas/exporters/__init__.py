@@ -33,6 +33,7 @@ REGISTRY = Registry[ExporterModule](
             "quantize",
             "samples",
             "sections",
+            "step",
         }
     ),
     contract=ExporterModule,

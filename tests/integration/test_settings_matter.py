@@ -43,6 +43,8 @@ REFUSED = {
     "search.searcher.n_checks *": "sums over blocks",
     "train.teacher.model": "these are not the weights of",
     "*.auxiliary": "no place for an auxiliary classifier",
+    "finetune.dropout": "have no locked dropout",
+    "label.trained.recipe.dropout": "have no locked dropout",
 }
 """Settings of which one of both values is refused by the code that uses it, with this message."""
 
