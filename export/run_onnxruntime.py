@@ -15,6 +15,7 @@ KINDS = {
     "tensor(float16)": numpy.float16,
     "tensor(uint8)": numpy.uint8,
     "tensor(int8)": numpy.int8,
+    "tensor(int64)": numpy.int64,
 }
 
 
@@ -75,7 +76,10 @@ class Runner:
         return session
 
     def _array(self, value):
-        """Random values of an input's type and shape: normal, or uniform over an integer type."""
+        """Random values of an input's type and shape: normal, or uniform over an integer type.
+
+        Of int64, zeros: they are indices into a table whose length is not known.
+        """
         batch, *shape = value.shape
         if value.type not in KINDS or not all(isinstance(size, int) for size in shape):
             raise ValueError(
@@ -84,6 +88,8 @@ class Runner:
         if isinstance(batch, int) and batch != self.batch:
             raise ValueError(f"the model's batch is {batch}, the plan's {self.batch}")
         kind, shape = KINDS[value.type], [self.batch, *shape]
+        if kind is numpy.int64:
+            return numpy.zeros(shape, kind)
         if issubclass(kind, numpy.integer):
             bounds = numpy.iinfo(kind)
             return self._random.randint(bounds.min, bounds.max + 1, shape).astype(kind)

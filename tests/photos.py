@@ -64,6 +64,18 @@ def class_folders(folder: Path, names: Sequence[str], n: int, first: int = 0, px
     return folder
 
 
+def write_text(folder: Path, n_words: int = 12_000, name: str = "text.txt") -> Path:
+    """A folder with a text of random words; each word makes another one more probable."""
+    random, word = np.random.default_rng(0), 0
+    words = []
+    for _ in range(n_words):
+        word = (3 * word + 1) % 20 if random.random() < 0.7 else int(random.integers(20))
+        words.append(f"w{word}" + "\n" * (random.random() < 0.1))
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text(" ".join(words))
+    return folder
+
+
 def small_config(name: str, folder: Path) -> StrictModel:
     """A config of data set `name` and a small made-up instance of it below `folder`."""
     from hwnas.training.datasets import REGISTRY
@@ -82,6 +94,8 @@ def small_config(name: str, folder: Path) -> StrictModel:
     if name == "image_folder":
         class_folders(folder / name, ["ant", "bee", "cat"], 60)
         return module.Config(root=root, base_px=24)
+    if name == "text":
+        return module.Config(root=str(write_text(folder / name)), files=("text.txt",), steps=5)
     raise NotImplementedError(f"give tests/photos.py a small instance of the new data set {name}")
 
 

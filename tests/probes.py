@@ -64,7 +64,15 @@ from hwnas.training import step, tensorboard
 from hwnas.training.precision import Precision
 from hwnas.training.ranking import PairSampler
 from tests.intel import imitated_openvino
-from tests.photos import archives, class_folders, encoded, photo, small_config, write_archive
+from tests.photos import (
+    archives,
+    class_folders,
+    encoded,
+    photo,
+    small_config,
+    write_archive,
+    write_text,
+)
 
 RUNS = Path(__file__).resolve().parent / "golden" / "runs" / "finished.tar.xz"
 NOT_SEEN = {"config.yaml", "stages.json"}
@@ -185,6 +193,13 @@ class Bench:
 
     def _cifar100(self, path: Path) -> Path:
         return Path(small_config("cifar100", path).root)  # type: ignore[attr-defined]
+
+    def _texts(self, path: Path) -> Path:
+        for name, n_words in (("text.txt", 1200 + len(path.suffix)), ("other.txt", 1500)):
+            write_text(path, n_words, name)
+            with open(path / name, "r+") as stream:
+                stream.write("once ")  # a word that is not frequent
+        return path
 
     def _folders(self, path: Path) -> Path:
         class_folders(path, ["ant", "bee", "cat"], 20, first=20 * len(self.made), px=24)

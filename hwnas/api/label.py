@@ -10,7 +10,7 @@ from hwnas.api.options import refuse_both
 from hwnas.api.result import Folder, Listing, ProgressFor, Settings, no_progress
 from hwnas.api.stage import bring_up_to_date
 from hwnas.core.errors import UserError
-from hwnas.core.stats import accuracy_text
+from hwnas.interfaces import quality_of
 from hwnas.pipeline.opening import open_project
 from hwnas.pipeline.project import Project
 
@@ -71,16 +71,20 @@ def _require_archs(project: Project) -> None:
 
 
 def _labels(project: Project, source: Source) -> Listing:
-    known = sorted(project.files.read_labels(source), key=lambda evaluation: evaluation.top1)
+    quality = quality_of(project.space)
+    key = quality.name.replace("-", "")
+    known = sorted(
+        (quality.of(e.top1, e.val_loss), e.n_images) for e in project.files.read_labels(source)
+    )
     found = {"lowest": known[0], "median": known[len(known) // 2], "highest": known[-1]}
     first = {"labels": len(known), "source": source}
     texts = {
-        f"{name} validation top-1": accuracy_text(e.top1, e.n_images) for name, e in found.items()
+        f"{name} validation {quality.name}": quality.text(*value) for name, value in found.items()
     }
     return Listing(
-        [first | {f"{name} top1": e.top1 for name, e in found.items()}],
+        [first | {f"{name} {key}": value for name, (value, _) in found.items()}],
         shown=[first | texts],
-        facts={"n_images": known[0].n_images},
+        facts={"n_images": known[0][1]},
     )
 
 

@@ -35,7 +35,8 @@ from hwnas.controller.result import Candidate, SearchResult
 from hwnas.controller.sections import SearchConfig
 from hwnas.core.html_table import html_table
 from hwnas.core.records import dump
-from hwnas.core.stats import accuracy_text, standard_error
+from hwnas.core.stats import standard_error
+from hwnas.interfaces import PERPLEXITY, TOP1, quality_of
 from hwnas.pipeline.costs import cost_metrics, with_chances
 from hwnas.pipeline.evaluators import score_unit
 from hwnas.pipeline.project import Project
@@ -220,14 +221,18 @@ def _winners(project: Project) -> Listing:
     }
     found["random search"] = project.files.baseline.result.read().winner
     rows, shown, n = [], [], project.source.info.n_images["val"]
-    score = f"score [{score_unit(project)}]"
+    score, quality = f"score [{score_unit(project)}]", quality_of(project.space)
     for role, c in found.items():
         top1 = None if c.accuracy is None else c.accuracy.top1
         error = None if top1 is None else standard_error(top1, n)
         known = {"network": role, "score": c.score, "top1": top1, "top1_se": error}
+        if quality == PERPLEXITY:
+            perplexity = None if c.accuracy is None else c.accuracy.perplexity
+            known = {"network": role, "score": c.score, "perplexity": perplexity}
         rows.append({**known, **c.costs})
-        text = accuracy_text(top1, n)
-        shown.append({"network": role, score: c.score, "validation top-1": text, **c.costs})
+        text = quality.text(top1 if quality == TOP1 else perplexity, n)
+        column = f"validation {quality.name}"
+        shown.append({"network": role, score: c.score, column: text, **c.costs})
     verdict = verdict_of_search(project)
     facts = {"verdict": None if verdict is None else verdict.summary()}
     return Listing(rows, shown=shown, facts=facts)

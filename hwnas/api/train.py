@@ -6,7 +6,7 @@ from pathlib import Path
 
 from hwnas.api.result import Folder, Listing, ProgressFor, Settings, no_progress
 from hwnas.api.stage import bring_up_to_date
-from hwnas.core.stats import accuracy_text
+from hwnas.interfaces import quality_of
 from hwnas.pipeline.listings import training_rows
 from hwnas.pipeline.opening import open_project
 from hwnas.pipeline.project import Project
@@ -32,11 +32,13 @@ def train(
 
 
 def _curve_end(project: Project) -> Listing:
-    n = project.source.info.n_images["val"]
+    n, quality = project.source.info.n_images["val"], quality_of(project.space)
+    key = quality.name.replace("-", "")
     rows, shown = [], []
     for row in training_rows(project.run)[-1:]:
-        rows.append({"step": row.step, **{f"top1 {k}": top1 for k, top1 in row.top1.items()}})
-        texts = {f"validation top-1, {k}": accuracy_text(top1, n) for k, top1 in row.top1.items()}
+        values = {k: quality.of(top1, row.val_loss[k]) for k, top1 in row.top1.items()}
+        rows.append({"step": row.step, **{f"{key} {k}": value for k, value in values.items()}})
+        texts = {f"validation {quality.name}, {k}": quality.text(v, n) for k, v in values.items()}
         shown.append({"step": row.step, **texts})
     return Listing(rows, shown=shown, facts={"n_images": n})
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import onnx
 
 from hwnas.builders.onnx_nodes import INPUT, OPSET, OUTPUT, GraphBuilder, with_least_ir
+from hwnas.builders.onnx_recurrent import RecurrentBuilder, is_recurrent
 from hwnas.spaces.network import IMAGE, Network
 from hwnas.spaces.ops import Act, OpSpec
 
@@ -27,9 +28,15 @@ def network(net: Network, *, batch: int | None = 1, seed: int = 0) -> onnx.Model
     An operator with several sources reads their sum, by one `Add` per further source. Operators on
     no path from the image to the logits are left out (`Network.live`). If no path joins the two, an
     operator without input reads zeros.
+
+    A recurrent network is one step: `token` int64 [batch] and `state` [batch, width] -> `logits`
+    and `next_state`.
     """
     net = net.live()
-    graph = GraphBuilder(seed, act_first=net.act_first)
+    if is_recurrent(net):
+        graph: GraphBuilder = RecurrentBuilder(seed, net)
+    else:
+        graph = GraphBuilder(seed, act_first=net.act_first)
     steps = tuple(net.steps())
     flat = {value for s in steps if s.op and s.op.kind == "linear" for value in s.reads}
     values = {IMAGE: INPUT}

@@ -17,6 +17,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from hwnas.core.errors import UserError
+
 __all__ = ["to_precision"]
 
 ACTIVATION_SCALE = np.float32(4 / 128)  # for values in about [-4, 4]
@@ -44,9 +46,19 @@ def to_precision(
 
     Inputs and outputs of fp16 models are fp16, or cast inside the graph with `float_io`. Those of
     int8 models stay fp32.
+
+    Raises:
+        UserError: an 8-bit model of a recurrent cell.
     """
     if precision == "fp32":
         return model
+    if precision == "int8" and any(node.op_type == "Split" for node in model.graph.node):
+        raise UserError(
+            "recurrent cells are not supported in 8 bits yet",
+            expected="precision fp32 or fp16",
+            found="int8",
+            where="the precision of the device",
+        )
     converted = onnx.ModelProto()
     converted.CopyFrom(model)
     if precision == "fp16":
@@ -64,7 +76,8 @@ def _to_fp16(graph: onnx.GraphProto) -> None:
             half = numpy_helper.to_array(tensor).astype(np.float16)
             tensor.CopyFrom(numpy_helper.from_array(half, tensor.name))
     for value in (*graph.input, *graph.output):
-        value.type.tensor_type.elem_type = TensorProto.FLOAT16
+        if value.type.tensor_type.elem_type == TensorProto.FLOAT:
+            value.type.tensor_type.elem_type = TensorProto.FLOAT16
 
 
 def _cast_io(graph: onnx.GraphProto) -> None:

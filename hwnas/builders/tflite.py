@@ -16,6 +16,7 @@ from hwnas.builders import onnx as onnx_builder
 from hwnas.builders.tflite_convert import Converter
 from hwnas.builders.tflite_graph import Graph
 from hwnas.builders.tflite_precision import to_precision
+from hwnas.core.errors import UserError
 from hwnas.spaces.network import Network
 
 __all__ = ["Precision", "converted", "network", "timed"]
@@ -48,4 +49,10 @@ def converted(model: onnx.ModelProto) -> Graph:
     Raises:
         UserError: an operator of the graph has no counterpart; names it.
     """
+    if len(model.graph.input) > 1:
+        raise UserError(
+            "LiteRT files of recurrent networks are not supported yet",
+            expected="a graph with one input",
+            found=", ".join(value.name for value in model.graph.input),
+        )
     return Converter(model).run()

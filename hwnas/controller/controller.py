@@ -21,9 +21,8 @@ from hwnas.core.config import settled
 from hwnas.core.errors import UserError
 from hwnas.core.metrics import MetricKey
 from hwnas.core.progress import Progress, silent
-from hwnas.core.stats import accuracy_text
 from hwnas.core.store import content_hash
-from hwnas.interfaces import Acquisition, CostMetric, FloatArray, Searcher
+from hwnas.interfaces import Acquisition, CostMetric, FloatArray, Searcher, quality_of
 from hwnas.spaces.space import Codes, SearchSpace
 
 __all__ = ["Predict", "Rescoring", "run_search"]
@@ -227,8 +226,10 @@ class _Search:
         note = f"{counted}; best score {archive.column('score')[best]:.3f}"
         note += f" ({self._unit})" if self._unit else ""
         for evaluation in self._scorer.evaluations(np.array([best])).values():
-            top1 = accuracy_text(evaluation.top1, evaluation.n_images)
-            note += f", {evaluation.split} top-1 {top1}"
+            quality = quality_of(archive.space)
+            value = quality.of(evaluation.top1, evaluation.val_loss)
+            shown = quality.text(value, evaluation.n_images)
+            note += f", {evaluation.split} {quality.name} {shown}"
         keys = [key for key in archive.cost_keys if _has_a_front(key)] or [*archive.cost_keys]
         for key in keys[:NOTED_COSTS]:
             unit = UNITS.get(MetricKey.parse(key).metric, "")

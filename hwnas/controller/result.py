@@ -12,7 +12,7 @@ from hwnas.controller.archive import Archive, Rows
 from hwnas.controller.constraints import Costs
 from hwnas.core.metrics import MetricKey
 from hwnas.core.records import STRICT, Count, NotNegative
-from hwnas.interfaces import Evaluation, Split
+from hwnas.interfaces import TOP1, Evaluation, Quality, Split, quality_of
 from hwnas.spaces.arch import Arch
 
 __all__ = ["Accuracy", "Candidate", "SearchResult", "candidates", "to_evaluate", "with_accuracies"]
@@ -24,15 +24,15 @@ MAX_EVALUATED = 40  # archs of the fronts of a search
 class Accuracy:
     """Accuracy of an arch, and the source of the value.
 
-    value: a top-1 in [0, 1] on `split` if the arch was evaluated (`source` as in `Evaluation`:
-        `supernet` for inherited weights); else the prediction, in the unit of the predictor's
-        labels.
+    value: a top-1 in [0, 1] on `split` (of a language model its perplexity) if the arch was
+        evaluated (`source` as in `Evaluation`: `supernet` for inherited weights); else the
+        prediction, in the unit of the predictor's labels.
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT
 
     value: float
-    unit: Literal["top1", "predicted score"]
+    unit: Literal["top1", "perplexity", "predicted score"]
     source: Literal["supernet", "trained", "predicted", "measured"]
     split: Split | None = None
 
@@ -41,10 +41,18 @@ class Accuracy:
         """The value if it is a top-1, else None."""
         return self.value if self.unit == "top1" else None
 
+    @property
+    def perplexity(self) -> float | None:
+        """The value if it is a perplexity, else None."""
+        return self.value if self.unit == "perplexity" else None
+
     @staticmethod
-    def of(evaluation: Evaluation) -> Accuracy:
-        """The top-1 of an evaluation."""
-        return Accuracy(evaluation.top1, "top1", evaluation.source, evaluation.split)
+    def of(evaluation: Evaluation, quality: Quality = TOP1) -> Accuracy:
+        """The top-1 or perplexity of an evaluation."""
+        value = quality.of(evaluation.top1, evaluation.val_loss)
+        if quality == TOP1:
+            return Accuracy(value, "top1", evaluation.source, evaluation.split)
+        return Accuracy(value, "perplexity", evaluation.source, evaluation.split)
 
 
 @dataclass(frozen=True)
@@ -131,7 +139,7 @@ def candidates(
 
     def accuracy(row: int) -> Accuracy:
         if (known := evaluations.get(row)) is not None:
-            return Accuracy.of(known)
+            return Accuracy.of(known, quality_of(archive.space))
         return Accuracy(float(column("predicted")[row]), "predicted score", "predicted")
 
     return tuple(
@@ -159,12 +167,16 @@ def to_evaluate(result: SearchResult) -> list[Arch]:
     return sorted(chosen, key=lambda arch: arch.codes)
 
 
-def with_accuracies(result: SearchResult, evaluations: Mapping[Arch, Evaluation]) -> SearchResult:
-    """The result with the top-1 of all points of its fronts that are in `evaluations`."""
+def with_accuracies(
+    result: SearchResult, evaluations: Mapping[Arch, Evaluation], quality: Quality = TOP1
+) -> SearchResult:
+    """The result with the accuracy of all points of its fronts that are in `evaluations`."""
 
     def told(candidate: Candidate) -> Candidate:
         known = evaluations.get(candidate.arch)
-        return candidate if known is None else replace(candidate, accuracy=Accuracy.of(known))
+        if known is None:
+            return candidate
+        return replace(candidate, accuracy=Accuracy.of(known, quality))
 
     fronts = {key: tuple(map(told, front)) for key, front in result.fronts.items()}
     return replace(result, fronts=fronts)

@@ -34,6 +34,7 @@ REGISTRY = Registry[ExporterModule](
             "quantize",
             "samples",
             "sections",
+            "step",
         }
     ),
     contract=ExporterModule,

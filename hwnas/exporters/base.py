@@ -115,6 +115,9 @@ def converting(runtime: str, file: str) -> Iterator[None]:
 class Format(ABC):
     """An `interfaces.Exporter`; subclasses define three methods. Files are written atomically."""
 
+    TAKES_TOKENS: ClassVar[bool] = False
+    """Whether the format can express recurrent networks, which read tokens."""
+
     def export(
         self,
         model: torch.nn.Module,
@@ -129,6 +132,12 @@ class Format(ABC):
         Raises:
             UserError: the format cannot express the network, or a file cannot be written.
         """
+        if getattr(model, "reads_tokens", False) and not self.TAKES_TOKENS:
+            raise UserError(
+                "the format cannot express recurrent networks yet",
+                expected="the formats onnx and timm",
+                found=type(self).__module__.rpartition(".")[2],
+            )
         folder = Path(folder)
         source = Source(model, tuple(input_shape), folder, metadata or {}, images)
         files = {folder / name: content for name, content in self.contents(source).items()}

@@ -18,10 +18,22 @@ if TYPE_CHECKING:
     import onnx
     import torch
 
-__all__ = ["FILE_NAME", "INPUT_NAME", "OPSET", "OUTPUT_NAME", "exported", "float_graph", "quiet"]
+__all__ = [
+    "FILE_NAME",
+    "INPUT_NAME",
+    "OPSET",
+    "OUTPUT_NAME",
+    "STEP_INPUTS",
+    "STEP_OUTPUTS",
+    "exported",
+    "float_graph",
+    "quiet",
+]
 
 FILE_NAME = "model.onnx"
 INPUT_NAME, OUTPUT_NAME = "input", "logits"
+STEP_INPUTS, STEP_OUTPUTS = ("token", "state"), (OUTPUT_NAME, "next_state")
+"""Of one step of a recurrent network."""
 OPSET = 18
 _KEY = "hwnas_graph"  # metadata key: hash of network and settings
 
@@ -93,17 +105,22 @@ def _translated(
     import torch
 
     from hwnas.exporters.fold import folded
+    from hwnas.exporters.step import Step
 
-    batch = {0: torch.export.Dim("batch")}
-    example = torch.zeros(2 if dynamic_batch else 1, *input_shape)
+    batch, n = {0: torch.export.Dim("batch")}, 2 if dynamic_batch else 1
+    network, inputs = folded(model).cpu(), [INPUT_NAME]
+    example: tuple[torch.Tensor, ...] = (torch.zeros(n, *input_shape),)
+    if getattr(model, "reads_tokens", False):
+        network, inputs, outputs = Step(network), [*STEP_INPUTS], [*STEP_OUTPUTS]
+        example = network.example(n)
     with quiet(), torch.no_grad():
         program = torch.onnx.export(
-            folded(model).cpu(),
-            (example,),
+            network,
+            example,
             dynamo=True,
-            input_names=[INPUT_NAME],
+            input_names=inputs,
             output_names=list(outputs),
-            dynamic_shapes=(batch,) if dynamic_batch else None,
+            dynamic_shapes=(batch,) * len(inputs) if dynamic_batch else None,
             opset_version=opset,
             verbose=False,
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from hwnas.exporters.base import STATIC_BATCH, OnnxConfig, OnnxRuntimeFormat, Source
 from hwnas.exporters.float_graph import FILE_NAME
@@ -43,13 +43,19 @@ class Config(OnnxConfig):
 
 
 def build(config: Config) -> Exporter:
-    """An exporter to `model.onnx` with tensors `input` [B, C, H, W] and `logits` [B, classes]."""
+    """An exporter to `model.onnx` with tensors `input` [B, C, H, W] and `logits` [B, classes].
+
+    Of a recurrent network, one step: `token` int64 [B] and `state` [B, width] -> `logits` [B,
+    words] and `next_state` [B, width].
+    """
     return _Onnx(config)
 
 
 @dataclass(frozen=True)
 class _Onnx(OnnxRuntimeFormat):
     config: Config
+
+    TAKES_TOKENS: ClassVar[bool] = True
 
     def contents(self, source: Source) -> dict[str, bytes]:
         """The graph. `metadata` goes into metadata_props of the file."""

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -57,6 +57,8 @@ def build(config: Config) -> Exporter:
 @dataclass(frozen=True)
 class _Ort(OnnxRuntimeFormat):
     config: Config
+
+    TAKES_TOKENS: ClassVar[bool] = True
 
     def contents(self, source: Source) -> dict[str, bytes]:
         """The optimised graph with `metadata`, and the list of its operators."""

@@ -11,7 +11,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from hwnas import __version__
 from hwnas.core.config import StrictModel
@@ -54,6 +54,7 @@ def create_model() -> nn.Module:
     return load(Path(__file__).with_name("arch.json"))
 ''',
 }
+ENDINGS["recurrent"] = ENDINGS["graph"]
 
 USAGE = """
 import json, sys
@@ -117,6 +118,8 @@ def load_network(weights: Path) -> torch.nn.Module:
 
 @dataclass(frozen=True)
 class _WeightsAndCode(Format):
+    TAKES_TOKENS: ClassVar[bool] = True
+
     def contents(self, source: Source) -> dict[str, bytes]:
         """Weights with `metadata` in their header, definition, and the code that reads both.
 
@@ -125,7 +128,7 @@ class _WeightsAndCode(Format):
         """
         from safetensors.torch import save
 
-        from hwnas.nets import graph_net, plain_net, pyramid, timm_net
+        from hwnas.nets import graph_net, plain_net, pyramid, recurrent_net, timm_net
         from hwnas.nets.subnet import definition_of
 
         definition = definition_of(source.model)
@@ -133,6 +136,7 @@ class _WeightsAndCode(Format):
             "timm": (timm_net,),
             "torch": (plain_net, pyramid),
             "graph": (plain_net, graph_net),
+            "recurrent": (recurrent_net,),
         }[definition["form"]]
         lines = "\n\n".join(map(inspect.getsource, modules)).splitlines(keepends=True)
         code = "".join(line for line in lines if not line.startswith("from hwnas."))

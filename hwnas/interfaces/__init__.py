@@ -48,6 +48,7 @@ from hwnas.interfaces.protocols import (
     Proxy,
     Searcher,
 )
+from hwnas.interfaces.quality import PERPLEXITY, TOP1, Quality, quality_of
 from hwnas.interfaces.records import (
     Column,
     Constraint,
@@ -71,6 +72,8 @@ from hwnas.interfaces.transports import (
 )
 
 __all__ = [
+    "PERPLEXITY",
+    "TOP1",
     "AccuracyPredictor",
     "Acquisition",
     "AcquisitionModule",
@@ -110,6 +113,7 @@ __all__ = [
     "Proxy",
     "ProxyContext",
     "ProxyModule",
+    "Quality",
     "ReachedTransport",
     "Reader",
     "ReaderModule",
@@ -127,4 +131,5 @@ __all__ = [
     "TransportModule",
     "TryingTransport",
     "VariantModule",
+    "quality_of",
 ]

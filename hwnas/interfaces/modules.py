@@ -64,7 +64,7 @@ class DatasetContext:
 
 
 class DatasetModule(VariantModule, Protocol):
-    """A data set."""
+    """A data set. `HAS_TOKENS = True` marks texts, whose batches are tokens instead of images."""
 
     def ends(self, config: Any) -> tuple[int, int]:
         """Image channels and number of classes, known without loading an image. Torch-free.

@@ -80,6 +80,9 @@ class DataModule(Protocol):
 
     x: float32 [B, C, base_px, base_px], normalised.
     y: int64 [B].
+
+    Texts have windows instead of images. x: int64 [B, S, L], S consecutive segments of L tokens. y:
+    int64 [B, L], the token after each token of the last segment. Earlier segments set the state.
     """
 
     @property

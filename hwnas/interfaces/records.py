@@ -101,6 +101,8 @@ class Evaluation:
         or `measured` (a deployed artifact).
     val_loss: cross-entropy in nats.
     hits: the images that are classified correctly (`core.bits`); empty if not stored.
+
+    In texts, every token after another is an image, and top1 is the share that is predicted.
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT
@@ -146,7 +148,9 @@ class DataInfo:
     """Facts about the data set, which every artifact needs.
 
     mean, std: per channel of [0, 1] pixels.
-    base_px: size of the images of the DataModule; archs see them resized.
+    base_px: size of the images of the DataModule; archs see them resized. 1 for texts.
+    class_names: of texts, the vocabulary.
+    n_images: of texts, the windows.
     digests: `DataIdentity.digests`; empty if unknown.
     """
 

@@ -24,13 +24,14 @@ Border = tuple[int, int]
 
 
 def borders(op: OpSpec) -> tuple[Border | None, Border | None]:
-    """The borders of `op` with its neighbours; None at the image and after the classifier.
+    """The borders of `op` with its neighbours; None at the input and after the classifier.
 
     A convolution that reads the image is timed without a neighbour, because runtimes have a
     separate kernel for that layout.
     """
     reads_image = op.kind == "conv" and op.in_channels <= MAX_IMAGE_CHANNELS
-    before = None if reads_image else (op.in_channels, op.in_hw)
+    is_first = reads_image or op.kind == "embed"
+    before = None if is_first else (op.in_channels, op.in_hw)
     after = None if op.kind == "linear" else (op.out_channels, op.out_hw)
     return before, after
 

@@ -49,7 +49,9 @@ def not_covered(table: LatencyTable, space: SearchSpace, missing: Sequence[OpSpe
     fixes = []
     if (values := working_values(table, space)) is not None:
         fixes.append(f"restrict the space to {_words(values)}")
-    elif (found := working_settings(table, space.name, in_channels=_image(space))) is not None:
+    elif (
+        found := working_settings(table, space.name, in_channels=space.macro.in_channels)
+    ) is not None:
         fixes.append(f"build the space with {shown_settings(found[0])}")
     shipped = resource_files(SHIPPED_TABLES, ".json")
     others = [name for name, path in shipped.items() if covers(table.load(path), space)]
@@ -158,16 +160,13 @@ def shown_settings(settings: Mapping[str, Any]) -> str:
 def profile_command(device: str, space: SearchSpace) -> str:
     """The command that measures a table of a device for a space with otherwise default settings."""
     resolutions = [str(space.choices[0].values[code]) for code in space.allowed[0]]
+    has_images = not space.macro.reads_tokens
     return command_line(
-        *("profile", device, "--space", space.name, "--resolutions", ",".join(resolutions)),
+        *("profile", device, "--space", space.name),
+        *(("--resolutions", ",".join(resolutions)) if has_images else ()),
         *("--num-classes", str(space.macro.num_classes)),
     )
 
 
 def _shown(value: Any) -> str:
     return str(list(value)) if isinstance(value, tuple) else str(value)
-
-
-def _image(space: SearchSpace) -> int:
-    """Channels of the images that the space reads."""
-    return next(op.in_channels for op in enumerate_ops(space) if op.kind == "conv")

@@ -7,7 +7,9 @@ import onnx
 
 from hwnas.builders import tflite
 from hwnas.builders.onnx import network
+from hwnas.builders.onnx_recurrent import STATE
 from hwnas.builders.precision import to_precision
+from hwnas.core.errors import UserError
 from hwnas.core.rng import rng
 from hwnas.interfaces import DeviceSpec
 from hwnas.spaces.cost import cost
@@ -66,7 +68,19 @@ def network_models(
 
 
 def serialized(model: onnx.ModelProto, device: DeviceSpec) -> bytes:
-    """The model in the runtime format and precision of the device, as file content."""
+    """The model in the runtime format and precision of the device, as file content.
+
+    Raises:
+        UserError: a recurrent cell for a runtime other than ONNX Runtime, or in 8 bits.
+    """
+    if device.runtime != "onnxruntime" and any(v.name == STATE for v in model.graph.input):
+        raise UserError(
+            "recurrent cells are timed with ONNX Runtime only",
+            expected="a device with the runtime onnxruntime",
+            found=f"{device.name}: {device.runtime}",
+            where="devices",
+            fix="`hwnas list devices` shows the runtime of every device",
+        )
     if device.runtime == "litert":
         return tflite.timed(model, device.precision)
     for_tensorrt = device.runtime.startswith("tensorrt")

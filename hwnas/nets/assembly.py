@@ -14,13 +14,18 @@ from typing import Any
 import torch
 from torch import nn
 
-from hwnas.nets import graph_net, plain_net, timm_net
+from hwnas.nets import graph_net, plain_net, recurrent_net, timm_net
 from hwnas.nets.depthwise import DepthwiseConv2d
 from hwnas.nets.pointwise import PointwiseConv2d
 
 __all__ = ["FORMS", "assemble", "with_fast_layers"]
 
-FORMS = {"timm": timm_net.build, "torch": plain_net.build, "graph": graph_net.build}
+FORMS = {
+    "timm": timm_net.build,
+    "torch": plain_net.build,
+    "graph": graph_net.build,
+    "recurrent": recurrent_net.build,
+}
 """Functions that build a network, by the `form` of its definition."""
 
 _CONTAINERS = {dict, list, set, OrderedDict}
@@ -34,6 +39,8 @@ def assemble(definition: dict[str, Any]) -> nn.Module:
     """
     if definition["form"] == "graph":
         return graph_net.GraphNetwork(definition, _operator)
+    if definition["form"] == "recurrent":
+        return recurrent_net.build(definition)
     parts = _timm_parts if definition["form"] == "timm" else _plain_parts
     frame, stages = parts(definition)
     model = _copy(frame)

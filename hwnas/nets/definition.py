@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from hwnas.spaces.network import Network
-from hwnas.spaces.ops import Act, Layer, OpSpec, layers
+from hwnas.spaces.ops import Layer, OpSpec, layers
 from hwnas.spaces.padding import same_padding
 
 __all__ = ["define", "define_graph", "graph_names", "places", "timm_names"]
@@ -24,6 +24,7 @@ _BN_AFTER = {  # names in timm within one block
     "sep_conv": {"pw1": "bn1", "pw2": "bn2"},
     "dil_conv": {"pw1": "bn1"},
     "factorized": {"conv_1": "bn1", "conv_2": "bn2"},
+    **{"join": {}, "highway": {}},
 }
 _KERNELS = {"uib": "dw_kernel_size_mid", "fused": "exp_kernel_size"}
 _OWN_MODULES = ("dw_start", "pw_exp", "dw_mid", "pw_proj")  # modules with a convolution and its BN
@@ -138,7 +139,7 @@ def define_graph(
         "name": name,
         "resolution": stem.in_hw,
         "bn_eps": bn_eps,
-        "form": "graph",
+        "form": "recurrent" if stem.kind == "embed" else "graph",
         "in_channels": stem.in_channels,
         "num_classes": last.out_channels,
         "ops": ops,
@@ -279,7 +280,7 @@ def _block_args(op: OpSpec) -> dict[str, Any]:
     return common | {**kernels, "se_ratio": se_ratio, **skip, **ratio}
 
 
-def _timm_act(act: Act) -> str:
+def _timm_act(act: str) -> str:
     return "identity" if act == "none" else act
 
 

@@ -163,28 +163,34 @@ class ElasticBatchNorm2d(nn.Module):
 
 
 class ElasticLinear(nn.Module):
-    """A linear layer for any of `shapes`: [B, in, 1, 1] -> [B, out]."""
+    """A linear layer for any of `shapes`: [B, in, 1, 1] -> [B, out]; its bias is optional."""
 
     def __init__(self, shapes: Sequence[Layer]) -> None:
         super().__init__()
         out_features = max(shape.out_channels for shape in shapes)
         in_features = max(shape.in_channels for shape in shapes)
         self.weight = nn.Parameter(torch.empty(out_features, in_features))
-        self.bias = nn.Parameter(torch.empty(out_features))
+        has_bias = any(shape.has_bias for shape in shapes)
+        self.bias = nn.Parameter(torch.empty(out_features)) if has_bias else None
 
     @torch.no_grad()
     def reset_parameters(self, generator: torch.Generator) -> None:
-        """Uniform in +-1 / sqrt(classes), bias 0, as in timm's EfficientNet."""
-        bound = 1 / math.sqrt(self.weight.shape[0])
+        """Uniform in +-1 / sqrt(classes), bias 0, as in timm's EfficientNet.
+
+        Without a bias, as in recurrent cells, 1 / sqrt(inputs).
+        """
+        bound = 1 / math.sqrt(self.weight.shape[self.bias is None])
         self.weight.uniform_(-bound, bound, generator=generator)
-        self.bias.zero_()
+        if self.bias is not None:
+            self.bias.zero_()
 
     def sliced(
         self, layer: Layer, modulation: Modulation | None = None, *, merged: bool = True
     ) -> tuple[Tensor, Tensor | None]:
         """Weight [out, in] and bias [out] of one layer."""
         weight = _first(self.weight, layer.out_channels, layer.in_channels)
-        return _modulated(weight, _first(self.bias, layer.out_channels), modulation)
+        bias = None if self.bias is None else _first(self.bias, layer.out_channels)
+        return _modulated(weight, bias, modulation)
 
     def forward(self, x: Tensor, layer: Layer, modulation: Modulation | None = None) -> Tensor:
         """Applies the weights of `layer` to [B, in, 1, 1]."""

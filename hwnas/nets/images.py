@@ -47,8 +47,11 @@ def resize(x: torch.Tensor, px: int) -> torch.Tensor:
     """Resizes square images [B, C, H, H] to [B, C, px, px], bilinear with antialiasing.
 
     Images that already have this size do not change. The result is channels_last, because depthwise
-    convolutions otherwise train several times slower on CPUs.
+    convolutions otherwise train several times slower on CPUs. Tokens (integers) have no resolution
+    and are returned unchanged.
     """
+    if not x.is_floating_point():
+        return x
     if x.shape[-2:] != (px, px):
         x = torch.nn.functional.interpolate(
             x, size=(px, px), mode="bilinear", align_corners=False, antialias=True

@@ -121,7 +121,7 @@ def input_shape_of(model: nn.Module) -> tuple[int, int, int]:
     """
     definition = definition_of(model)
     px, form = int(definition["resolution"]), definition["form"]
-    if form == "graph":
+    if form in ("graph", "recurrent"):
         return int(definition["in_channels"]), px, px
     stem = definition["args"]["in_chans"] if form == "timm" else definition["stem"]["in_channels"]
     return int(stem), px, px

@@ -30,6 +30,7 @@ from hwnas.nets.extract import Tensors, extract
 from hwnas.nets.hypernet import HyperNet
 from hwnas.nets.images import images_of, resize
 from hwnas.nets.origin import Origin
+from hwnas.nets.recurrent import recurrent_logits
 from hwnas.nets.sharing import Node, Site, plan, program, shared_shapes
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.load import require_space
@@ -131,8 +132,8 @@ class Supernet(nn.Module):
         if not isinstance(member, Arch):
             member = self.space.arch(self.space.as_codes(np.asarray([member]))[0])
         network = extract(self, member)
-        if recalibrate_on is None:
-            return network
+        if recalibrate_on is None or self.space.macro.reads_tokens:  # which has no BN
+            return network if recalibrate_on is None else network.eval()
         px = resolution(self.space, member)
         channels = self.space.macro.in_channels
         images = (images_of(batch, channels) for batch in recalibrate_on)
@@ -191,6 +192,7 @@ class Supernet(nn.Module):
     ) -> Tensor:
         """Logits [B, classes] of `arch` on images x: [B, C, px, px] of its resolution.
 
+        Recurrent networks: logits [B, words, L] on tokens [B, S, L], see `recurrent_net`.
         `dropout` applies to the input of the classifier. `drop_path` applies to residual blocks,
         with a rate that grows linearly from 0 at the first block, as in timm, and at an equal rate
         to the terms of sums in graphs (`Network.branches`). Both draw from `rng`.
@@ -202,6 +204,8 @@ class Supernet(nn.Module):
         steps = program(self.space, arch, share_ops=self._share_ops)
         self._check(x, arch, rng, (dropout, drop_path))
         modulations = self._modulations(arch)
+        if self.space.macro.reads_tokens:
+            return recurrent_logits(self, x, steps, modulations, rng, dropout)
         values = {IMAGE: x.contiguous(memory_format=torch.channels_last)}
         last_read = {value: t for t, (step, _) in enumerate(steps) for value in step.reads}
         n_blocks = sum(bool(node.op.mid_channels) for _, node in steps if node)
@@ -281,7 +285,8 @@ class Supernet(nn.Module):
             )
         px = resolution(self.space, arch)
         expected = (self.space.macro.in_channels, px, px)
-        if x.ndim != 4 or tuple(x.shape[1:]) != expected:
+        is_image = x.ndim == 4 and tuple(x.shape[1:]) == expected
+        if not is_image and not self.space.macro.reads_tokens:
             raise UserError(
                 "images do not have the resolution of the arch",
                 expected=f"[B, {', '.join(map(str, expected))}]",

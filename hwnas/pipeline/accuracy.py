@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +32,7 @@ log = logging.getLogger(__name__)
 
 Hits = NDArray[np.bool_]
 
+N_TEXTS = 64  # windows of a text at once
 N_COMPARED = 64  # test images on which the file of a device is compared with torch
 
 
@@ -44,6 +46,9 @@ class Accuracies:
     runs: outputs of these devices for all test images.
     labels: int64 [n], the class of each image, of `n_classes`.
     replies: answers for every image, for files on this host.
+    loss: mean cross-entropy in nats of files on this host; of texts only.
+
+    Of texts, n tokens are predicted.
     """
 
     labels: NDArray[np.int64]
@@ -52,6 +57,7 @@ class Accuracies:
     device_hits: Mapping[str, Mapping[str, Hits]] = field(default_factory=dict)
     runs: Mapping[str, DeviceRun] = field(default_factory=dict)
     replies: Mapping[str, Replies] = field(default_factory=dict)
+    loss: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def here(self) -> dict[str, float]:
@@ -89,6 +95,8 @@ class Accuracies:
 
 def test_accuracies(project: Project, arch: Arch) -> Accuracies:
     """Accuracies of every exported file of a network, also on all devices of this machine."""
+    if project.space.macro.reads_tokens:
+        return _on_text(project, arch)
     x, labels = project.images("test", resolution(project.space, arch))
 
     def right(logits: Images) -> Hits:
@@ -114,6 +122,31 @@ def test_accuracies(project: Project, arch: Arch) -> Accuracies:
             on_devices[name] = {one.model.path: right(runs[name].logits)}
     n_classes = len(project.source.info.class_names)
     return Accuracies(labels, n_classes, here, on_devices, runs, replies)
+
+
+def _on_text(project: Project, arch: Arch) -> Accuracies:
+    """Predicts every token of the test text with every exported file, in its own runtime."""
+    hits: dict[str, Hits] = {}
+    loss: dict[str, float] = {}
+    labels = np.concatenate([y.numpy().ravel() for _, y in _texts(project)])
+    for one in project.files.read_exports()[arch.key]:
+        path, threads = file_of(project, arch, one), project.config.threads
+        found, total = [], 0.0
+        with opened_safely(one.model.format, path, threads=threads) as opened:
+            for x, y in _texts(project):
+                logits = np.moveaxis(opened.logits(x.numpy()), 1, -1)  # [B, L, words]
+                found.append((logits.argmax(-1) == y.numpy()).ravel())
+                right = np.take_along_axis(logits, y.numpy()[..., None], axis=-1)[..., 0]
+                shifted = logits - logits.max(-1, keepdims=True)
+                total += float((logits.max(-1) + np.log(np.exp(shifted).sum(-1)) - right).sum())
+        hits[one.model.path] = np.concatenate(found)
+        loss[one.model.path] = total / len(labels)
+    return Accuracies(labels, project.space.macro.num_classes, hits, loss=loss)
+
+
+def _texts(project: Project) -> Iterator[tuple[Any, Any]]:
+    """Windows [B, S, L] and next tokens [B, L] of the test text."""
+    return project.data.eval_batches("test", N_TEXTS)
 
 
 def test_hits(

@@ -35,6 +35,7 @@ __all__ = [
     "folder_is_writable",
     "optimizer_exists",
     "out_of_reach",
+    "reads_the_data",
 ]
 
 log = logging.getLogger(__name__)
@@ -54,6 +55,7 @@ def can_train(project: Project) -> None:
             divide among the processes.
     """
     config = project.config
+    reads_the_data(project)
     project.space.macro.require("supernet", space=project.space.name)
     if config.accelerator == "cuda":
         _ = project.accelerator
@@ -64,6 +66,22 @@ def can_train(project: Project) -> None:
         from hwnas.training.data import part_of_batch
 
         part_of_batch(config.train.batch_size, 0, n_ranks)
+
+
+def reads_the_data(project: Project) -> None:
+    """Refuses text for networks that read images, and images for networks that read tokens.
+
+    Raises:
+        UserError: names space and data set.
+    """
+    has_tokens = bool(getattr(project.source.module, "HAS_TOKENS", False))
+    if has_tokens != project.space.macro.reads_tokens:
+        raise UserError(
+            f"networks of the space {project.space.name} cannot read the data set",
+            expected="the data set text" if not has_tokens else "the space darts_ptb",
+            found=f"data {project.config.data.name}, space {project.space.name}",
+            where="data" if not has_tokens else "space",
+        )
 
 
 def optimizer_exists(config: OptimizerConfig, setting: str) -> None:
@@ -91,11 +109,18 @@ def optimizer_exists(config: OptimizerConfig, setting: str) -> None:
 
 
 def auxiliary_exists(project: Project, recipe: FinetuneConfig, setting: str) -> None:
-    """Refuses an auxiliary classifier in a space whose networks have no place for it.
+    """Refuses an auxiliary classifier, or dropout, in a space whose networks have no place for it.
 
     Raises:
         UserError: names the setting.
     """
+    if recipe.dropout and not project.space.macro.reads_tokens:
+        raise UserError(
+            "networks of this space have no locked dropout, only recurrent ones have",
+            expected="0, or the space darts_ptb",
+            found=recipe.dropout,
+            where=f"{setting}.dropout",
+        )
     if recipe.auxiliary and not project.space.macro.auxiliary_slot:
         raise UserError(
             "networks of this space have no place for an auxiliary classifier",

@@ -15,9 +15,8 @@ from hwnas.core.errors import UserError
 from hwnas.core.progress import Progress
 from hwnas.core.records import dump, load
 from hwnas.core.rundir import RunDir
-from hwnas.core.stats import accuracy_text
 from hwnas.core.store import content_hash, file_hash
-from hwnas.interfaces import AccuracyPredictor, Evaluation, Evaluator, FloatArray
+from hwnas.interfaces import AccuracyPredictor, Evaluation, Evaluator, FloatArray, quality_of
 from hwnas.pipeline.project import Project
 from hwnas.predictors.records import Records
 from hwnas.spaces.arch import Arch
@@ -131,7 +130,7 @@ def score_all(
 ) -> list[Evaluation]:
     """Evaluations of all archs, shared among the ranks. Rank 0 journals each one immediately."""
     unknown = [arch for arch in archs if not scorer.is_known(arch)]
-    n_known = len(archs) - len(unknown)
+    n_known, quality = len(archs) - len(unknown), quality_of(project.space)
 
     def do(codes: list[int]) -> dict[str, object]:
         return dump(scorer.fresh(project.space.arch(codes)))
@@ -141,8 +140,9 @@ def score_all(
         evaluation = load(Evaluation, found, where="an evaluation of another process")
         scorer.remember(evaluation)
         n_known += 1
-        top1 = accuracy_text(evaluation.top1, evaluation.n_images)
-        progress(n_known, len(archs), f"validation top-1 {top1}")
+        value = quality.of(evaluation.top1, evaluation.val_loss)
+        shown = quality.text(value, evaluation.n_images)
+        progress(n_known, len(archs), f"validation {quality.name} {shown}")
 
     progress(n_known, len(archs))
     project.ranks.share(project.space.codes(unknown).tolist(), do, keep)

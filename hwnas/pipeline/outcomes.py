@@ -14,7 +14,7 @@ from hwnas.core.errors import CheckFailed, NotJudged
 from hwnas.core.records import STRICT, Count, Milliseconds, NotNegative, Positive, Rank, Share, dump
 from hwnas.core.stats import standard_error
 from hwnas.exporters.parity import ParityReport
-from hwnas.interfaces import DataInfo, ModelFile
+from hwnas.interfaces import PERPLEXITY, DataInfo, ModelFile
 from hwnas.measure.limits import TimedLimit, timed_limits
 from hwnas.measure.winner_matrix import WinnerMatrix
 from hwnas.spaces.arch import Arch
@@ -126,6 +126,7 @@ class NetworkResult:
         accuracy is `test_top1`.
     fp32_top1: accuracy of the float32 file. If the file does not run on this machine, and in
         results of earlier versions, both accuracies are that of the float32 file.
+    test_loss: mean cross-entropy per token of `file` in nats; of language models only.
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT
@@ -149,6 +150,12 @@ class NetworkResult:
     file: str = "model.onnx"
     precision: Literal["fp32", "fp16", "int8"] = "fp32"
     fp32_top1: Share | None = None
+    test_loss: NotNegative | None = None
+
+    @property
+    def test_perplexity(self) -> float | None:
+        """Perplexity on the test text, of language models."""
+        return None if self.test_loss is None else PERPLEXITY.of(self.test_top1, self.test_loss)
 
     @property
     def top1_error(self) -> float | None:
@@ -171,8 +178,10 @@ class NetworkResult:
 
     def summary(self) -> dict[str, Any]:
         """The row of the result table."""
+        perplexity = self.test_perplexity
         return {
             "name": self.name,
+            **({} if perplexity is None else {"test_perplexity": round(perplexity, 2)}),
             "test_top1": round(self.test_top1, 4),
             "test_top1_se": None if self.top1_error is None else round(self.top1_error, 4),
             "macs": self.macs,

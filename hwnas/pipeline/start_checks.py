@@ -18,7 +18,7 @@ from hwnas.spaces.published import published_network
 from hwnas.spaces.within import Within
 from hwnas.training.photo_config import NORMALISATIONS, MeanStd, fixed_normalisation
 
-__all__ = ["warn_of_normalisation", "warn_of_padding"]
+__all__ = ["require_vocabulary", "warn_of_normalisation", "warn_of_padding"]
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +27,35 @@ TOLERANCE = 0.05
 
 Other random training images of the same data set differ by less.
 """
+
+
+def require_vocabulary(project: Project) -> None:
+    """Refuses starting weights of a language model with another vocabulary.
+
+    Every word has a vector of its own, so weights for other words, or in another order, are noise.
+
+    Raises:
+        UserError: names the first word that differs.
+    """
+    given = project.outside.start
+    if not isinstance(given, Path) or not project.space.macro.reads_tokens:
+        return
+    known = data_of_weights(given)
+    if known is None:
+        return
+    then, now = known.class_names, project.source.info.class_names
+    if then == now:
+        return
+    pairs = enumerate(zip(then, now, strict=False))
+    first = next((i for i, (one, two) in pairs if one != two), min(len(then), len(now)))
+    raise UserError(
+        "the starting weights belong to another vocabulary",
+        expected=f"the {len(now):,} words of this run, number {first} of which is"
+        f" {(*now, '')[first]!r}",
+        found=f"{len(then):,} words, number {first} of which is {(*then, '')[first]!r}",
+        where="supernet.init",
+        fix="train on the same text with the same data.min_count, or without supernet.init",
+    )
 
 
 def warn_of_normalisation(project: Project) -> None:

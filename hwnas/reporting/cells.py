@@ -61,8 +61,10 @@ def _is_sum(cell: CellView, i: int) -> bool:
 
 
 def _label(op: OpSpec) -> str:
-    """A name such as `sep_conv 5x5`."""
+    """A name such as `sep_conv 5x5`; of a node of a recurrent cell its activation."""
+    if op.kind == "highway":
+        return "identity" if op.act == "none" else op.act
     if op.kind in ("identity", "factorized"):
         return "skip_connect" if op.kind == "identity" else "factorized"
-    windowed = op.kind not in ("concat", "cut", "norm")
+    windowed = op.kind not in ("concat", "cut", "norm", "join", "fold")
     return f"{op.kind} {op.kernel}x{op.kernel}" if windowed else op.kind

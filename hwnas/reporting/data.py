@@ -34,7 +34,10 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Point:
-    """A network in the accuracy-latency plane; `label` is its tooltip."""
+    """A network in the accuracy-latency plane; `label` is its tooltip.
+
+    top1: its accuracy; of a language model its perplexity (`Front.is_perplexity`).
+    """
 
     latency_ms: float
     top1: float
@@ -47,6 +50,7 @@ class Front:
 
     `archive` is everything evaluated, `front` its non-dominated part, `baseline` what random search
     evaluated at equal cost. n_images: that `top1` is measured on, for its standard error.
+    is_perplexity: the networks are language models, whose `top1` are perplexities.
     """
 
     device: str
@@ -57,6 +61,7 @@ class Front:
     constraint_ms: float | None = None
     baseline: tuple[Point, ...] = ()
     n_images: int | None = None
+    is_perplexity: bool = False
 
 
 @dataclass(frozen=True)

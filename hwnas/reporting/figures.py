@@ -18,12 +18,16 @@ MARKED = {"size": 8, "color": BLUE, "opacity": 0.75, "line": {"width": 0}}
 def front_figure(data: Front) -> go.Figure:
     """Archived archs, their front as a staircase, random search, the winner, the constraint."""
     figure = _figure("estimated latency [ms]", data.score, height=460)
-    figure.update_yaxes(tickformat=".1%")
+    if data.is_perplexity:
+        figure.update_yaxes(autorange="reversed")  # the best networks are at the top
+    else:
+        figure.update_yaxes(tickformat=".1%")
+    shown = "%{y:.1f}" if data.is_perplexity else "%{y:.2%}"
     if data.baseline:
-        figure.add_trace(_cloud(data.baseline, "random search", VIOLET, "x-thin-open"))
-    figure.add_trace(_cloud(data.archive, "evaluated", GREY, "circle"))
+        figure.add_trace(_cloud(data.baseline, "random search", VIOLET, "x-thin-open", shown))
+    figure.add_trace(_cloud(data.archive, "evaluated", GREY, "circle", shown))
     front = sorted(data.front, key=lambda point: point.latency_ms)
-    trace = _cloud(front, "front", BLUE, "circle")
+    trace = _cloud(front, "front", BLUE, "circle", shown)
     trace.update(mode="lines+markers", line={"shape": "hv", "width": 2, "color": BLUE})
     trace.update(marker={"size": 7, "opacity": 1}, error_y=_errors(front, data.n_images, BLUE))
     figure.add_trace(trace)
@@ -35,7 +39,7 @@ def front_figure(data: Front) -> go.Figure:
             annotation_position="bottom right",
         )
     if data.winner is not None:
-        trace = _cloud([data.winner], "winner", ORANGE, "star")
+        trace = _cloud([data.winner], "winner", ORANGE, "star", shown)
         trace.update(marker={"size": 17, "opacity": 1, "line": {"width": 1.5, "color": "white"}})
         trace.update(error_y=_errors([data.winner], data.n_images, ORANGE))
         figure.add_trace(trace)
@@ -124,7 +128,7 @@ def _figure(x_title: str, y_title: str, *, height: int = 340) -> go.Figure:
     )
 
 
-def _cloud(points: Sequence[Point], name: str, colour: str, symbol: str) -> go.Scatter:
+def _cloud(points: Sequence[Point], name: str, colour: str, symbol: str, shown: str) -> go.Scatter:
     marker = {"size": 6, "color": colour, "opacity": 0.45, "symbol": symbol}
     if symbol.endswith("-open"):
         marker["line"] = {"width": 1.2, "color": colour}
@@ -135,7 +139,7 @@ def _cloud(points: Sequence[Point], name: str, colour: str, symbol: str) -> go.S
         mode="markers",
         marker=marker,
         name=name,
-        hovertemplate="%{text}<br>%{x:.3f} ms, %{y:.2%}<extra>" + name + "</extra>",
+        hovertemplate="%{text}<br>%{x:.3f} ms, " + shown + "<extra>" + name + "</extra>",
     )
 
 

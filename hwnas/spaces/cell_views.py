@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.lowering import lower_named
+from hwnas.spaces.network import Network
 from hwnas.spaces.ops import OpSpec
 
 if TYPE_CHECKING:
@@ -32,6 +34,8 @@ class CellView:
 def cell_views(space: SearchSpace, arch: Arch) -> tuple[CellView, ...]:
     """One cell of each kind; empty if the space has no cells.
 
+    An `identity` that is not among the slots of the cell is drawn as a line.
+
     Raises:
         UserError: the arch does not belong to the space.
     """
@@ -41,7 +45,7 @@ def cell_views(space: SearchSpace, arch: Arch) -> tuple[CellView, ...]:
     for kind, members in space.macro.cells().items():
         inner = [position[slot] for slot in members if slot in position]
         number = {i: n for n, i in enumerate(inner)}
-        sources = [network.sources[i] for i in inner]
+        sources = [_sources(network, i, number) for i in inner]
         labels = [space.macro.cell_inputs.get(slots[i].rpartition(".")[2], "input") for i in inner]
         found.append(
             CellView(
@@ -54,4 +58,15 @@ def cell_views(space: SearchSpace, arch: Arch) -> tuple[CellView, ...]:
                 ),
             )
         )
+    return tuple(found)
+
+
+def _sources(network: Network, reader: int, inner: Mapping[int, int]) -> tuple[int, ...]:
+    """Positions of the operators that an operator reads, through identities outside `inner`."""
+    found: list[int] = []
+    for source in network.sources[reader]:
+        if network.ops[source].kind == "identity" and source not in inner:
+            found += _sources(network, source, inner)
+        else:
+            found.append(source)
     return tuple(found)

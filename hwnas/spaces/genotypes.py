@@ -9,11 +9,21 @@ from typing import Any
 
 from hwnas.core.errors import UserError
 
-__all__ = ["CELLS", "N_INPUTS", "N_NODES", "Cell", "read_genotype", "write_genotype"]
+__all__ = [
+    "CELLS",
+    "N_INPUTS",
+    "N_NODES",
+    "Cell",
+    "genotype_error",
+    "genotype_parts",
+    "read_genotype",
+    "write_genotype",
+]
 
 CELLS = ("normal", "reduce")
 N_INPUTS, N_NODES = 2, 4
 CONCAT = list(range(N_INPUTS, N_INPUTS + N_NODES))
+MOST_LISTED = 16  # numbers of a `range`, more than any cell has nodes
 FORM = "Genotype(normal=[('sep_conv_3x3', 0), ...], normal_concat=[2, 3, 4, 5], reduce=..., ...)"
 
 Cell = Mapping[tuple[int, int], str]
@@ -31,13 +41,10 @@ def read_genotype(text: str, ops: Sequence[str]) -> dict[str, Cell] | None:
             come before its node or that a node reads twice, or a node that is not in the output.
     """
     text = text.strip()
-    if not text.startswith(("Genotype", "genotypes.Genotype", "{")):
+    known = ("normal", "normal_concat", "reduce", "reduce_concat")
+    fields = genotype_parts(text, known, FORM)
+    if fields is None:
         return None
-    fields = _fields(text)
-    for name in fields:
-        if name not in (*CELLS, *(f"{cell}_concat" for cell in CELLS)):
-            known = "normal, normal_concat, reduce and reduce_concat"
-            raise _error(f"unknown part {name!r} of a genotype", known, sorted(fields), text)
     return {cell: _cell(cell, fields, ops, text) for cell in CELLS}
 
 
@@ -51,13 +58,32 @@ def write_genotype(cells: Mapping[str, Cell]) -> str:
     return f"Genotype({', '.join(parts)})"
 
 
-def _fields(text: str) -> dict[str, Any]:
-    """The parts of a genotype by name, as lists, texts and numbers."""
+def genotype_parts(text: str, known: Sequence[str], form: str) -> dict[str, Any] | None:
+    """The parts of a genotype by name, as lists, texts and numbers; None if it is no genotype.
+
+    known: names that parts can have. form: an example, for errors.
+
+    Raises:
+        UserError: the text cannot be read, or has another part.
+    """
+    if not text.startswith(("Genotype", "genotypes.Genotype", "{")):
+        return None
+    fields = _fields(text, form)
+    for name in fields:
+        if name not in known:
+            names = f"{', '.join(known[:-1])} and {known[-1]}"
+            raise genotype_error(
+                f"unknown part {name!r} of a genotype", names, sorted(fields), text
+            )
+    return fields
+
+
+def _fields(text: str, form: str) -> dict[str, Any]:
     if text.startswith("{"):
         try:
             found = json.loads(text)
         except ValueError as error:
-            raise _error("the genotype is not JSON", FORM, error, text) from error
+            raise genotype_error("the genotype is not JSON", form, error, text) from error
         return dict(found)
     try:
         call = ast.parse(text, mode="eval").body
@@ -65,7 +91,7 @@ def _fields(text: str) -> dict[str, Any]:
             raise ValueError("not a call with named arguments")
         return {str(k.arg): _literal(k.value) for k in call.keywords}
     except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError) as error:
-        raise _error("cannot read the genotype", FORM, str(error)[:80], text) from error
+        raise genotype_error("cannot read the genotype", form, str(error)[:80], text) from error
 
 
 def _literal(node: ast.expr) -> Any:
@@ -73,7 +99,7 @@ def _literal(node: ast.expr) -> Any:
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "range":
         ends = [ast.literal_eval(argument) for argument in node.args]
         found = range(*ends)
-        return list(found[: len(CONCAT) + 1])
+        return list(found[:MOST_LISTED])
     return ast.literal_eval(node)
 
 
@@ -82,22 +108,24 @@ def _cell(cell: str, fields: Mapping[str, Any], ops: Sequence[str], text: str) -
     concat = fields.get(f"{cell}_concat", CONCAT)
     if not isinstance(concat, list | tuple) or sorted(map(str, concat)) != [*map(str, CONCAT)]:
         message = f"the output of the {cell} cell must concatenate all nodes"
-        raise _error(message, CONCAT, concat, text)
+        raise genotype_error(message, CONCAT, concat, text)
     found: dict[tuple[int, int], str] = {}
     for position, (op, source) in enumerate(pairs):
         node = N_INPUTS + position // 2
         place = f"node {node} of the {cell} cell"
         if op not in ops:
             message = f"{place} has an operator that the space lacks"
-            raise _error(message, f"one of {', '.join(ops)}", op, text)
+            raise genotype_error(message, f"one of {', '.join(ops)}", op, text)
         if type(source) is not int or not 0 <= source < node:
-            raise _error(f"{place} reads no earlier value", f"0 to {node - 1}", source, text)
+            raise genotype_error(
+                f"{place} reads no earlier value", f"0 to {node - 1}", source, text
+            )
         if (source, node) in found:
             message, both = (
                 f"{place} reads input {source} twice",
                 pairs[position - 1 : position + 1],
             )
-            raise _error(f"{place} reads input {source} twice", "two different ones", both, text)
+            raise genotype_error(message, "two different ones", both, text)
         found[source, node] = op
     return found
 
@@ -105,19 +133,19 @@ def _cell(cell: str, fields: Mapping[str, Any], ops: Sequence[str], text: str) -
 def _pairs(cell: str, given: Any, text: str) -> list[tuple[Any, Any]]:
     """The eight (operator, input) of a cell, given one after the other or in pairs per node."""
     if given is None:
-        raise _error(f"the genotype has no {cell} cell", FORM, "none", text)
+        raise genotype_error(f"the genotype has no {cell} cell", FORM, "none", text)
     items = list(given) if isinstance(given, list | tuple) else []
     if items and all(_is_nested(item) for item in items):
         if bad := [i for i, item in enumerate(items) if len(item) != 2]:
             message = f"node {N_INPUTS + bad[0]} of the {cell} cell has a wrong number of edges"
-            raise _error(message, 2, len(items[bad[0]]), text)
+            raise genotype_error(message, 2, len(items[bad[0]]), text)
         items = [pair for item in items for pair in item]
     if not items or not all(isinstance(i, list | tuple) and len(i) == 2 for i in items):
         message = f"the {cell} cell is no list of edges"
-        raise _error(message, "('sep_conv_3x3', 0), ...", str(given)[:60], text)
+        raise genotype_error(message, "('sep_conv_3x3', 0), ...", str(given)[:60], text)
     if len(items) != 2 * N_NODES:
         message = f"the {cell} cell has a wrong number of edges"
-        raise _error(message, f"{2 * N_NODES}, two per node", len(items), text)
+        raise genotype_error(message, f"{2 * N_NODES}, two per node", len(items), text)
     return [(op, source) for op, source in items]
 
 
@@ -126,5 +154,6 @@ def _is_nested(item: Any) -> bool:
     return isinstance(item, list | tuple) and all(isinstance(pair, list | tuple) for pair in item)
 
 
-def _error(message: str, expected: object, found: object, text: str) -> UserError:
+def genotype_error(message: str, expected: object, found: object, text: str) -> UserError:
+    """The error for a genotype that cannot be used."""
     return UserError(message, expected=expected, found=found, where=text[:80])

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal, get_args
 
 from hwnas.core.records import STRICT, sparse
 from hwnas.core.store import content_hash
+from hwnas.spaces.op_text import op_text
 from hwnas.spaces.padding import PadMode, map_size, padding_of
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "Layer",
     "OpKind",
     "OpSpec",
+    "RecurrentAct",
     "conv",
     "layers",
     "linear",
@@ -27,11 +29,13 @@ __all__ = [
 ]
 
 Act = Literal["none", "relu", "relu6", "hard_swish", "swish"]
+RecurrentAct = Literal["none", "relu", "sigmoid", "tanh"]
 Gate = Literal["hard_sigmoid", "sigmoid"]
 BlockKind = Literal["conv", "mbconv", "dsconv", "uib", "fused"]
 CellKind = Literal["avg_pool", "max_pool", "norm", "identity", "concat", "cut"]
 ActFirstKind = Literal["sep_conv", "dil_conv", "factorized"]
-OpKind = Literal[BlockKind, "basic", "pool", "linear", CellKind, ActFirstKind]
+RecurrentKind = Literal["embed", "join", "highway", "fold"]
+OpKind = Literal[BlockKind, "basic", "pool", "linear", CellKind, ActFirstKind, RecurrentKind]
 EXPANDING = ("mbconv", "uib", "fused")  # blocks with their own `mid_channels`
 ACT_FIRST = get_args(ActFirstKind)  # each convolution reads an activation, in every network
 
@@ -68,6 +72,12 @@ class OpSpec:
     Those of DARTS (1806.09055, appendix A.1.1) are `dil_conv`, an act-depthwise-1x1-BN of
     `dilation`, `sep_conv`, two of these, the second with stride 1, and `factorized`: two act-1x1-BN
     of stride 2, the second from the second row and column on, concatenated.
+
+    Recurrent cells (appendix A.1.2) read a token and the state, a vector. `embed` is the row of the
+    token in the weights of `linear` (tied, so it has no weights of its own). `highway` is
+    x + sigmoid(c) * (act(h) - x) with [c, h] = W x. `join` is the same with the state instead of x,
+    and W applied to [input, state]. `fold` is the mean of blocks of `out_channels` channels, and
+    the next state.
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT
@@ -83,7 +93,7 @@ class OpSpec:
     padding: int = 0
     groups: int = 1
     se_channels: int = 0
-    act: Act = "none"
+    act: Act | RecurrentAct = "none"
     skip: bool = False
     norm: Literal["bn", "bias", "none"] = "bn"
     out_act: Act = "none"
@@ -116,25 +126,7 @@ class OpSpec:
         return tuple(kernel for kernel in (self.start_kernel, self.kernel) if kernel)
 
     def __str__(self) -> str:
-        text = f"{self.kind} {self.in_channels}>{self.out_channels} {self.in_hw}>{self.out_hw}px"
-        if self.kind not in ("pool", "norm", "identity", "concat", "cut"):
-            sizes = f"{self.start_kernel}+{self.kernel}" if self.kind == "uib" else self.kernel
-            text += f" k{sizes}s{self.stride}"
-        text += f" d{self.dilation}" if self.dilation > 1 else ""
-        if self.pad_more:
-            text += f" pad{self.padding}+{self.pad_more}"
-        if self.mid_channels:
-            text += f" mid{self.mid_channels}"
-        text += f" g{self.groups}" if self.groups > 1 else ""
-        text += f" expand_g{self.expand_groups}" if self.expand_groups > 1 else ""
-        if self.se_channels:
-            text += f" se{self.se_channels}"
-            if (self.se_act, self.se_gate) != ("relu", "hard_sigmoid"):
-                text += f"({self.se_act}, {self.se_gate})"
-        if self.norm != "bn":
-            text += f" norm={self.norm}"
-        text += (f" {self.act}" if self.act != "none" else "") + (" skip" * self.skip)
-        return text + (f" then {self.out_act}" if self.out_act != "none" else "")
+        return op_text(self)
 
 
 @dataclass(frozen=True)
@@ -170,6 +162,9 @@ def layers(op: OpSpec) -> tuple[Layer, ...]:
         return (
             Layer("linear", op.in_channels, op.out_channels, 1, 1, has_bn=False, has_bias=True),
         )
+    if op.kind in ("join", "highway"):
+        reads = op.in_channels + op.out_channels * (op.kind == "join")
+        return (Layer("linear", reads, 2 * op.out_channels, 1, 1, has_bn=False),)
     if op.kind == "conv":
         return (_window("conv", op, op.in_channels, op.out_channels, groups=op.groups),)
     if op.kind == "factorized":

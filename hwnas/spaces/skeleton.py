@@ -122,6 +122,11 @@ class Skeleton(ABC):
     act_first: ClassVar[bool] = False
     """Whether a `conv` is act-conv-BN instead of conv-BN-act."""
 
+    reads_tokens: ClassVar[bool] = False
+    """Whether a network reads a token and a state instead of an image, and returns the logits of
+    the next token and the next state. Its `num_classes` are the words of a vocabulary.
+    """
+
     is_published: ClassVar[bool] = False
     """Whether the largest arch is a published network, which users would deploy without a search.
 

@@ -10,7 +10,7 @@ import numpy as np
 from hwnas.analysis.ranks import MIN_ARCHS
 from hwnas.core.pareto import non_dominated
 from hwnas.core.progress import duration
-from hwnas.interfaces import Evaluation
+from hwnas.interfaces import PERPLEXITY, Evaluation, quality_of
 from hwnas.pipeline.artifacts import SearchFiles
 from hwnas.pipeline.data_checks import doubts_known, images_text
 from hwnas.pipeline.evaluators import evaluator
@@ -137,6 +137,7 @@ def _table(project: Project) -> tuple[NetRow, ...]:
             is_winner=row.name == winner_role(project, row.device),
             top1_error=row.top1_error,
             pace=row.pace,
+            test_perplexity=row.test_perplexity,
         )
         for row in project.files.results.read().networks
     )
@@ -151,12 +152,14 @@ def front_data(project: Project, device: str) -> Front:
     estimator, scorer = project.estimator(device), evaluator(project)
     per_device = project.config.search.per_device
     own = search_files(project, device if per_device else None)
-    result = own.result.read()
+    result, quality = own.result.read(), quality_of(project.space)
+    sign = -1 if quality.best == "highest" else 1
 
     def points(evaluations: list[Evaluation]) -> tuple[Point, ...]:
         latency = estimator.latency_ms(project.space.codes([e.arch for e in evaluations]))
         return tuple(
-            Point(float(ms), e.top1, e.arch.key) for ms, e in zip(latency, evaluations, strict=True)
+            Point(float(ms), quality.of(e.top1, e.val_loss), e.arch.key)
+            for ms, e in zip(latency, evaluations, strict=True)
         )
 
     def evaluated(files: SearchFiles) -> list[Evaluation]:
@@ -165,18 +168,19 @@ def front_data(project: Project, device: str) -> Front:
         return [scorer.evaluate(project.space.arch(row)) for row in codes]
 
     cloud = tuple(dict.fromkeys((*points(project.files.read_labels()), *points(evaluated(own)))))
-    plane = np.array([[p.latency_ms, -p.top1] for p in cloud])
+    plane = np.array([[p.latency_ms, sign * p.top1] for p in cloud])
     front = sorted((cloud[i] for i in np.flatnonzero(non_dominated(plane))), key=_by_latency)
     has_baseline = not per_device or device == project.first_device
     return Front(
         device=device,
-        score="validation top-1, supernet weights",
+        score=f"validation {quality.name}, supernet weights",
         archive=cloud,
         front=tuple(front),
         winner=points([scorer.evaluate(result.winner.arch)])[0],
         constraint_ms=result.limit("latency_ms", device),
         baseline=points(evaluated(project.files.baseline)) if has_baseline else (),
-        n_images=scorer.evaluate(result.winner.arch).n_images or None,
+        n_images=None if sign == 1 else scorer.evaluate(result.winner.arch).n_images or None,
+        is_perplexity=quality == PERPLEXITY,
     )
 
 

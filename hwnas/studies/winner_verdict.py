@@ -25,9 +25,11 @@ def winner_verdict(project: Project) -> Verdict | None:
     """The verdict on test images if the winner was verified, else on validation images.
 
     None if nothing can be compared: no search yet, recorded accuracies, or no network is better
-    than guessing.
+    than guessing; and for language models, because it compares right answers.
     """
     files = project.files
+    if project.space.macro.reads_tokens:
+        return None
     results = files.results.read_if_there()
     result = files.main_search.result.read_if_there()
     if results is not None and (result is None or _is_of(results, result.winner.arch)):
@@ -102,8 +104,9 @@ def verdict_of_search(project: Project) -> Verdict | None:
     Both winners were selected by these images, which is corrected for. The random subnet is the
     first labelled arch with 97 to 100 % of the estimated latency of the winner on the first device.
     """
-    files = project.files
-    if project.config.search.evaluator.records is not None or not files.supernet.is_file():
+    files, is_text = project.files, project.space.macro.reads_tokens
+    has_records = project.config.search.evaluator.records is not None
+    if is_text or has_records or not files.supernet.is_file():
         return None
     scorer = evaluator(project)
     winner, other = (_picked(project, of, scorer) for of in (files.main_search, files.baseline))

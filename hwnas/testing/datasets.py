@@ -24,7 +24,7 @@ from hwnas.interfaces import (
 from hwnas.testing.suite import Suite
 from hwnas.training.identity import SPLITS, identity_of_arrays
 
-__all__ = ["DatasetSuite", "everything"]
+__all__ = ["DatasetSuite", "everything", "has_tokens"]
 
 BATCH = 64
 
@@ -35,6 +35,11 @@ def everything(
     """All images and labels of some batches, concatenated."""
     xs, ys = zip(*batches, strict=True)
     return torch.cat(xs), torch.cat(ys)
+
+
+def has_tokens(variant: Any) -> bool:
+    """Whether batches are tokens."""
+    return bool(getattr(variant, "HAS_TOKENS", False))
 
 
 def _bytes(x: torch.Tensor) -> list[bytes]:
@@ -52,7 +57,7 @@ class DatasetSuite(Suite):
     """Contract of a data set. `config` must have about 200 images or more in every split.
 
     If the default configuration needs files, override `config`: write a small data set, and use its
-    path.
+    path. Promises about pixels, classes and seeds do not apply to texts (`HAS_TOKENS`).
     """
 
     CONTRACT = DatasetModule
@@ -98,8 +103,11 @@ class DatasetSuite(Suite):
             assert len(inside.class_names) == data.info.num_classes
             assert sum(map(len, inside.files.values())) >= sum(data.info.n_images.values())
 
-    def test_info_describes_the_batches(self, data: DataModule) -> None:
+    def test_info_describes_the_batches(self, variant: Any, config: Any, data: DataModule) -> None:
         """Shapes, types and numbers of images are correct; every split has every class."""
+        if has_tokens(variant):
+            self._describes_windows(config, data)
+            return
         for split in SPLITS:
             x, y = everything(data.eval_batches(split, BATCH))
             px = data.info.base_px
@@ -108,14 +116,28 @@ class DatasetSuite(Suite):
             assert torch.isfinite(x).all()
             assert set(y.tolist()) == set(range(data.info.num_classes))
 
-    def test_training_images_are_normalised(self, data: DataModule) -> None:
+    def _describes_windows(self, config: Any, data: DataModule) -> None:
+        """Tokens of the vocabulary, and after each of the last segment the next one."""
+        shape = config.context + 1, config.steps
+        for split in SPLITS:
+            x, y = everything(data.eval_batches(split, BATCH))
+            assert x.shape == (data.info.n_images[split], *shape)
+            assert x.dtype == y.dtype == torch.int64
+            assert min(x.min(), y.min()) >= 0 and max(x.max(), y.max()) < data.info.num_classes
+            assert torch.equal(x[:, -1, 1:], y[:, :-1])
+
+    def test_training_images_are_normalised(self, variant: Any, data: DataModule) -> None:
         """Training images have mean 0 and variance 1."""
+        if has_tokens(variant):
+            pytest.skip("tokens have no pixels")
         x, _ = everything(data.eval_batches("train", BATCH))
         assert x.mean().abs() < 0.05
         assert abs(float(x.std()) - 1) < 0.05
 
-    def test_splits_are_disjoint_and_stratified(self, data: DataModule) -> None:
+    def test_splits_are_disjoint_and_stratified(self, variant: Any, data: DataModule) -> None:
         """No image is in two splits; classes have equal shares."""
+        if has_tokens(variant):
+            pytest.skip("parts of a text are in their order")
         seen, share = {}, {}
         for split in SPLITS:
             x, y = everything(data.eval_batches(split, BATCH))
@@ -184,6 +206,8 @@ class DatasetSuite(Suite):
         self, variant: Any, config: Any, data: DataModule
     ) -> None:
         """Otherwise runs with different seeds would all depend on one split."""
+        if has_tokens(variant):
+            pytest.skip("parts of a text are in their order")
         x, _ = everything(data.eval_batches("val", BATCH))
         other, _ = everything(self.build(variant, config, seed=1).eval_batches("val", BATCH))
         assert x.shape != other.shape or not torch.equal(x, other)

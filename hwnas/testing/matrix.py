@@ -7,17 +7,18 @@ network of the space can be trained.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import onnx
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from hwnas.builders import tflite
-from hwnas.builders.onnx import INPUT, network
+from hwnas.builders.onnx import network
 from hwnas.builders.precision import to_precision
 from hwnas.core.rng import rng
 from hwnas.exporters import REGISTRY as EXPORTERS
@@ -35,6 +36,9 @@ from hwnas.testing.suite import exemptions, quick
 
 __all__ = ["BUILDERS", "GAPS", "check_builder", "check_exporter", "gap"]
 
+TAKE_TOKENS = ("onnx", "ort", "timm")
+"""Exporters of recurrent networks."""
+
 GAPS: Mapping[tuple[str, str], str] = {
     **{
         (name, "features"): "networks of cells are not chains of blocks"
@@ -47,10 +51,18 @@ GAPS: Mapping[tuple[str, str], str] = {
         ): "LiteRT graphs have no padded windows of stride 2 that read negative values"
         for column in ("build tflite", "build tflite:fp16", "build tflite:int8", "litert")
     },
+    **{
+        ("darts_ptb", column): "recurrent networks have the formats of TAKE_TOKENS only"
+        for column in (
+            *("build onnx:int8", "build tflite", "build tflite:fp16", "build tflite:int8"),
+            *(name for name in EXPORTERS.names if name not in TAKE_TOKENS),
+        )
+    },
 }
 """(space, column) -> why the column does not support the space."""
 
 N_IMAGES = 16
+N_STEPS = 25  # of a segment of tokens
 
 
 def _onnx(precision: Literal["fp32", "fp16", "int8"]) -> Callable[[Network], tuple[int, ...]]:
@@ -60,15 +72,21 @@ def _onnx(precision: Literal["fp32", "fp16", "int8"]) -> Callable[[Network], tup
         model = to_precision(network(net), precision)
         onnx.checker.check_model(model, full_check=True)
         session = onnxruntime.InferenceSession(model.SerializeToString())
-        (given,) = session.get_inputs()
-        kind = np.float16 if given.type == "tensor(float16)" else np.float32
-        image = rng(0, "image").standard_normal(given.shape).astype(kind)
-        (logits,) = session.run(None, {INPUT: image})
+        feed = {given.name: _random(given.type, given.shape) for given in session.get_inputs()}
+        logits = session.run(None, feed)[0]
         # random weights overflow half precision in the widest networks; the time is the same
         assert precision == "fp16" or np.isfinite(logits).all()
         return tuple(logits.shape)
 
     return build
+
+
+def _random(kind: str, shape: Sequence[int]) -> NDArray[Any]:
+    """An image in the type of an input; the first token of the vocabulary."""
+    if kind == "tensor(int64)":
+        return np.zeros(shape, dtype=np.int64)
+    half = kind == "tensor(float16)"
+    return rng(0, "image").standard_normal(shape).astype(np.float16 if half else np.float32)
 
 
 def _tflite(precision: Literal["fp32", "fp16", "int8"]) -> Callable[[Network], tuple[int, ...]]:
@@ -120,8 +138,13 @@ def check_exporter(space: SearchSpace, column: str, folder: Path) -> None:
         CannotRunHere: the format does not run on this host.
     """
     arch = smallest_connected(space)
-    shape = space.macro.in_channels, *(resolution(space, arch),) * 2
-    images = rng(0, "images").standard_normal((N_IMAGES, *shape)).astype(np.float32)
+    if space.macro.reads_tokens:
+        tokens = rng(0, "tokens").integers(space.macro.num_classes, size=(N_IMAGES, 2, N_STEPS))
+        images: NDArray[Any] = tokens
+    else:
+        shape = N_IMAGES, space.macro.in_channels, *(resolution(space, arch),) * 2
+        images = rng(0, "images").standard_normal(shape).astype(np.float32)
+    shape = images.shape[1:]
     model = recalibrate(build_subnet(space, arch), [torch.from_numpy(images)])
     if column != float_onnx.Config().name:
         exporter = float_onnx.build(float_onnx.Config())

@@ -38,6 +38,7 @@ from hwnas.testing.suite import Suite, quick
 __all__ = ["SpaceSuite", "lacks_networks", "shaken"]
 
 N_IMAGES = 4
+N_STEPS = 25  # of a segment of tokens
 ANALYTIC: dict[AnalyticMetric, Callable[[OpSpec], int]] = {"macs": op_macs, "params": op_params}
 
 
@@ -51,9 +52,10 @@ def shaken(space: SearchSpace) -> Supernet:
     """A supernet in double precision without special parameter values (BN scale 1)."""
     supernet = Supernet(space, seed=0)
     generator = torch.Generator().manual_seed(1)
+    strength = 0.3 if space.macro.reads_tokens else 0.1  # words start with small weights
     with torch.no_grad():
         for parameter in supernet.parameters():
-            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+            parameter.add_(strength * torch.randn(parameter.shape, generator=generator))
     return supernet.double()
 
 
@@ -65,9 +67,12 @@ def _some_archs(space: SearchSpace, n: int) -> list[Arch]:
     return [*ends, *map(space.arch, space.sample(n - 2, rng=rng(0, "archs")))]
 
 
-def _images(space: SearchSpace, arch: Arch, n: int) -> torch.Tensor:
+def _inputs(space: SearchSpace, arch: Arch, n: int) -> torch.Tensor:
+    """Random images [n, C, px, px], or tokens [n, 2, N_STEPS]."""
     px = resolution(space, arch)
     generator = torch.Generator().manual_seed(0)
+    if space.macro.reads_tokens:
+        return torch.randint(space.macro.num_classes, (n, 2, N_STEPS), generator=generator)
     shape = n, space.macro.in_channels, px, px
     return torch.randn(shape, generator=generator, dtype=torch.float64)
 
@@ -233,9 +238,10 @@ class SpaceSuite(Suite):
         """Double precision, because batch statistics of four images amplify rounding errors."""
         space, supernet = with_networks, _shaken(with_networks)
         for arch in _some_archs(space, 4):
-            x = _images(space, arch, N_IMAGES)
+            x = _inputs(space, arch, N_IMAGES)
             expected = supernet(x, arch)
-            assert expected.shape == (N_IMAGES, space.macro.num_classes)
+            positions = (N_STEPS,) * space.macro.reads_tokens
+            assert expected.shape == (N_IMAGES, space.macro.num_classes, *positions)
             assert expected.std() > 0.1 or not is_connected(space, space.codes([arch]))
             extracted = extract(supernet, arch)
             torch.testing.assert_close(extracted(x), expected, rtol=0, atol=1e-9)
@@ -255,7 +261,8 @@ class SpaceSuite(Suite):
 
         space = with_networks
         arch = smallest_connected(space)
-        x = _images(space, arch, 64).float()  # fewer would amplify rounding errors
+        x = _inputs(space, arch, 64)
+        x = x.float() if x.is_floating_point() else x  # fewer would amplify rounding errors
         model = recalibrate(extract(_shaken(space), arch).float(), [x])
         (path, *_) = exporter.build(exporter.Config()).export(
             model, input_shape=tuple(x.shape[1:]), folder=tmp_path

@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from hwnas.interfaces import TOP1, Quality
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.graphs import smallest_connected
 from hwnas.spaces.space import SearchSpace
@@ -33,36 +34,38 @@ class CollapseWatch:
     """Detects classes of subnets that fell back to chance, or never learned.
 
     Args:
-        chance: top-1 of always predicting the most frequent class.
-        n_images: number of images of each top-1.
-        peaks: best top-1 so far and its step, per class; stored in checkpoints.
+        chance: rate of a network that has learned nothing.
+        n_images: number of images of each rate.
+        peaks: best rate so far and its step, per class; stored in checkpoints.
+        quality: what the rates measure (`Quality.rate`).
     """
 
     chance: float
     n_images: int
     peaks: dict[str, list[float]] = field(default_factory=dict)
+    quality: Quality = TOP1
 
-    def check(self, step: int, n_steps: int, top1: Mapping[str, float]) -> list[str]:
+    def check(self, step: int, n_steps: int, rates: Mapping[str, float]) -> list[str]:
         """Classes that have collapsed at `step` of `n_steps`; each is logged with the remedy."""
         deviation = math.sqrt(self.chance * (1 - self.chance) / self.n_images)
         collapsed = []
-        for name, value in top1.items():
+        for name, value in rates.items():
             peak, peak_step = self.peaks.get(name, [0.0, 0])
             if value > peak:
                 self.peaks[name] = [value, step]
             if value > self.chance + AT_CHANCE * deviation:
                 continue
             if peak > self.chance + LEARNT * deviation:
-                found = (
-                    f"fell to chance: top1 {value:.3f}, after {peak:.3f} at step {peak_step:.0f}"
-                )
+                found = f"fell to chance: {self._text(value)}, after {self._text(peak)}"
+                found += f" at step {peak_step:.0f}"
                 fix = "best.safetensors, as supernet.init, starts from the best weights so far"
             elif (
                 step >= n_steps / 2
                 and peak <= self.chance + AT_CHANCE * deviation
                 and self.chance + LEARNT * deviation <= (1 + self.chance) / 2
             ):  # with fewer images, half of what can be learnt would look like chance
-                found = f"has not learnt anything: top1 {value:.3f}, chance is {self.chance:.3f}"
+                found = f"has not learnt anything: {self._text(value)}, chance is"
+                found += f" {self._text(self.chance)}"
                 fix = "if it does not learn alone either, it is too small for these data"
             else:
                 continue
@@ -78,3 +81,8 @@ class CollapseWatch:
                 fix,
             )
         return collapsed
+
+    def _text(self, rate: float) -> str:
+        if self.quality == TOP1:
+            return f"top1 {rate:.3f}"
+        return f"{self.quality.name} {self.quality.short(1 / rate)}"

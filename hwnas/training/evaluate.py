@@ -18,6 +18,7 @@ from hwnas.spaces.arch import Arch
 from hwnas.spaces.lowering import resolution
 from hwnas.training.data import Batch
 from hwnas.training.images import resize
+from hwnas.training.losses import by_position
 from hwnas.training.sections import CalibrationConfig
 
 __all__ = ["Score", "SupernetEvaluator", "evaluate", "first_images"]
@@ -27,6 +28,8 @@ EVAL_BATCH = 128  # a quarter faster than 512 on a CPU: activations stay in the 
 
 class Score(NamedTuple):
     """Accuracy in [0, 1], mean cross-entropy in nats, number of images, and correct ones.
+
+    Of texts, the tokens that are predicted are counted instead of images.
 
     hits: the correctly classified images, see `core.bits`.
     """
@@ -50,7 +53,7 @@ def evaluate(model: torch.nn.Module, batches: Iterable[Batch]) -> Score:
     for x, y in batches:
         if parameter is not None:
             x, y = x.to(parameter.device), y.to(parameter.device)
-        logits = model(x)
+        logits, y = by_position(model(x)), y.flatten()
         hits.append((logits.argmax(dim=1) == y).cpu())
         loss += float(torch.nn.functional.cross_entropy(logits, y, reduction="sum"))
     right = torch.cat(hits).numpy() if hits else np.zeros(0, dtype=np.bool_)
@@ -103,14 +106,19 @@ class SupernetEvaluator:
 
     @property
     def chance(self) -> float:
-        """Top-1 of always predicting the most frequent class of the scored images."""
+        """Rate (`Quality.rate`) of a network that has learned nothing.
+
+        For images, it is the share of the most frequent class; for texts, 1 / number of words.
+        """
+        if self._supernet.space.macro.reads_tokens:
+            return 1 / self._supernet.space.macro.num_classes
         labels = torch.cat([y for _, y in self._images])
         return float(torch.bincount(labels).max()) / len(labels)
 
     @property
     def n_images(self) -> int:
-        """Number of scored images."""
-        return sum(len(y) for _, y in self._images)
+        """Number of scored images, or of predicted tokens."""
+        return sum(y.numel() for _, y in self._images)
 
     def network(self, arch: Arch) -> torch.nn.Module:
         """The arch as an eval-mode module with inherited weights and recalibrated BN."""

@@ -19,7 +19,7 @@ from hwnas.training.checkpoint import Checkpoints
 from hwnas.training.data import batches_from, placed
 from hwnas.training.features import with_features
 from hwnas.training.images import resize
-from hwnas.training.losses import feature_distance, soft_cross_entropy
+from hwnas.training.losses import by_position, feature_distance, soft_cross_entropy
 from hwnas.training.optim import Stepper
 from hwnas.training.precision import Precision
 from hwnas.training.qat import Forward, rounded_forward
@@ -136,13 +136,14 @@ def _loss(
     teacher: TeacherSubnet | None,
     config: FinetuneConfig,
 ) -> torch.Tensor:
+    logits, y = by_position(logits), y.flatten()
     labels = torch.nn.functional.cross_entropy(logits, y, label_smoothing=config.label_smoothing)
     share, weight = config.distillation, config.feature_distillation
     if teacher is None or not config.has_teacher:
         return labels
     with torch.no_grad():
         shown, taught = with_features(teacher.model, resize(x, teacher.px))
-    soft = soft_cross_entropy(logits, taught, config.temperature)
+    soft = soft_cross_entropy(logits, by_position(taught), config.temperature)
     loss = (1 - share) * labels + share * soft
     return loss + weight * feature_distance(features, shown) if weight else loss
 

@@ -15,9 +15,8 @@ from timm.utils import ModelEmaV3
 from hwnas.core.config import settled
 from hwnas.core.progress import Parts, Progress, silent
 from hwnas.core.records import dump
-from hwnas.core.stats import accuracy_text
 from hwnas.core.store import file_hash
-from hwnas.interfaces import CostMetric, DataModule, LearningSampler
+from hwnas.interfaces import CostMetric, DataModule, LearningSampler, Quality, quality_of
 from hwnas.nets.supernet import Supernet
 from hwnas.spaces.space import SearchSpace
 from hwnas.training.checkpoint import Checkpoints
@@ -134,7 +133,10 @@ class _Training:
         self._curves = SupernetEvaluator(
             self.used, data, config.calibration, seed=run_step.seed, n_images=config.curve_images
         )
-        self._watch = CollapseWatch(self._curves.chance, self._curves.n_images, self._state.peaks)
+        self._quality = quality_of(supernet.space)
+        self._watch = CollapseWatch(
+            self._curves.chance, self._curves.n_images, self._state.peaks, self._quality
+        )
 
     @property
     def note(self) -> str:
@@ -179,11 +181,15 @@ class _Training:
         """Writes a row of metrics, and the weights if they are the best."""
         config, state = self._step.config, self._state
         row = _row(self._curves, self.used.space, done, self._stepper.lr, state.losses)
-        if collapsed := self._watch.check(done, config.steps, row["top1"]):
+        rates = {
+            name: self._quality.rate(top1, row["val_loss"][name])
+            for name, top1 in row["top1"].items()
+        }
+        if collapsed := self._watch.check(done, config.steps, rates):
             row["collapsed"] = collapsed
         self._on_metrics(row)
-        state.losses, state.note = [], _note(row, self._curves.n_images)
-        mean = float(np.mean(list(row["top1"].values())))
+        state.losses, state.note = [], _note(row, self._quality, self._curves.n_images)
+        mean = float(np.mean(list(rates.values())))
         if config.keep_best and mean > state.best:
             state.best = mean
             self._store.save_best(self.used, {"step": str(done), "mean_top1": f"{mean:.4f}"})
@@ -194,7 +200,7 @@ class _State:
     """State of a training besides weights and optimiser; stored in checkpoints.
 
     losses: of the steps since the last row.
-    best: highest mean top1 of the curves so far.
+    best: highest mean rate (`Quality.rate`) of the curves so far.
     """
 
     losses: list[StepLosses] = field(default_factory=list)
@@ -251,13 +257,14 @@ def _means(rows: list[list[float]]) -> list[float]:
     return [float(np.mean([row[i] for row in rows if len(row) > i])) for i in range(n)]
 
 
-def _note(row: dict[str, Any], n_images: int) -> str:
+def _note(row: dict[str, Any], quality: Quality, n_images: int) -> str:
     collapsed = row.get("collapsed", [])
     parts = [
-        f"{name} {accuracy_text(value, n_images)}" + " (collapsed)" * (name in collapsed)
-        for name, value in row["top1"].items()
+        f"{name} {quality.text(quality.of(top1, row['val_loss'][name]), n_images)}"
+        + " (collapsed)" * (name in collapsed)
+        for name, top1 in row["top1"].items()
     ]
-    return f"validation top-1 at step {row['step']}: {', '.join(parts)}"
+    return f"validation {quality.name} at step {row['step']}: {', '.join(parts)}"
 
 
 def _identity(data: DataModule, run_step: SupernetStep) -> dict[str, Any]:

@@ -17,6 +17,7 @@ __all__ = [
     "Distillation",
     "adaptive_alpha_divergence",
     "alpha_divergence",
+    "by_position",
     "distillation",
     "feature_distance",
     "kl_divergence",
@@ -27,6 +28,11 @@ __all__ = [
 Distillation = Literal["soft_cross_entropy", "kl", "alpha"]
 Distill = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """(logits of the student, logits of the teacher) -> loss."""
+
+
+def by_position(logits: torch.Tensor) -> torch.Tensor:
+    """Logits of texts [B, n_classes, L] as [B * L, n_classes]; those of images as they are."""
+    return logits.movedim(1, -1).flatten(0, -2) if logits.ndim > 2 else logits
 
 
 def distillation(kind: Distillation, *, temperature: float = 1.0, clip: float = 5.0) -> Distill:

@@ -1,4 +1,4 @@
-"""Drop path and an auxiliary classifier, while one network is trained."""
+"""Drop path, an auxiliary classifier and locked dropout, while one network is trained."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from hwnas.core.errors import UserError
 from hwnas.core.rng import stable_seed
 from hwnas.nets.dropping import drop
+from hwnas.nets.recurrent_net import RecurrentNetwork
 from hwnas.nets.subnet import definition_of
 from hwnas.training.sections import FinetuneConfig
 
@@ -46,7 +47,7 @@ class AuxiliaryHead(nn.Module):
 
 
 class Regularisation:
-    """What `drop_path` and `auxiliary` of a recipe add to a network, until `remove`.
+    """What `drop_path`, `auxiliary` and `dropout` of a recipe add to a network, until `remove`.
 
     The auxiliary classifier is a submodule of the network, so that it is optimised and stored with
     it. Random numbers depend only on (seed, step).
@@ -58,7 +59,8 @@ class Regularisation:
         n_steps: steps of the whole training.
 
     Raises:
-        UserError: the recipe has an auxiliary classifier, and the network no place for it.
+        UserError: the recipe has an auxiliary classifier, and the network no place for it; or
+            dropout, and the network is not recurrent.
     """
 
     def __init__(
@@ -74,6 +76,15 @@ class Regularisation:
                 self._handles.append(branch.register_forward_hook(self._drop))
         if config.auxiliary:
             self._add_head()
+        if config.dropout:
+            if not isinstance(network, RecurrentNetwork):
+                raise UserError(
+                    "only recurrent networks have locked dropout",
+                    expected="dropout 0",
+                    found=f"dropout {config.dropout}",
+                    where="the recipe",
+                )
+            network.dropout = config.dropout
 
     def _add_head(self) -> None:
         definition = definition_of(self._network)
@@ -100,6 +111,8 @@ class Regularisation:
         self._rate = self._config.drop_path * (step + 1) / self._n_steps
         seed = stable_seed(self._seed, "train/drop_path", step)
         self._random = torch.Generator().manual_seed(seed)
+        if isinstance(self._network, RecurrentNetwork):
+            self._network.rng = self._random
 
     def loss(self, labels: Tensor) -> Tensor | float:
         """Weighted cross-entropy of the auxiliary classifier in the last forward pass."""
@@ -116,6 +129,8 @@ class Regularisation:
             handle.remove()
         if self._config.auxiliary:
             del self._network.auxiliary_head
+        if isinstance(self._network, RecurrentNetwork):
+            self._network.dropout = 0.0
 
     def _drop(self, module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
         return drop(output, self._rate, self._random, per_image=True)

@@ -11,7 +11,7 @@ from hwnas.nets.supernet import Supernet
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.lowering import resolution
 from hwnas.training.images import resize
-from hwnas.training.losses import Distill, soft_cross_entropy
+from hwnas.training.losses import Distill, by_position, soft_cross_entropy
 from hwnas.training.precision import FULL, Precision
 
 __all__ = ["SandwichSettings", "label_loss", "sandwich_step", "subnet_logits"]
@@ -21,7 +21,8 @@ __all__ = ["SandwichSettings", "label_loss", "sandwich_step", "subnet_logits"]
 class SandwichSettings:
     """Settings that are constant during a training.
 
-    Label smoothing, dropout and drop-path only apply to the largest arch of the space.
+    Label smoothing, dropout and drop-path only apply to the largest arch of the space; in spaces of
+    recurrent cells, whose archs have equal sizes, to all of them.
 
     in_place: whether the first arch is the teacher of the others, with the loss `distill`.
     teacher_weight: in [0, 1]; with an external teacher, archs that learn from labels learn (1 -
@@ -77,7 +78,7 @@ def sandwich_step(
         if taught is not None:
             loss = distill(subnet_logits(supernet, x, arch, precision=precision), taught)
         else:
-            strength = float(arch == largest)  # of the regularisation
+            strength = float(arch == largest or supernet.space.macro.reads_tokens)
             logits = subnet_logits(
                 supernet,
                 x,
@@ -88,7 +89,7 @@ def sandwich_step(
                 drop_path=strength * settings.drop_path,
             )
             loss = torch.nn.functional.cross_entropy(
-                logits, y, label_smoothing=strength * settings.label_smoothing
+                logits, y.flatten(), label_smoothing=strength * settings.label_smoothing
             )
             if teacher is not None:
                 loss = (1 - share) * loss + share * distill(logits, teacher)
@@ -110,11 +111,14 @@ def subnet_logits(
     dropout: float = 0.0,
     drop_path: float = 0.0,
 ) -> torch.Tensor:
-    """Logits [B, classes], fp32, of one arch on images [B, C, base_px, base_px]."""
+    """Logits [B, classes], fp32, of one arch on images [B, C, base_px, base_px].
+
+    Of texts, [B * L, classes]: one row per predicted token.
+    """
     seen = resize(x, resolution(supernet.space, arch))
     with precision.autocast():
         logits: torch.Tensor = supernet(seen, arch, rng, dropout=dropout, drop_path=drop_path)
-    return logits.float()
+    return by_position(logits.float())
 
 
 def label_loss(
@@ -127,5 +131,5 @@ def label_loss(
 ) -> torch.Tensor:
     """Cross-entropy of one arch to the labels, with BN statistics of the batch."""
     return torch.nn.functional.cross_entropy(
-        subnet_logits(supernet, x, arch, precision=precision), y
+        subnet_logits(supernet, x, arch, precision=precision), y.flatten()
     )

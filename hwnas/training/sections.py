@@ -184,7 +184,9 @@ class TrainConfig(StrictModel):
     label_smoothing: Fraction = 0.1
     """Label smoothing of the largest arch."""
     dropout: Fraction = 0.0
-    """Dropout before the classifier of the largest arch."""
+    """Dropout before the classifier of the largest arch; in recurrent networks, locked dropout
+    (1512.05287) of inputs, state and outputs of every arch.
+    """
     drop_path: Fraction = 0.0
     """Drop-path rate of the residual branches of the largest arch."""
     temperature: float = Field(default=1.0, gt=0)
@@ -256,6 +258,8 @@ class FinetuneConfig(StrictModel):
     """Weight of the loss of a second classifier at 2/3 of a network of the space `darts`. It is not
     part of the trained network.
     """
+    dropout: Annotated[Fraction, LATER] = 0.0
+    """Locked dropout (1512.05287) of inputs, state and outputs of a recurrent network."""
     precision: FinetunePrecision = "fp32"
     calibration: CalibrationConfig = CalibrationConfig()
 

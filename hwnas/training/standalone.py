@@ -19,6 +19,7 @@ from hwnas.training.data import placed
 from hwnas.training.evaluate import EVAL_BATCH, evaluate
 from hwnas.training.finetune import finetune
 from hwnas.training.images import resize
+from hwnas.training.losses import by_position
 from hwnas.training.precision import CPU, place, wait_for
 from hwnas.training.sections import FinetuneConfig
 
@@ -117,7 +118,8 @@ def _step_seconds(space: SearchSpace, arch: Arch, x: torch.Tensor, y: torch.Tens
     for _ in range(N_WARM_UP + N_TIMED):
         wait_for(x.device)
         begin = time.perf_counter()
-        torch.nn.functional.cross_entropy(network(seen), y).backward()  # type: ignore[no-untyped-call]
+        logits = by_position(network(seen))
+        torch.nn.functional.cross_entropy(logits, y.flatten()).backward()  # type: ignore[no-untyped-call]
         wait_for(x.device)
         times.append(time.perf_counter() - begin)
     return float(np.median(times[N_WARM_UP:]))

@@ -43,6 +43,8 @@ REFUSED = {
     "search.searcher.n_checks *": "sums over blocks",
     "train.teacher.model": "these are not the weights of",
     "*.auxiliary": "no place for an auxiliary classifier",
+    "finetune.dropout": "locked dropout",
+    "label.trained.recipe.dropout": "locked dropout",
 }
 """Settings of which one of both values is refused by the code that uses it, with this message."""
 
@@ -131,6 +133,10 @@ UNDER: list[tuple[str, dict[str, Any]]] = [
     ("data.download *", {"data.root": "/nowhere"}),
     ("data.*(image_folder)", {"data": {"name": "image_folder", "root": "@folders", "base_px": 16}}),
     ("data.*(npz_jpeg)", {"data": {"name": "npz_jpeg", "root": "@archives", "base_px": 16}}),
+    (
+        "data.*(text)",
+        {"data": {"name": "text", "root": "@texts", "files": ["text.txt"], "steps": 5}},
+    ),
     ("data.*(sign_digits)", {"data": {"name": "sign_digits", "base_px": 16}}),
     ("data.skip_broken (image_folder)", {"data.root": "@broken_folders"}),
     ("data.skip_broken (npz_jpeg)", {"data.root": "@broken_archives"}),
@@ -261,6 +267,8 @@ VALUES: list[tuple[str, Any]] = [
     ("data.root (image_folder)", "@folders.b"),
     ("data.root (npz_jpeg)", "@archives.b"),
     ("data.root (cifar*)", "/nowhere"),
+    ("data.root (text)", "@texts.b"),
+    ("data.files *", ["other.txt"]),
     ("data.*.crop_scale *", [0.2, 0.4]),
     ("data.*.auto_augment *", "rand-m9-mstd0.5"),
     ("data.num_classes *", 4),

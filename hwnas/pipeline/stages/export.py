@@ -46,6 +46,7 @@ __all__ = ["export", "stage"]
 log = logging.getLogger(__name__)
 
 N_PARITY_IMAGES = 256
+N_PARITY_TEXTS = 16  # windows, each of many steps
 N_TRAIN_IMAGES, CALIBRATION_BATCH = 512, 32
 
 
@@ -160,7 +161,8 @@ def export(project: Project, progress: Progress) -> None:
 def _export_arch(project: Project, arch: Arch, formats: Sequence[PlannedFormat]) -> list[Exported]:
     model, px = load_network(project, arch), resolution(project.space, arch)
     folder = project.files.exported_network(arch)
-    images, _ = project.images("val", px, N_PARITY_IMAGES)
+    is_text = project.space.macro.reads_tokens
+    images, _ = project.images("val", px, N_PARITY_TEXTS if is_text else N_PARITY_IMAGES)
     expected = torch_logits(model, images)
     is_calibrated = any(one.name not in ("onnx", "timm", "features") for one in formats)
     calibration = _training_images(project, px) if is_calibrated else None
@@ -233,6 +235,8 @@ def _card(project: Project, arch: Arch, model: torch.nn.Module) -> dict[str, str
     """Metadata of a model file: its network, preprocessing of images, and its classes."""
     info, px = project.source.info, resolution(project.space, arch)
     spec = dump(InputSpec.of(info, px), versioned=False)
+    if project.space.macro.reads_tokens:
+        return _text_card(project, arch, model)
     card = (
         f"Image classifier found by hwnas ({project.config.name}): {info.num_classes} classes of"
         f" {info.name}, input {info.in_channels} x {px} x {px}, space {project.space.name}."
@@ -245,5 +249,21 @@ def _card(project: Project, arch: Arch, model: torch.nn.Module) -> dict[str, str
         **origin_metadata(model),
         "model_card": card,
         "preprocessing": json.dumps(spec),
+        "class_names": json.dumps(list(info.class_names)),
+    }
+
+
+def _text_card(project: Project, arch: Arch, model: torch.nn.Module) -> dict[str, str]:
+    """Metadata of a language model: its network and its vocabulary."""
+    info = project.source.info
+    card = (
+        f"Language model found by hwnas ({project.config.name}): {info.num_classes} words of"
+        f" {info.name}, space {project.space.name}. One step: token and state to the logits of the"
+        " next token and the next state; the first state is zero."
+    )
+    return {
+        **project.metadata(arch),
+        **origin_metadata(model),
+        "model_card": card,
         "class_names": json.dumps(list(info.class_names)),
     }

@@ -20,7 +20,14 @@ from hwnas.controller.staged import search_in_stages
 from hwnas.core.command import command_line
 from hwnas.core.errors import NotJudged
 from hwnas.core.progress import Parts, Progress
-from hwnas.interfaces import Acquisition, Constraint, CostMetric, Evaluation, SearcherContext
+from hwnas.interfaces import (
+    Acquisition,
+    Constraint,
+    CostMetric,
+    Evaluation,
+    SearcherContext,
+    quality_of,
+)
 from hwnas.measure.drift import can_judge, judge, pace_text
 from hwnas.measure.networks import network_id, network_models
 from hwnas.pipeline.artifacts import SearchFiles
@@ -231,7 +238,8 @@ def _evaluate_fronts(
     for start in range(0, len(archs), size := N_AT_ONCE * project.ranks.size):
         found += rescoring.evaluate(archs[start : start + size])
         progress(len(found), len(archs), "accuracies of the fronts")
-    return with_accuracies(result, dict(zip(archs, found, strict=True)))
+    known = dict(zip(archs, found, strict=True))
+    return with_accuracies(result, known, quality_of(project.space))
 
 
 def _absolute(

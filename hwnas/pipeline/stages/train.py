@@ -18,7 +18,11 @@ from hwnas.pipeline.data_source import LEARNING
 from hwnas.pipeline.disk import checkpoint_bytes, weights_bytes
 from hwnas.pipeline.plan import Stage
 from hwnas.pipeline.project import Project
-from hwnas.pipeline.start_checks import warn_of_normalisation, warn_of_padding
+from hwnas.pipeline.start_checks import (
+    require_vocabulary,
+    warn_of_normalisation,
+    warn_of_padding,
+)
 from hwnas.pipeline.task import task
 from hwnas.training.sections import KEEPING, TrainConfig
 
@@ -101,6 +105,7 @@ def check(project: Project) -> None:
     if project.config.supernet.init is not None:
         import torch
 
+        require_vocabulary(project)
         channels, _ = project.source.ends
         supernet_at_start(project, [torch.zeros(2, channels, 32, 32)])
 

@@ -129,7 +129,8 @@ def verify(project: Project, progress: Progress) -> None:
         replies = accuracies[winner.arch].replies_on(name).get(winner.file)
         if replies is not None:
             answers.append(_answered(project, winner, replies))
-        bundle_winner(project, device, _winner(winner, timings, accuracies[winner.arch]))
+        if not project.space.macro.reads_tokens:  # bundles describe image classifiers
+            bundle_winner(project, device, _winner(winner, timings, accuracies[winner.arch]))
         rows += found
     found_by = {name: result_on(project, name).found_by for name in project.devices}
     matrix = winner_matrix(rows, winners_by_device(project), found_by)
@@ -256,6 +257,7 @@ def _result(
         file=artifact.model.path,
         precision=artifact.model.precision,
         fp32_top1=accuracies.here[float_path],
+        test_loss=accuracies.loss.get(artifact.model.path),
     )
     states = [_state(limit.excess, found, project.config.verify) for limit in found.timed_limits]
     return replace(found, constraint_met=worst(states) if states else None)

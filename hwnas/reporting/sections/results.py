@@ -17,6 +17,7 @@ class NetRow:
     fp32_top1: accuracy of the float32 file, if that is another file.
     is_winner: whether the network is the winner for the device.
     top1_error: standard error of test_top1.
+    test_perplexity: of `file`, if it is a language model.
     pace: time that the machine takes now for work that took 1 when the table was measured;
     latencies are at the speed of the table.
     """
@@ -36,6 +37,7 @@ class NetRow:
     is_winner: bool = False
     top1_error: float | None = None
     pace: float | None = None
+    test_perplexity: float | None = None
 
     @property
     def error(self) -> float | None:
@@ -56,7 +58,10 @@ def highlights(table: Iterable[NetRow]) -> list[tuple[str, str]]:
     for device, rows in devices:
         winner = next((row for row in rows if row.is_winner), rows[0])
         there = f" on {device}" if len(devices) > 1 else ""
-        if winner.test_top1 is not None:
+        if winner.test_perplexity is not None:
+            shown = f"{winner.test_perplexity:.1f}"
+            found.append((shown, f"test perplexity of the winner{there}"))
+        elif winner.test_top1 is not None:
             error = f" \u00b1 {winner.top1_error:.2%}" if winner.top1_error is not None else ""
             found.append((f"{winner.test_top1:.2%}{error}", f"test top-1 of the winner{there}"))
         if winner.measured_ms is not None:

@@ -1,0 +1,155 @@
+"""Texts as windows of tokens: reading, vocabulary, and the data module of language models."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence, Sized
+from functools import lru_cache
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwnas.core.confined import open_regular
+from hwnas.core.errors import DataAbsent, UserError
+from hwnas.interfaces import Split
+
+__all__ = [
+    "END",
+    "UNKNOWN",
+    "Words",
+    "cut",
+    "encode",
+    "n_windows",
+    "read_words",
+    "vocabulary",
+    "windows",
+]
+
+END, UNKNOWN = "<eos>", "<unk>"
+"""Tokens for the end of a line, and for words that are not in the vocabulary."""
+MAX_BYTES = 1 << 30  # of a text, not compressed
+MAX_WORDS = 100_000  # of a vocabulary, see `spaces.checks`
+
+Words = tuple[str, ...]
+
+
+def read_words(path: Path) -> Words:
+    """The tokens of a text: words between white space, and `END` after every line.
+
+    Files that end in `.gz` are decompressed.
+
+    Raises:
+        DataAbsent: there is no file.
+        UserError: the file is damaged, too large, not UTF-8, or has no words.
+    """
+    try:
+        stat = path.stat()
+    except OSError as error:
+        raise DataAbsent(
+            "a file of the data set is missing",
+            expected="a text with words between white space",
+            where=path,
+            fix="set data.root and data.files, or the environment variable HWNAS_DATA",
+        ) from error
+    return _read(path, stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=4)
+def _read(path: Path, size: int, changed_ns: int) -> Words:
+    """`read_words` of a file of this size and time."""
+    content = _content(path)
+    try:
+        lines = content.decode().splitlines()
+    except UnicodeDecodeError as error:
+        raise UserError("the text is not UTF-8", found=error, where=path) from error
+    words = tuple(word for line in lines for word in (*line.split(), END))
+    if len(words) == len(lines):
+        raise UserError(
+            "the text is empty",
+            expected="words between white space",
+            found=f"{len(lines)} lines without words",
+            where=path,
+        )
+    return words
+
+
+def _content(path: Path) -> bytes:
+    with open_regular(path) as stream:
+        try:
+            if path.suffix == ".gz":
+                with gzip.open(stream) as unpacked:
+                    content = unpacked.read(MAX_BYTES + 1)
+            else:
+                content = stream.read(MAX_BYTES + 1)
+        except (OSError, EOFError, zlib.error) as error:
+            raise UserError("cannot read the text", found=error, where=path) from error
+    if len(content) > MAX_BYTES:
+        raise UserError(
+            "the text is too large", expected=f"at most {MAX_BYTES >> 20} MB", where=path
+        )
+    return content
+
+
+def vocabulary(words: Iterable[str], min_count: int, *, where: object) -> tuple[str, ...]:
+    """`END`, `UNKNOWN`, and all words that occur `min_count` times, most frequent first.
+
+    Raises:
+        UserError: there are too many words.
+    """
+    counts = Counter(words)
+    frequent = [word for word, n in counts.items() if n >= min_count and word not in (END, UNKNOWN)]
+    if len(frequent) + 2 > MAX_WORDS:
+        raise UserError(
+            "the vocabulary is too large",
+            expected=f"at most {MAX_WORDS:,} words",
+            found=f"{len(frequent) + 2:,}",
+            where=where,
+            fix="raise data.min_count",
+        )
+    return (END, UNKNOWN, *sorted(frequent, key=lambda word: (-counts[word], word)))
+
+
+def encode(words: Sequence[str], known: Sequence[str]) -> NDArray[np.int64]:
+    """Numbers of words in a vocabulary, int64 [n]; other words are `UNKNOWN`."""
+    number = {word: i for i, word in enumerate(known)}
+    unknown = number[UNKNOWN]
+    return np.array([number.get(word, unknown) for word in words], dtype=np.int64)
+
+
+def cut(words: Words, fractions: Sequence[float]) -> list[Words]:
+    """Parts of a text in order; the last ones have these fractions of its tokens."""
+    ends = np.cumsum(fractions[::-1])[::-1]
+    starts = [0, *(len(words) - round(end * len(words)) for end in ends), len(words)]
+    return [words[start:end] for start, end in pairwise(starts)]
+
+
+def n_windows(texts: Mapping[Split, Sized], n_steps: int) -> dict[str, int]:
+    """Number of windows of `n_steps` tokens per split whose next tokens are in the text.
+
+    The training text has one less, because its windows are shifted.
+    """
+    return {
+        split: max(0, (len(text) - 1) // n_steps - (split == "train"))
+        for split, text in texts.items()
+    }
+
+
+def windows(
+    tokens: NDArray[np.int64], starts: NDArray[np.int64], n_segments: int, n_steps: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Windows [n, n_segments, n_steps] whose last segment begins at `starts`, and the next tokens.
+
+    Returns:
+        The windows, and [n, n_steps]: the token after each token of the last segment. Before the
+        beginning of the text are tokens 0 (`END`).
+    """
+    before = (n_segments - 1) * n_steps
+    padded = np.concatenate([np.zeros(before, dtype=np.int64), tokens])
+    rows = starts[:, None] + np.arange(before + n_steps + 1)
+    found = padded[rows]
+    shape = len(starts), n_segments, n_steps
+    return found[:, :-1].reshape(shape), found[:, before + 1 :]
