@@ -21,8 +21,7 @@ winner - rival as the mean over the data sets in points, with a paired 90 % inte
 images; no single cell may be significantly below (corrected for the number of cells of a rival).
 
 `--cells` keeps every cell (data set, seed, limit, rival), `--work` the runs; a benchmark that was
-cut off goes on. Cells are enough to print the result again: those of docs/results.md are in
-benchmarks/measured/pretrained.
+cut off goes on. Cells are enough to print the result again.
 `--prepare` makes what needs no timing (elastic networks, labels, predictors), for a busy machine.
 `d` and `e` are installed into environments of their own, in `--environments`.
 """
