@@ -484,6 +484,7 @@ def timed_verify(
     top1 = SimpleNamespace(
         on=lambda device: _Always(0.9),
         here=_Always(0.9),
+        loss={},
         hits_on=lambda device: {"model.onnx": np.ones(10, dtype=np.bool_)},
         by_class=lambda device: {},
         replies_on=lambda device: replies,

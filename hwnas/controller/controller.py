@@ -66,15 +66,13 @@ def run_search(
     later from all evaluations so far. `acquisition` selects the archs that are evaluated during the
     search; default: the largest mean plus `config.exploration` deviations.
 
-    `unchanged` are archs that one would take without a search, from cheap to expensive [n, d]. The
-    last one that meets the constraints is evaluated first, within the budget, so that the winner is
-    better by the evaluator than what it replaces.
+    Of `unchanged` [n, d], which one would take without a search, from cheap to expensive, the last
+    one that meets the constraints is evaluated first.
 
     The archive and `state.json` are saved to `folder` after every evaluation and every few seconds.
     If `predict`, pricing and evaluator are deterministic, a killed and resumed search gives the
-    same result (except with `max_seconds`). When `max_seconds` are over, the running evaluation is
-    the last one. At least one evaluation is always made. The progress states the best score, in
-    `unit` (text), and the accuracy beside it.
+    same result (except with `max_seconds`, after which the running evaluation is the last one). At
+    least one evaluation is always made. The progress states the best score in `unit`.
 
     Raises:
         UserError: the constraints cannot be priced or met, predictions are not finite, or `folder`
@@ -96,9 +94,7 @@ def run_search(
     if stored is not None and len(archive):
         scorer.check_resumed()
     scorer.rows(anchor)
-    if unchanged is not None:
-        scorer.evaluate_last_feasible(unchanged)
-    scorer.begin(min(config.n_initial, config.n_evaluations))
+    scorer.begin(min(config.n_initial, config.n_evaluations), unchanged)
     search = _Search(searcher, config, metrics, limits, store, archive, scorer, done, unit)
     search.propose(progress)
     return search.finish(progress)

@@ -139,14 +139,17 @@ class Scorer:
         archs = [self._space.arch(codes) for codes in self._archive.column("codes")[known]]
         return dict(zip(known.tolist(), self._rescoring.evaluate(archs), strict=True))
 
-    def begin(self, n: int) -> None:
+    def begin(self, n: int, unchanged: Codes | None = None) -> None:
         """Evaluates up to n uniform feasible archs, while there are no predictions.
 
         The number of draws is limited, so fewer than n are evaluated if few archs are feasible.
+        With predictions, the last feasible arch of `unchanged` is evaluated.
 
         Raises:
             UserError: too few archs are feasible to learn predictions.
         """
+        if unchanged is not None:
+            self._evaluate_last_feasible(unchanged)
         if self._predict is not None:
             return
         self.rows(self._space.sample(N_PROSPECTS, rng=rng(self._seed, "search/initial")))
@@ -194,11 +197,8 @@ class Scorer:
             self._set_scale()
         return n_done > 0
 
-    def evaluate_last_feasible(self, codes: Codes) -> None:
-        """Evaluates the last feasible one of the archs, if there is one and an evaluator.
-
-        Without predictions, it is only one of the archs from which others are selected.
-        """
+    def _evaluate_last_feasible(self, codes: Codes) -> None:
+        """Without predictions or an evaluator, the archs are only priced."""
         rows = self.rows(codes)
         rows = rows[self._archive.column("feasible")[rows]][-1:]
         if self._rescoring is None or self._predict is None or self._is_evaluated()[rows].any():

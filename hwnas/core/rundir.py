@@ -95,8 +95,8 @@ class RunDir:
             UserError: names a link, pipe or device, which could make hwnas access other places or
                 hang; or the folder must not be read.
         """
-        require_readable(self.root)
         with explained("look into the run folder", self.root):
+            require_readable(self.root)
             check_folder(self.root, OWNED)
 
     def made(self, path: Path, verb: str) -> Path:

@@ -133,7 +133,9 @@ def read_manifest(folder: Path) -> Manifest:
     """
     folder = Path(folder)
     path = folder / MANIFEST_NAME
-    if path.is_symlink() or not path.is_file():
+    with explained("look into the bundle", folder):
+        is_there = path.is_file() and not path.is_symlink()
+    if not is_there:
         raise UserError("not a bundle", expected=f"a file {MANIFEST_NAME}", where=folder)
     check_folder(folder)
     manifest = load(Manifest, read_json(path), where=path, newest=MANIFEST_VERSION)

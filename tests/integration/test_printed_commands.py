@@ -77,6 +77,7 @@ def run(line: str) -> None:
     app(args=[*words(line), "--dry-run", "--format", "json"], standalone_mode=False)
 
 
+@pytest.mark.usefixtures("its_machine")
 @pytest.mark.parametrize(("name", "is_absolute"), [(NAMES[1], True), (NAMES[2], False)])
 def test_printed_commands_run(
     name: str, is_absolute: bool, parent: Path, monkeypatch: pytest.MonkeyPatch

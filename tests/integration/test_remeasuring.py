@@ -106,7 +106,7 @@ def limit(metric: str, fraction: float) -> tuple[str, str]:
 def test_a_winner_that_misses_its_limit_when_measured_is_replaced(
     run: Path, device: Device, metric: str
 ) -> None:
-    device.surprise = 1.1
+    device.surprise = 1.3  # more than winners stay below their limit by the estimate
     searched = hwnas("search", run, *ROUNDS, *limit(metric, 0.6))
     assert searched.exit_code == 0, searched.exception
     search = files(run).main_search

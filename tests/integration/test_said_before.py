@@ -43,6 +43,7 @@ def test_what_is_done_takes_no_time_and_shows_what_it_took(folder: Path) -> None
     assert search["top1"] in (None, hwnas.open_run(folder).winner.accuracy)  # earlier versions
 
 
+@pytest.mark.usefixtures("its_machine")
 def test_a_plan_says_which_setting_makes_a_stage_stale(folder: Path) -> None:
     planned = hwnas.plan(folder, settings={"finetune.epochs": 2})
     why = {row["stage"]: row["why"] for row in planned}

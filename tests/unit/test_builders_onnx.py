@@ -270,6 +270,8 @@ def test_a_whole_network_has_the_node_list_of_the_exporter(name: str, tmp_path: 
 
 @pytest.mark.parametrize("space", REGISTERED.values(), ids=REGISTERED)
 def test_networks_of_every_space_run(space: SearchSpace) -> None:
+    if space.macro.reads_tokens:
+        pytest.skip("a step of a language model has two inputs: see test_spaces_recurrent.py")
     for arch in some_archs(space, 3):
         model = network(lower(space, arch), batch=2)
         onnx.checker.check_model(model, full_check=True)

@@ -205,12 +205,12 @@ def test_timing_pauses_while_the_phone_throttles(phone: Phone, tmp_path: Path) -
     hot.touch()
     status = f'[ -e {hot} ] && s=2 || s=0; echo "Thermal Status: $s"'
     phone.program("dumpsys", f'[ "$1" = thermalservice ] && {{ {status}; }}')
-    transport, plan = opened(phone, tmp_path, rounds=10**6, time_budget_s=1.5)
+    transport, plan = opened(phone, tmp_path, rounds=10**6, time_budget_s=5)
     seen = Acts("waiting for the device to cool down", hot.unlink)
     run(transport, plan, seen)
     assert seen.act is None
     assert "timing" in seen.notes[seen.notes.index(seen.note) :], "it goes on after the pause"
-    assert sum(line.get("seconds", 0) for line in read_jsonl(plan.results)) >= 1.5
+    assert sum(line.get("seconds", 0) for line in read_jsonl(plan.results)) >= 5
 
 
 def test_a_phone_that_stays_hot_is_timed_all_the_same(phone: Phone, tmp_path: Path) -> None:
