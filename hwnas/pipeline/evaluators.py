@@ -152,8 +152,7 @@ def score_all(
 def half_scores(project: Project, archs: list[Arch]) -> tuple[FloatArray, FloatArray]:
     """Scores [n] of archs on each half of the validation images, with independent noise.
 
-    The first score stands for the supernet score in the search, the second one for the truth. The
-    weight of the predictor relative to the supernet must be fitted on separate images for both.
+    Their difference shows the error of evaluations (`fit_errors`).
     """
     from hwnas.training.evaluate import EVAL_BATCH, SupernetEvaluator, evaluate
     from hwnas.training.images import resize

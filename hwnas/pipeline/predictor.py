@@ -13,7 +13,7 @@ from hwnas.interfaces import AccuracyPredictor, Evaluation, FloatArray, Predicto
 from hwnas.pipeline.evaluators import scores_of
 from hwnas.pipeline.project import Project
 from hwnas.predictors import REGISTRY as PREDICTORS
-from hwnas.predictors.blend import blend
+from hwnas.predictors.blend import blend, corrected
 from hwnas.predictors.evaluate import cross_validated_rows, held_out_rows
 from hwnas.predictors.transfer import LabelSet, TransferPredictor
 
@@ -93,6 +93,8 @@ def blend_for(project: Project) -> Callable[[FloatArray, FloatArray, FloatArray]
     fitted = project.files.blend.read()
 
     def combine(mean: FloatArray, std: FloatArray, label: FloatArray) -> FloatArray:
+        if fitted.errors is not None:
+            return corrected(fitted.errors, mean, std, label)
         return fitted.predicted.restore(blend(fitted, label, mean))
 
     return combine

@@ -1,4 +1,4 @@
-"""Combines supernet score and predictor with a weight fitted on held-out archs (WPNAS)."""
+"""Combines supernet score and prediction: by errors, or by a weight fitted on held-out archs."""
 
 from __future__ import annotations
 
@@ -9,16 +9,40 @@ from typing import Any, ClassVar
 import numpy as np
 
 from hwnas.core.errors import UserError
-from hwnas.core.records import STRICT, Count, Share
+from hwnas.core.records import STRICT, Count, NotNegative, Share
 from hwnas.interfaces import AccuracyPredictor, FloatArray
 from hwnas.predictors.evaluate import BuildPredictor, cross_fitted
 from hwnas.predictors.labels import Scale
 from hwnas.spaces.space import Codes
 
-__all__ = ["Blend", "blend", "blend_weight", "few_shot_blend", "fit_blend", "mix_weights"]
+__all__ = [
+    "Blend",
+    "Errors",
+    "blend",
+    "blend_weight",
+    "corrected",
+    "few_shot_blend",
+    "fit_blend",
+    "fit_errors",
+    "mix_weights",
+]
 
 MIN_HELD_OUT = 3
 FEW_SHOT_FOLDS = 10
+
+
+@dataclass(frozen=True)
+class Errors:
+    """Variances of the errors of evaluations and predictions, if both estimate the same score.
+
+    evaluation: of an evaluation on all validation images, as an estimate of that on many images.
+    prediction: of predictions of held-out archs, beyond that of their labels.
+    """
+
+    __pydantic_config__: ClassVar[Any] = STRICT
+
+    evaluation: NotNegative
+    prediction: NotNegative
 
 
 @dataclass(frozen=True)
@@ -27,6 +51,8 @@ class Blend:
 
     The scales are fixed when the weight is set, so that rewards of different rounds are comparable.
     `n_held_back` held-out archs determined the weight.
+
+    errors: if known, scores are `corrected` predictions, and the weight is that of held-out archs.
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT
@@ -35,6 +61,7 @@ class Blend:
     supernet: Scale
     predicted: Scale
     n_held_back: Count
+    errors: Errors | None = None
 
 
 def mix_weights(parts: Sequence[FloatArray], truth: FloatArray) -> FloatArray:
@@ -81,6 +108,46 @@ def fit_blend(supernet: FloatArray, predicted: FloatArray, truth: FloatArray) ->
         predicted=Scale.of(predicted),
         n_held_back=len(truth),
     )
+
+
+def fit_errors(
+    halves: tuple[FloatArray, FloatArray],
+    labels: FloatArray,
+    predicted: FloatArray,
+    predicted_std: FloatArray,
+) -> Blend:
+    """Errors of the evaluations and predictions of held-out archs: arrays [n], in one unit.
+
+    halves: scores on the two halves of the images. Their difference has four times the variance of
+        the error of the mean, which is about the label. It has no part that all archs share, which
+        ranks nothing.
+    labels: scores on all images.
+
+    Raises:
+        UserError: as in `fit_blend`.
+    """
+    linear = fit_blend(labels, predicted, labels)
+    noise = float(np.var(halves[0] - halves[1], ddof=1)) / 4
+    errors = Errors(noise, max(0.0, float(np.mean((labels - predicted) ** 2)) - noise))
+    share = 1 - float(_gain(errors, predicted_std).mean())
+    return Blend(share, linear.supernet, linear.predicted, linear.n_held_back, errors)
+
+
+def corrected(errors: Errors, mean: FloatArray, std: FloatArray, label: FloatArray) -> FloatArray:
+    """Scores [n] of evaluated archs: predictions, corrected by the evaluations.
+
+    This is the mean of the score under normal errors: mean + k * (label - mean), where k is the
+    share of the variance of the prediction, `std`^2 and that of held-out archs, in the sum of both
+    variances. So an evaluation on few images corrects little where the predictor is sure, and much
+    where its members disagree, as they do for the best archs.
+    """
+    return np.asarray(mean + _gain(errors, std) * (label - mean))
+
+
+def _gain(errors: Errors, std: FloatArray) -> FloatArray:
+    unsure = np.square(std) + errors.prediction
+    total = unsure + errors.evaluation
+    return np.divide(unsure, total, out=np.ones_like(total), where=total > 0)
 
 
 def few_shot_blend(

@@ -9,7 +9,15 @@ from hwnas.core.errors import UserError
 from hwnas.core.records import dump, load
 from hwnas.core.rng import rng
 from hwnas.core.stats import kendall_tau
-from hwnas.predictors.blend import Blend, blend, blend_weight, fit_blend
+from hwnas.predictors.blend import (
+    Blend,
+    Errors,
+    blend,
+    blend_weight,
+    corrected,
+    fit_blend,
+    fit_errors,
+)
 from hwnas.predictors.evaluate import (
     PredictorReport,
     cross_validated_report,
@@ -121,6 +129,34 @@ def test_blend_beats_its_parts_on_archs_that_did_not_set_the_weight():
     assert kendall_tau(mixed, truth[40:]) > max(parts) + 0.03
 
 
+def test_the_errors_of_evaluations_and_predictions_are_found_and_used():
+    """Known errors; predictions of half of the archs, which say so, are worse."""
+    stream, n = np.random.default_rng(3), 4000
+    truth = stream.normal(-1.0, 0.3, n)
+    halves = (truth + stream.normal(0, 0.2, n), truth + 0.1 + stream.normal(0, 0.2, n))
+    label = (halves[0] + halves[1]) / 2 - 0.05
+    std = np.where(np.arange(n) % 2, 0.3, 0.0)
+    predicted = truth + stream.normal(0, 0.1, n) + stream.normal(0, 1, n) * std
+    sure = std == 0
+    fitted = fit_errors((halves[0][sure], halves[1][sure]), label[sure], predicted[sure], std[sure])
+    assert fitted.errors is not None
+    assert fitted.errors.evaluation == pytest.approx(0.02, rel=0.1)
+    assert fitted.errors.prediction == pytest.approx(0.01, rel=0.25)
+    assert fitted.weight == pytest.approx(2 / 3, abs=0.06)  # 0.02 / (0.01 + 0.02)
+    scores = corrected(fitted.errors, predicted, std, label)
+    for part, prior in ((sure, 0.01), (~sure, 0.10)):
+        error = np.mean((scores - truth)[part] ** 2)
+        assert error == pytest.approx(prior * 0.02 / (prior + 0.02), rel=0.1)  # the posterior's
+
+
+def test_without_errors_of_its_own_a_score_replaces_the_other():
+    mean, std, label = np.array([1.0, 2.0]), np.zeros(2), np.array([3.0, 5.0])
+    assert (corrected(Errors(0.0, 0.1), mean, std, label) == label).all()
+    assert (corrected(Errors(0.1, 0.0), mean, std, label) == mean).all()
+    assert (corrected(Errors(0.0, 0.0), mean, std, label) == label).all()
+    assert (corrected(Errors(0.04, 0.0), mean, std + 0.2, label) == (mean + label) / 2).all()
+
+
 def test_useless_and_misleading_signals_get_no_weight():
     supernet, predicted, truth = signals(1.0, 0.5)
     assert blend_weight(-supernet, predicted, truth) == 1.0
@@ -133,6 +169,8 @@ def test_blend_is_a_record_and_refuses_too_little():
     supernet, predicted, truth = signals(1.0, 0.5, n=50)
     fitted = fit_blend(supernet, predicted, truth)
     assert load(Blend, dump(fitted), where="test") == fitted
+    known = fit_errors((supernet, truth), supernet, predicted, np.ones(50))
+    assert load(Blend, dump(known), where="test") == known
     assert blend(fitted, supernet, predicted).mean() == pytest.approx(0, abs=1e-9)
     with pytest.raises(UserError, match="at least 3"):
         fit_blend(supernet[:2], predicted[:2], truth[:2])

@@ -20,7 +20,7 @@ from hwnas.pipeline.plan import Stage
 from hwnas.pipeline.predictor import also_learned, build_predictor, held_out, learns_truth
 from hwnas.pipeline.project import Project
 from hwnas.pipeline.task import task
-from hwnas.predictors.blend import fit_blend
+from hwnas.predictors.blend import fit_blend, fit_errors
 from hwnas.predictors.evaluate import cross_validated_report, held_out_report
 
 __all__ = ["fit", "stage"]
@@ -85,10 +85,11 @@ def fit(project: Project, progress: Progress) -> None:
         archs, held, predicted = archs[:N_BLENDED], held[:N_BLENDED], predicted[:N_BLENDED]
     if learns_truth(project) or config.label.records is not None:
         inherited = evaluator(project)
-        seen, truth = scores_of([inherited.evaluate(arch) for arch in archs]), scores[held]
+        seen = scores_of([inherited.evaluate(arch) for arch in archs])
+        fitted = fit_blend(seen, predicted, scores[held])
     else:
-        seen, truth = half_scores(project, archs)
-    fitted = fit_blend(seen, predicted, truth)
+        halves, std = half_scores(project, archs), np.asarray(report.predicted_std)
+        fitted = fit_errors(halves, scores[held], predicted, std)
     progress(2, 3, f"{note}, weight in the blend {fitted.weight:.2f}")
     predictor = build_predictor(project)
     predictor.fit(codes, scores)
