@@ -50,9 +50,8 @@ class Accuracy:
     def of(evaluation: Evaluation, quality: Quality = TOP1) -> Accuracy:
         """The top-1 or perplexity of an evaluation."""
         value = quality.of(evaluation.top1, evaluation.val_loss)
-        if quality == TOP1:
-            return Accuracy(value, "top1", evaluation.source, evaluation.split)
-        return Accuracy(value, "perplexity", evaluation.source, evaluation.split)
+        unit: Literal["top1", "perplexity"] = "top1" if quality == TOP1 else "perplexity"
+        return Accuracy(value, unit, evaluation.source, evaluation.split)
 
 
 @dataclass(frozen=True)

@@ -200,11 +200,10 @@ class Scorer:
     def _evaluate_last_feasible(self, codes: Codes) -> None:
         """Without predictions or an evaluator, the archs are only priced."""
         rows = self.rows(codes)
-        rows = rows[self._archive.column("feasible")[rows]][-1:]
-        if self._rescoring is None or self._predict is None or self._is_evaluated()[rows].any():
-            return
-        if len(rows):
-            self._evaluate(rows, self._rescoring)
+        last = rows[self._archive.column("feasible")[rows]][-1:]
+        fresh = last[~self._is_evaluated()[last]]
+        if len(fresh) and self._rescoring is not None and self._predict is not None:
+            self._evaluate(fresh, self._rescoring)
 
     def _look_around(self) -> None:
         """Adds mutations of the best evaluated archs, which the searcher may not propose."""

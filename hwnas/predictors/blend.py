@@ -94,14 +94,7 @@ def fit_blend(supernet: FloatArray, predicted: FloatArray, truth: FloatArray) ->
         UserError: fewer than three archs, arrays of different length, or a value that is not
             finite.
     """
-    if not len(supernet) == len(predicted) == len(truth) >= MIN_HELD_OUT:
-        raise UserError(
-            "cannot weigh supernet against predictor",
-            expected=f"three scores of each of at least {MIN_HELD_OUT} held-out archs",
-            found=f"{len(supernet)}, {len(predicted)} and {len(truth)} scores",
-        )
-    if not np.isfinite([supernet, predicted, truth]).all():
-        raise UserError("scores of held-out archs must be finite")
+    _require_scores(supernet, predicted, truth)
     return Blend(
         weight=blend_weight(supernet, predicted, truth),
         supernet=Scale.of(supernet),
@@ -126,11 +119,22 @@ def fit_errors(
     Raises:
         UserError: as in `fit_blend`.
     """
-    linear = fit_blend(labels, predicted, labels)
+    _require_scores(labels, predicted, halves[0] - halves[1])
     noise = float(np.var(halves[0] - halves[1], ddof=1)) / 4
     errors = Errors(noise, max(0.0, float(np.mean((labels - predicted) ** 2)) - noise))
     share = 1 - float(_gain(errors, predicted_std).mean())
-    return Blend(share, linear.supernet, linear.predicted, linear.n_held_back, errors)
+    return Blend(share, Scale.of(labels), Scale.of(predicted), len(labels), errors)
+
+
+def _require_scores(supernet: FloatArray, predicted: FloatArray, truth: FloatArray) -> None:
+    if not len(supernet) == len(predicted) == len(truth) >= MIN_HELD_OUT:
+        raise UserError(
+            "cannot weigh supernet against predictor",
+            expected=f"three scores of each of at least {MIN_HELD_OUT} held-out archs",
+            found=f"{len(supernet)}, {len(predicted)} and {len(truth)} scores",
+        )
+    if not np.isfinite([supernet, predicted, truth]).all():
+        raise UserError("scores of held-out archs must be finite")
 
 
 def corrected(errors: Errors, mean: FloatArray, std: FloatArray, label: FloatArray) -> FloatArray:

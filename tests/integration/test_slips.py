@@ -16,7 +16,6 @@ import yaml
 import hwnas
 from hwnas.controller import controller
 from hwnas.core.errors import UserError
-from hwnas.pipeline import foreign_tables
 from tests.kill_points import tree
 
 RUNS = Path(__file__).resolve().parents[1] / "golden" / "runs"
@@ -30,13 +29,6 @@ def run(tmp_path: Path) -> Path:
     with tarfile.open(RUNS / "finished.tar.xz") as archive:
         archive.extractall(tmp_path, filter="data")
     return tmp_path / "finished"
-
-
-@pytest.fixture
-def its_machine(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """This machine passes for the one on which the run was timed."""
-    facts = json.loads((run / "tables" / "local.json").read_text())["facts"]
-    monkeypatch.setattr(foreign_tables, "host_facts", lambda: facts)
 
 
 def statuses(run: Path) -> dict[str, str]:
