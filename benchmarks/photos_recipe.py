@@ -30,6 +30,7 @@ from hwnas.cli.output import progress_for
 from hwnas.core.env import host_facts, use_threads
 from hwnas.core.overrides import assignments
 from hwnas.pipeline.project import Project
+from hwnas.pipeline.start import supernet_with_head
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.lowering import resolution
 
@@ -75,7 +76,7 @@ def of_change(name: str, change: dict[str, Any], options: argparse.Namespace) ->
 
     tuned = networks.tuned(project, arch, PX, folder / "benchmark")
     return {
-        "largest, classifier alone": of_largest(networks.start_supernet(project)),
+        "largest, classifier alone": of_largest(supernet_with_head(project)),
         "largest, supernet": of_largest(project.supernet()),
         "subnet, fine-tuned": hits(tuned, project.data, PX),
     }

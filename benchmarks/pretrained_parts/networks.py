@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from hwnas.measure.networks import network_id, network_models
 from hwnas.nets.extract import extract
 from hwnas.nets.supernet import Supernet
 from hwnas.pipeline.project import Project
-from hwnas.pipeline.stages.train import start_images, supernet_at_start
+from hwnas.pipeline.start import Inherited
 from hwnas.pipeline.teacher import teacher_of
 from hwnas.pipeline.timing import time_beside_table
 from hwnas.spaces.arch import Arch
@@ -25,8 +26,7 @@ from hwnas.spaces.choice import Choice
 from hwnas.spaces.load import build_space
 from hwnas.spaces.lowering import resolution
 from hwnas.spaces.space import SearchSpace
-from hwnas.training.finetune import finetune
-from hwnas.training.head import fit_head
+from hwnas.training.finetune import TeacherSubnet, finetune
 from hwnas.training.sections import FinetuneConfig
 
 N_DRAWN = 8192
@@ -48,51 +48,60 @@ def random_subnets(project: Project, winner: Arch, n: int) -> list[Arch]:
 
 def tuned(project: Project, arch: Arch, px: int, folder: Path) -> torch.nn.Module:
     """A network of the trained supernet, fine-tuned at `px` as the winner was."""
-    supernet = project.supernet()
+    inherited, teacher = _inherited(project)
     return finetune(
-        extract(supernet, arch),
+        inherited.network(arch),
         project.data,
         project.config.finetune,
         px=px,
-        teacher=teacher_of(project, supernet),
+        teacher=teacher,
         seed=project.config.seed,
         checkpoints=folder,
     )
 
 
-def alone_recipe(project: Project) -> FinetuneConfig:
-    """As many images as the winner saw, by the supernet's optimiser, from labels alone."""
+@lru_cache(maxsize=1)
+def _inherited(project: Project) -> tuple[Inherited, TeacherSubnet]:
+    inherited = Inherited.of(project)
+    return inherited, teacher_of(inherited)
+
+
+def alone_recipe(project: Project, lr: float | None = None) -> FinetuneConfig:
+    """As many images as the winner saw, by the supernet's optimiser, from labels alone.
+
+    lr: the peak learning rate; None: that of the supernet.
+    """
     train, config = project.config.train, project.config.finetune
     n_train = project.data.info.n_images["train"]
     return config.model_copy(
         update={
             "epochs": round(train.steps * train.batch_size / n_train) + config.epochs,
-            "optimizer": train.optimizer,
+            "optimizer": train.optimizer.model_copy(update={"lr": lr} if lr else {}),
+            "average": False,
             "distillation": 0.0,
             "feature_distillation": 0.0,
         }
     )
 
 
-def alone(project: Project, start: Supernet, arch: Arch, px: int, folder: Path) -> torch.nn.Module:
-    """A network of the pretrained weights, fine-tuned by itself; `start`: see `start_supernet`."""
+def alone(
+    project: Project,
+    start: Supernet,
+    arch: Arch,
+    px: int,
+    folder: Path,
+    lr: float | None = None,
+) -> torch.nn.Module:
+    """A network of the pretrained weights, fine-tuned by itself; `start`: see `pipeline.start`."""
     return finetune(
         extract(start, arch),
         project.data,
-        alone_recipe(project),
+        alone_recipe(project, lr),
         px=px,
         teacher=None,
         seed=project.config.seed,
         checkpoints=folder,
     )
-
-
-def start_supernet(project: Project) -> Supernet:
-    """The pretrained weights with the classifier that stage `train` begins with."""
-    supernet = supernet_at_start(project, start_images(project))
-    if project.config.train.head_epochs:
-        fit_head(supernet, project.data, project.config.train, seed=project.config.seed)
-    return supernet
 
 
 def time_archs(
