@@ -74,7 +74,7 @@ def of_change(name: str, change: dict[str, Any], options: argparse.Namespace) ->
     def of_largest(supernet: Any) -> Hits:
         return hits(supernet.extract(largest, recalibrate_on=images), project.data, top)
 
-    tuned = networks.tuned(project, arch, PX, folder / "benchmark")
+    tuned = networks.Tuner(project)(arch, PX, folder / "benchmark")
     return {
         "largest, classifier alone": of_largest(supernet_with_head(project)),
         "largest, supernet": of_largest(project.supernet()),

@@ -183,11 +183,11 @@ def cells_at(
     use_threads(project.config.threads)
     result = result_on(project, project.first_device)
     winner, (limit,) = result.winner.arch, result.limits.values()
-    largest = project.space.largest()
+    largest, tuner = project.space.largest(), networks.Tuner(project)
 
     def own() -> tuple[Hits, float]:
         px = resolution(project.space, winner)
-        model = networks.tuned(project, winner, px, work / "winner")
+        model = tuner(winner, px, work / "winner")
         ms = networks.time_archs(project, {OURS: (project.space, winner)}, work / "own")
         return hits(model, project.data, px), ms[OURS]
 
@@ -211,7 +211,7 @@ def cells_at(
         found = []
         for n, arch in enumerate(archs):
             px = resolution(project.space, arch)
-            model = networks.tuned(project, arch, px, work / f"random{n}")
+            model = tuner(arch, px, work / f"random{n}")
             found.append(hits(model, project.data, px))
         return np.mean(found, axis=0), float(np.mean([*ms.values()]))
 

@@ -120,7 +120,7 @@ def _tuned(
             start = supernet_with_head(project)
             model = networks.alone(project, start, arch, px, steps)
         else:
-            model = networks.tuned(project, arch, px, steps)
+            model = networks.Tuner(project)(arch, px, steps)
         np.save(path, hits(model, project.data, px))
         print(f"{work.name}, {name}: {np.load(path).mean():.3f}", file=sys.stderr, flush=True)
     found: Hits = np.load(path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -46,24 +46,29 @@ def random_subnets(project: Project, winner: Arch, n: int) -> list[Arch]:
     return list(dict.fromkeys(space.arch(drawn[row]) for row in rows))[:n]
 
 
-def tuned(project: Project, arch: Arch, px: int, folder: Path) -> torch.nn.Module:
-    """A network of the trained supernet, fine-tuned at `px` as the winner was."""
-    inherited, teacher = _inherited(project)
-    return finetune(
-        inherited.network(arch),
-        project.data,
-        project.config.finetune,
-        px=px,
-        teacher=teacher,
-        seed=project.config.seed,
-        checkpoints=folder,
-    )
+class Tuner:
+    """Fine-tunes networks of the trained supernet as the winner was; reads it when first called."""
 
+    def __init__(self, project: Project) -> None:
+        self._project = project
 
-@lru_cache(maxsize=1)
-def _inherited(project: Project) -> tuple[Inherited, TeacherSubnet]:
-    inherited = Inherited.of(project)
-    return inherited, teacher_of(inherited)
+    @cached_property
+    def _start(self) -> tuple[Inherited, TeacherSubnet]:
+        inherited = Inherited.of(self._project)
+        return inherited, teacher_of(inherited)
+
+    def __call__(self, arch: Arch, px: int, folder: Path) -> torch.nn.Module:
+        """The network, trained and tested at `px`; `folder`: to resume from."""
+        project, (inherited, teacher) = self._project, self._start
+        return finetune(
+            inherited.network(arch),
+            project.data,
+            project.config.finetune,
+            px=px,
+            teacher=teacher,
+            seed=project.config.seed,
+            checkpoints=folder,
+        )
 
 
 def alone_recipe(project: Project, lr: float | None = None) -> FinetuneConfig:
