@@ -27,7 +27,7 @@ def train_standalone(project: Project, progress: Progress) -> None:
     """Trains and scores the selected archs; each result is stored immediately."""
     config = project.config
     changes: dict[str, Any] = {"epochs": config.alone.epochs}
-    changes |= {"distillation": 0.0, "feature_distillation": 0.0, "average": False}
+    changes |= {"distillation": 0.0, "feature_distillation": 0.0}
     if config.finetune.precision == "int8":  # stand-alone accuracies are of float networks
         changes["precision"] = "fp32"
     recipe = config.finetune.model_copy(update=changes)

@@ -20,6 +20,8 @@ class StandaloneRecipe(FinetuneConfig):
     """Has no effect."""
     feature_distillation: Annotated[float, LATER, RETIRED] = Field(default=0.0, ge=0)
     """Has no effect."""
+    average: Annotated[bool, LATER, RETIRED] = False
+    """Has no effect."""
     temperature: Annotated[float, RETIRED] = Field(default=1.0, gt=0)
     """Has no effect."""
 
