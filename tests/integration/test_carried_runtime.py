@@ -133,6 +133,22 @@ def test_a_bundle_is_checked(root: EmptyRoot, tmp_path: Path) -> None:
     assert root.python("runtime", *check).returncode in (1, 3)
 
 
+def test_a_bundle_is_checked_with_its_latency(root: EmptyRoot) -> None:
+    """As on a phone: in its shell, which starts the Python of the folder, which starts bench.py."""
+    root.add_shell_or_skip()
+    root.unpack(carried_or_skip("onnxruntime"), "data/local/tmp/runtime")
+    colour_bundle(root.folder / "data" / "local" / "tmp" / "bundle", colour_manifest())
+    done = root.shell(
+        "cd /data/local/tmp/bundle && sh ../runtime/python3 ort_run.py --check . --json found.json"
+    )
+    # 4: the emulator is so noisy that no timing can be judged
+    assert done.returncode in (0, 4), done.stdout + done.stderr
+    written = root.folder / "data" / "local" / "tmp" / "bundle" / "found.json"
+    found = {line["check"]: line for line in json.loads(written.read_text())}
+    assert found["golden"]["passed"] and found["samples"]["passed"]
+    assert " ms here; estimate" in found["latency"]["detail"], found["latency"]["detail"]
+
+
 def test_the_packages_are_downloaded_once(runtime: str, caplog: pytest.LogCaptureFixture) -> None:
     carried = carried_or_skip(runtime)
     before = carried.archive.stat()
