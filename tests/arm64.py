@@ -11,6 +11,7 @@ processors of the host there and crash.
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -45,7 +46,23 @@ BUSYBOX = CarriedPart(
     "deb",
 )
 """Stands for the shell and the tools of a phone."""
-TOOLS = ("sh", "cat", "chmod", "dirname", "mkdir", "mv", "rm", "tar", "uname")
+TOOLS = (
+    "sh cat chmod cut dirname du env grep head kill ls mkdir mv rm sed sleep tar taskset uname wc"
+)
+ADB = """#!/bin/sh
+root={root}
+[ "$1" != -s ] || shift 2
+verb=$1
+shift
+case $verb in
+  devices) echo "List of devices attached"; echo "EMULATED	device" ;;
+  shell) exec unshare -r -m sh -c {emulated} sh "$root" /system/bin/sh -c "PATH=/system/bin
+$*" ;;
+  push) cp "$1" "$root$2" ;;
+  pull) cp "$root$1" "$2" ;;
+  *) exit 1 ;;
+esac
+"""
 
 
 def carried_or_skip(runtime: str) -> CarriedRuntime:
@@ -114,6 +131,15 @@ class EmptyRoot:
             text=True,
             env={"PATH": os.environ["PATH"]},
         )
+
+    def as_phone(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Makes this root, with its shell, the phone of an `adb` on the PATH."""
+        (self.folder / "data" / "local" / "tmp").mkdir(parents=True)
+        folder.mkdir()
+        text = ADB.format(root=shlex.quote(str(self.folder)), emulated=shlex.quote(EMULATED))
+        (folder / "adb").write_text(text)
+        (folder / "adb").chmod(0o755)
+        monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
 
     def _started(self, runtime: str) -> tuple[list[str], list[str]]:
         """The command that `python3` ends in on an arm64 machine, and its environment."""

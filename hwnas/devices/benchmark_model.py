@@ -41,7 +41,8 @@ COOL_STEP_S = 5.0
 MARK = "hwnas-turn"
 FAILED = "hwnas-exit"
 BINARY = "benchmark_model"
-PROFILED = "--enable_op_profiling=true"
+PROFILED = ("--enable_op_profiling=true", "--use_profiler=true")
+"""The flags of TensorFlow Lite's and of LiteRT's binary; each ignores that of the other."""
 FACTS = f"""
 echo "cpu $(getprop ro.soc.model 2>/dev/null) $(getprop ro.product.model 2>/dev/null)"
 echo "hardware $(sed -n 's/^Hardware[^:]*: *//p' /proc/cpuinfo | head -n 1)"
@@ -247,9 +248,12 @@ class BenchmarkModel:
             return
         item = next(item for item in plan["items"] if item["id"] == plan["reference"])
         try:
-            (run,) = self._run([item["file"]], there, plan, PROFILED)
+            (run,) = self._run([item["file"]], there, plan, *PROFILED)
         except UserError as error:
             log.warning("no operator times: %s", error)
+            return
+        if not run.operators:
+            log.warning("no operator times: %s prints none", self.binary or self.binary_on_phone)
             return
         if slow := sorted({one.kind for one in run.operators if not one.is_delegated}):
             log.warning("%s: not run by XNNPACK: %s", item["id"], ", ".join(slow))

@@ -149,6 +149,31 @@ def test_a_bundle_is_checked_with_its_latency(root: EmptyRoot) -> None:
     assert " ms here; estimate" in found["latency"]["detail"], found["latency"]["detail"]
 
 
+def test_a_phone_on_a_cable_is_profiled(
+    runtime: str,
+    root: EmptyRoot,
+    space: SearchSpace,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The documented device file, over an adb whose phone is the root: copied, timed, cleaned."""
+    root.add_shell_or_skip()
+    root.as_phone(tmp_path / "adb", monkeypatch)
+    device = tmp_path / "my_phone.yaml"
+    device.write_text(
+        f"schema_version: 1\nruntime: {runtime}\nprovider: {PROVIDERS[runtime]}\n"
+        "transport:\n  name: adb\n"
+    )
+    table = hwnas.profile(
+        str(device), space, out=tmp_path / "my_phone.json", profile_settings=QUICK
+    )
+    assert table.device.name == "my_phone" and len(table.rows) > 10
+    place = root.folder / "data" / "local" / "tmp" / "hwnas-kit"
+    assert any(path.name.startswith("runtime-") for path in place.iterdir())
+    found = hwnas.clean(device=[str(device)], yes=True)
+    assert len(found.rows) == 3 and not list(place.iterdir())  # a plan, `try` and the runtime
+
+
 def test_the_packages_are_downloaded_once(runtime: str, caplog: pytest.LogCaptureFixture) -> None:
     carried = carried_or_skip(runtime)
     before = carried.archive.stat()
