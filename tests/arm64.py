@@ -35,6 +35,7 @@ ARM64_PROGRAMS = (  # 64-bit ELF files for arm64, executables and shared objects
 EMULATED = f"""
 mount -t binfmt_misc none "$1/binfmt" || exit 125
 printf %s '{ARM64_PROGRAMS}:{QEMU}:FP' > "$1/binfmt/register" || exit 125
+mount --bind /dev/null "$1/dev/null" || exit 125
 {IN_ROOT}
 """
 BUSYBOX = CarriedPart(
@@ -47,7 +48,8 @@ BUSYBOX = CarriedPart(
 )
 """Stands for the shell and the tools of a phone."""
 TOOLS = (
-    "sh cat chmod cut dirname du env grep head kill ls mkdir mv rm sed sleep tar taskset uname wc"
+    *("sh", "cat", "chmod", "cut", "dirname", "du", "env", "grep", "head", "kill", "ls", "mkdir"),
+    *("mv", "rm", "rmdir", "sed", "sleep", "tar", "taskset", "uname", "wc"),
 )
 ADB = """#!/bin/sh
 root={root}
@@ -116,6 +118,8 @@ class EmptyRoot:
         tools = self.folder / "system" / "bin"
         tools.mkdir(parents=True)
         (self.folder / "binfmt").mkdir()
+        (self.folder / "dev").mkdir()
+        (self.folder / "dev" / "null").touch()
         shutil.copy(packages / "files" / "bin" / "busybox", tools)
         for name in TOOLS:
             (tools / name).symlink_to("busybox")

@@ -137,7 +137,8 @@ def test_a_bundle_is_checked_with_its_latency(root: EmptyRoot) -> None:
     """As on a phone: in its shell, which starts the Python of the folder, which starts bench.py."""
     root.add_shell_or_skip()
     root.unpack(carried_or_skip("onnxruntime"), "data/local/tmp/runtime")
-    colour_bundle(root.folder / "data" / "local" / "tmp" / "bundle", colour_manifest())
+    manifest = colour_manifest(constraints=())  # no limit: timings of an emulator mean nothing
+    colour_bundle(root.folder / "data" / "local" / "tmp" / "bundle", manifest)
     done = root.shell(
         "cd /data/local/tmp/bundle && sh ../runtime/python3 ort_run.py --check . --json found.json"
     )
@@ -145,7 +146,7 @@ def test_a_bundle_is_checked_with_its_latency(root: EmptyRoot) -> None:
     assert done.returncode in (0, 4), done.stdout + done.stderr
     written = root.folder / "data" / "local" / "tmp" / "bundle" / "found.json"
     found = {line["check"]: line for line in json.loads(written.read_text())}
-    assert found["golden"]["passed"] and found["samples"]["passed"]
+    assert found["golden outputs"]["passed"] and found["samples"]["passed"]
     assert " ms here; estimate" in found["latency"]["detail"], found["latency"]["detail"]
 
 
@@ -170,8 +171,8 @@ def test_a_phone_on_a_cable_is_profiled(
     assert table.device.name == "my_phone" and len(table.rows) > 10
     place = root.folder / "data" / "local" / "tmp" / "hwnas-kit"
     assert any(path.name.startswith("runtime-") for path in place.iterdir())
-    found = hwnas.clean(device=[str(device)], yes=True)
-    assert len(found.rows) == 3 and not list(place.iterdir())  # a plan, `try` and the runtime
+    found = hwnas.clean(tmp_path / "my_phone.samples", device=[str(device)], yes=True)
+    assert len(found.rows) >= 2 and not list(place.iterdir())  # a plan and the runtime
 
 
 def test_the_packages_are_downloaded_once(runtime: str, caplog: pytest.LogCaptureFixture) -> None:
