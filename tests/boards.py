@@ -139,9 +139,10 @@ fail() {{ echo "adb: $1" >&2; exit 1; }}
 [ "$state" = device ] || fail "device $state"
 # The phone's own programs come first; its /sys is a folder
 PATH=$phone/bin:$PATH
-cd "$phone" || exit
+there() {{ case $1 in /*) echo "$1" ;; *) echo "$phone/$1" ;; esac; }}
 case $verb in
   shell)
+    cd "$phone" || exit
     script=$*
     case $script in
       */sys/*) script=$(printf '%s' "$script" | sed "s#/sys/#$phone/sys/#g") ;;
@@ -153,12 +154,12 @@ case $verb in
     ;;
   push)
     if [ -e "$phone/full" ]; then
-      echo "a part" > "$2"
+      echo "a part" > "$(there "$2")"
       fail "error: failed to copy '$1' to '$2': remote write failed: No space left on device"
     fi
-    cp "$1" "$2" && echo "1 file pushed"
+    cp "$1" "$(there "$2")" && echo "1 file pushed"
     ;;
-  pull) cp "$1" "$2" ;;
+  pull) cp "$(there "$1")" "$2" ;;
   *) fail "unknown command $verb" ;;
 esac
 """
