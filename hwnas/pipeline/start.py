@@ -99,14 +99,12 @@ class Inherited:
         """The static network of `arch`; its BN statistics have to be recalibrated."""
         from hwnas.nets.extract import extract
         from hwnas.training.averaging import best_average
+        from hwnas.training.images import resize
 
-        network = extract(self.trained, arch)
+        network, data = extract(self.trained, arch), self.project.data
         if self.before is None:
             return network
-        return best_average(
-            extract(self.before, arch),
-            network,
-            self.project.data,
-            self.project.config.finetune.calibration,
-            px=resolution(self.project.space, arch),
-        )
+        px, settings = resolution(self.project.space, arch), self.project.config.finetune
+        images = data.calibration_batches(**settings.calibration.model_dump())
+        seen = [resize(batch, px) for batch in images]
+        return best_average(extract(self.before, arch), network, seen, data, px=px)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -11,7 +12,6 @@ from hwnas.interfaces import DataModule
 from hwnas.nets.bn import recalibrate_in_place
 from hwnas.training.evaluate import EVAL_BATCH, evaluate
 from hwnas.training.images import resize
-from hwnas.training.sections import CalibrationConfig
 
 __all__ = ["SHARES", "average", "best_average"]
 
@@ -36,25 +36,23 @@ def average(before: nn.Module, after: nn.Module, share: float) -> nn.Module:
 def best_average(
     before: nn.Module,
     after: nn.Module,
+    seen: Sequence[torch.Tensor],
     data: DataModule,
-    calibration: CalibrationConfig,
     *,
     px: int,
 ) -> nn.Module:
     """The average with the smallest validation loss, in eval mode with recalibrated BN.
 
     A training on few images gains on them what it loses of the pretrained weights: between both,
-    networks are better than at either end (`benchmarks/averaging.py`).
+    networks are better than at either end (`benchmarks/photos_recipe.py`).
 
     Args:
         before, after: the same network with other weights, on one device.
-        data: its training images recalibrate BN, all its validation images compare the averages.
-        calibration: training images for the BN statistics.
+        seen: batches [B, C, px, px] of training images, which recalibrate BN.
+        data: all its validation images compare the averages.
         px: resolution of the network.
     """
     device = next(after.parameters()).device
-    seen = data.calibration_batches(calibration.n_batches, calibration.batch_size)
-    seen = [resize(images.to(device), px) for images in seen]
     found = []
     for share in SHARES:
         network = recalibrate_in_place(average(before, after, share), seen)

@@ -54,8 +54,8 @@ def finetune(
 
     The loss is (1 - w) * cross-entropy with smoothed labels + w * soft cross-entropy to the
     teacher's logits for the same images, with w = `config.distillation` (0 without a teacher),
-    + `config.feature_distillation` * the `feature_distance` to it + that of `Regularisation`.
-    With `config.average`, the result is the `best_average` of `model` and what it became.
+    + `config.feature_distillation` * the `feature_distance` to it + that of `Regularisation`. With
+    `config.average`, the result is the `best_average` of `model` and what it became.
 
     Args:
         model: an extracted subnet; it is not changed. Training runs on its device.
@@ -77,11 +77,10 @@ def finetune(
     n_steps = config.epochs * steps_per_epoch
     added = Regularisation(student, config, seed=seed, n_steps=n_steps)
     stepper = Stepper(student, config.optimizer, n_steps=max(1, n_steps), scaler=precision.scaler)
-    store, start = None, 0
-    if checkpoints is not None:
-        store = Checkpoints(checkpoints, _identity(data, config, px, teacher, seed, rounding))
-        start, scale = store.restore(student, stepper.optimizer) or (0, None)
-        precision.load_state(scale)
+    identity = _identity(data, config, px, teacher, seed, rounding)
+    store = None if checkpoints is None else Checkpoints(checkpoints, identity)
+    start, scale = (store and store.restore(student, stepper.optimizer)) or (0, None)
+    precision.load_state(scale)
     seen = [resize(images.to(device), px) for images in _calibration(data, config)]
     forward = _forward(student, config, rounding, seen, steps_per_epoch, n_steps)
     progress(start, n_steps)
@@ -99,7 +98,7 @@ def finetune(
         progress(step + 1, n_steps, f"loss {loss.item():.3f} nats")
     added.remove()
     if config.average and config.precision != "int8":
-        return best_average(model, student, data, config.calibration, px=px)
+        return best_average(model, student, seen, data, px=px)
     return recalibrate_in_place(student, seen)
 
 

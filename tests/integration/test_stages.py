@@ -40,6 +40,7 @@ from hwnas.spaces.lowering import resolution
 from hwnas.training import standalone
 from hwnas.training.averaging import best_average
 from hwnas.training.distributed import Ranks
+from hwnas.training.images import resize
 from tests.probes import PROBES, Bench, timed_verify
 
 LATENCY_SAMPLER = {"name": "attentive", "metric": "latency_ms", "device": "local_int8"}
@@ -70,8 +71,9 @@ def test_networks_start_from_the_average_of_the_supernet_before_and_after_its_tr
     inherited, arch = start.Inherited.of(it), it.space.largest()
     assert inherited.before is not None
     pair = [extract(net, arch) for net in (inherited.before, inherited.trained)]
-    calibration = it.config.finetune.calibration
-    expected = best_average(*pair, it.data, calibration, px=resolution(it.space, arch))
+    px, calibration = resolution(it.space, arch), it.config.finetune.calibration
+    images = it.data.calibration_batches(calibration.n_batches, calibration.batch_size)
+    expected = best_average(*pair, [resize(x, px) for x in images], it.data, px=px)
     for name, parameter in inherited.network(arch).named_parameters():
         assert torch.equal(parameter, dict(expected.named_parameters())[name])
     assert stages(it)["finetune/main"].reads == {"supernet.init": bench.file("supernet")}
