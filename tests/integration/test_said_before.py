@@ -33,6 +33,14 @@ def test_a_dry_run_has_a_time_for_every_stage_and_one_for_all(tmp_path: Path) ->
     assert not (tmp_path / "run").exists()
 
 
+def test_stages_of_later_commands_have_a_time_outside_of_the_sum(tmp_path: Path) -> None:
+    planned = hwnas.plan(tmp_path / "run", config=MINI, only="profile")
+    now = [row["left_s"] for row in planned if row["now"]]
+    assert planned.facts["left_s"] == sum(now) < sum(row["left_s"] for row in planned)
+    for row, shown in zip(planned, planned.shown, strict=True):
+        assert shown["time"].startswith("about " if row["now"] else "later, about ")
+
+
 def test_what_is_done_takes_no_time_and_shows_what_it_took(folder: Path) -> None:
     status = hwnas.status(folder)
     planned = hwnas.plan(folder, only="search")
