@@ -76,8 +76,8 @@ def plan(
     limits, and number of images. It writes only the cache of decoded images. The fact `checked` has
     the names of the checked stages, and `unchecked` the checks that are left to the run. `left_s`
     of a row is the estimated time of a stage in seconds (None: unknown), and `now` says whether
-    this command would run it; the fact `left_s` is the sum over those. If a search would run, the fact `latencies` has range and quartiles of the latencies that
-    the space reaches, by device.
+    this command would run it; the fact `left_s` is the sum over those. If a search would run, the
+    fact `latencies` has range and quartiles of the latencies that the space reaches, by device.
 
     only: a stage (`train`), or the first part of stage names (`search`), to run and therefore
         check; default: all stages.
