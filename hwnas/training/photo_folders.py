@@ -14,7 +14,7 @@ from hwnas.interfaces import Split
 from hwnas.training.file_hashes import spelled
 from hwnas.training.identity import SPLITS, check_class_names
 
-__all__ = ["class_folders", "require_found", "split_folders"]
+__all__ = ["class_folders", "files_in", "require_found", "split_folders"]
 
 NAMES: dict[str, Split] = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -126,12 +126,16 @@ def class_folders(folder: Path, *, least: int = 1) -> dict[str, Path]:
     return dict(found)
 
 
-def _listed(folder: Path) -> str:
-    """The files of a folder, by ending: `12 .jpg, 1 .csv`."""
+def files_in(folder: Path) -> Counter[str]:
+    """The files directly in a folder, by ending in lower case."""
     with explained("read the folder of images", folder):
         files = [path for path in folder.iterdir() if is_data(path.name) and path.is_file()]
-    endings = Counter(path.suffix.lower() or "without an ending" for path in files)
-    return ", ".join(f"{n} {ending}" for ending, n in endings.most_common(SHOWN))
+    return Counter(path.suffix.lower() or "without an ending" for path in files)
+
+
+def _listed(folder: Path) -> str:
+    """The files of a folder: `12 .jpg, 1 .csv`."""
+    return ", ".join(f"{n} {ending}" for ending, n in files_in(folder).most_common(SHOWN))
 
 
 def _refuse_splits(found: Iterable[tuple[str, Path]], folder: Path) -> None:
