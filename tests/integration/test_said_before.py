@@ -13,7 +13,9 @@ import pytest
 import hwnas
 from hwnas.api.profile import profile_plan
 from hwnas.core.errors import UserError
+from hwnas.core.speed import busyness
 from hwnas.core.stats import accuracy_text
+from hwnas.pipeline import duration
 from hwnas.pipeline.outcomes import Check, Results
 from hwnas.pipeline.project import Project
 from hwnas.pipeline.stages import export
@@ -39,6 +41,19 @@ def test_stages_of_later_commands_have_a_time_outside_of_the_sum(tmp_path: Path)
     assert planned.facts["left_s"] == sum(now) < sum(row["left_s"] for row in planned)
     for row, shown in zip(planned, planned.shown, strict=True):
         assert shown["time"].startswith("about " if row["now"] else "later, about ")
+
+
+def test_on_a_busy_machine_everything_takes_longer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def left(busy: float) -> dict[str, float]:
+        monkeypatch.setattr(duration, "_busyness", lambda: busy)
+        return {row["stage"]: row["left_s"] for row in hwnas.plan(tmp_path / "run", config=MINI)}
+
+    idle, busy = left(1.0), left(10.0)
+    for stage in ("predictor", "search/main", "export/main", "verify/main"):
+        assert busy[stage] > 2 * idle[stage] > 0, stage
+    assert 1.0 <= busyness() < 1000
 
 
 def test_what_is_done_takes_no_time_and_shows_what_it_took(folder: Path) -> None:
