@@ -22,7 +22,7 @@ from hwnas.pipeline.outcomes import Results
 from hwnas.studies.winner_verdict import verdict_of_search
 from tests import command
 
-MINI = Path(__file__).parent / "pipeline.yaml"
+MINI = Path(__file__).parent / "mini.yaml"
 
 N_TEST_IMAGES = 359  # of 1797 digits
 
