@@ -1,5 +1,7 @@
 """LiteRT (TensorFlow Lite): XNNPACK on the CPU; a GPU or NPU by its accelerators."""
 
+import contextlib
+import os
 import sys
 from importlib import metadata
 
@@ -16,8 +18,31 @@ def providers():
     return ["cpu", *ACCELERATORS]
 
 
+@contextlib.contextmanager
+def without_notices():
+    """Discards what LiteRT writes to stderr (its delegates); errors are exceptions."""
+    try:
+        kept = os.dup(2)
+    except OSError:  # stderr is closed
+        yield
+        return
+    sys.stderr.flush()
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
 def open_interpreter(path, threads, batch=None):
     """An interpreter with allocated tensors; `batch` None: as in the file."""
+    with without_notices():
+        return _interpreter(path, threads, batch)
+
+
+def _interpreter(path, threads, batch):
     interpreter = Interpreter(model_path=str(path), num_threads=threads)
     (tensor,) = interpreter.get_input_details()
     shape, signature = tensor["shape"], tensor["shape_signature"]

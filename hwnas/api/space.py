@@ -15,9 +15,10 @@ from hwnas.core.errors import UserError
 from hwnas.core.overrides import override
 from hwnas.core.records import dump
 from hwnas.core.store import write_text
+from hwnas.latency.classifiers import common_classes
 from hwnas.latency.estimator import TableEstimator
 from hwnas.latency.shipped import latency_table
-from hwnas.latency.spread import latency_spread
+from hwnas.latency.spread import spread_by_table
 from hwnas.latency.table import LatencyTable
 from hwnas.spaces import REGISTRY
 from hwnas.spaces.arch import Arch
@@ -74,10 +75,12 @@ def as_space(
     settings: Settings = None,
     resolutions: Sequence[int] | None = None,
     num_classes: int | None = None,
+    tables: Sequence[LatencyTable] = (),
 ) -> SearchSpace:
     """The space for an argument of a public function: an object, or a name with settings.
 
-    num_classes: for a space by name, `NUM_CLASSES` by default.
+    num_classes: for a space by name; default: the classes that all `tables` were measured with, or
+        `NUM_CLASSES`.
 
     Raises:
         UserError: as in `space`; or settings for a space object.
@@ -87,7 +90,8 @@ def as_space(
     if resolutions is not None:
         changes["resolutions"] = list(resolutions)
     if not isinstance(given, SearchSpace):
-        classes = NUM_CLASSES if num_classes is None else num_classes
+        default = common_classes(tables) or NUM_CLASSES
+        classes = default if num_classes is None else num_classes
         return build_space(given, changes, num_classes=classes)
     if num_classes is not None:
         changes["num_classes"] = num_classes
@@ -164,14 +168,16 @@ def space_show(
     """Choices, size and cost range: `costs` of the smallest and the largest arch, by metric.
 
     table: latency tables of devices (a shipped name or a `.json` file); the fact `latencies` then
-    has the fastest arch, the quartiles and the slowest arch on each, in milliseconds.
+    has the fastest arch, the quartiles and the slowest arch on each, in milliseconds, and the
+    numbers of classes shown and timed.
+    num_classes: for a space by name; default: that of the tables if it is one, or `NUM_CLASSES`.
 
     Raises:
         UserError: as `space`; or a table cannot be read, or does not serve the space.
     """
-    found = as_space(name, settings=settings, num_classes=num_classes)
     given = [table] if isinstance(table, (LatencyTable, str, Path)) else table
     tables = [t if isinstance(t, LatencyTable) else latency_table(t) for t in given]
+    found = as_space(name, settings=settings, num_classes=num_classes, tables=tables)
     estimators = [TableEstimator(one, found) for one in tables]
     for doubt in filter(None, (one.doubtful_classifier for one in estimators)):
         log.warning("%s", doubt)
@@ -192,10 +198,7 @@ def space_show(
             "n_archs": found.size(),
             "n_ops": len(enumerate_ops(found)),
             "costs": costs,
-            "latencies": [
-                {"device": one.device.name, "unit": "ms"} | latency_spread(one.latency_ms, found)
-                for one in estimators
-            ],
+            "latencies": [spread_by_table(one) for one in estimators],
         },
     )
 

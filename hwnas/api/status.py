@@ -75,9 +75,9 @@ def plan(
     It makes all checks that are possible before the first stage runs: settings, files, devices,
     limits, and number of images. It writes only the cache of decoded images. The fact `checked` has
     the names of the checked stages, and `unchecked` the checks that are left to the run. `left_s`
-    of a row is the estimated time of a stage in seconds (None: unknown); the fact `left_s` is their
-    sum. If a search would run, the fact `latencies` has range and quartiles of the latencies that
-    the space reaches, by device.
+    of a row is the estimated time of a stage in seconds (None: unknown), and `now` says whether
+    this command would run it; the fact `left_s` is the sum over those. If a search would run, the
+    fact `latencies` has range and quartiles of the latencies that the space reaches, by device.
 
     only: a stage (`train`), or the first part of stage names (`search`), to run and therefore
         check; default: all stages.
@@ -104,9 +104,12 @@ def plan(
         use_threads(project.config.threads)
         keep_freed_memory()  # speeds are measured as they will be
         ledger = project.run.ledger()
-        left = {p.stage.name: time_left(p, ledger) for p in plans if p.stage.name in wanted}
-        rows = [row | {"left_s": left.get(row["stage"])} for row in _rows(project, plans)]
-        told = [seconds for seconds in left.values() if seconds is not None]
+        left = {p.stage.name: time_left(p, ledger) for p in plans}
+        rows = [
+            row | {"left_s": left[row["stage"]], "now": row["stage"] in wanted}
+            for row in _rows(project, plans)
+        ]
+        told = [row["left_s"] for row in rows if row["now"] and row["left_s"] is not None]
         facts: dict[str, Any] = {"checked": checked, "unchecked": [*open_points]}
         facts["left_s"] = sum(told)
         if any(name.startswith("search/") for name in wanted):
@@ -137,7 +140,7 @@ def _shown(row: dict[str, Any]) -> dict[str, Any]:
     spent, left, is_done = row["seconds"], row.get("left_s"), row["status"] == "done"
     time = f"{duration(spent)}" if spent is not None and is_done else None
     if left:
-        time = f"about {duration(left)}"
+        time = f"{'' if row['now'] else 'later, '}about {duration(left)}"
     found = {"stage": row["stage"], "status": row["status"], "time": time, "cost": row["cost"]}
     found["why"] = row["why"] or None
     return found | {k: row[k] for k in ("winner",) if k in row}

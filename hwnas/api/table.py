@@ -124,15 +124,19 @@ def table_estimate(
 
     arch: one or several archs, `largest`, `smallest`, comma-separated codes, or `.json` files;
         default: `largest` and `smallest`.
+    num_classes: for a space by name; default: that of the table if it is one, or `NUM_CLASSES`.
 
     Raises:
         UserError: the table lacks operators of the space; names settings that would work.
     """
-    found = as_space(space, settings=settings, resolutions=resolutions, num_classes=num_classes)
+    known = as_table(table)
+    found = as_space(
+        space, settings=settings, resolutions=resolutions, num_classes=num_classes, tables=[known]
+    )
     given = [arch] if isinstance(arch, (str, Arch)) else arch or ("smallest", "largest")
     archs = [a if isinstance(a, Arch) else read_arch(found, a) for a in given]
     names = [a.key if isinstance(a, Arch) else a for a in given]
-    estimator = TableEstimator(as_table(table), found)
+    estimator = TableEstimator(known, found)
     if doubt := estimator.doubtful_classifier:
         log.warning("%s", doubt)
     priced = estimator.estimate(archs).to_dict()

@@ -11,6 +11,7 @@ from hwnas.cli.output import Format
 
 __all__ = [
     "ClassesOption",
+    "ClassesTimedOption",
     "ConfigOption",
     "DryRunOption",
     "FormatOption",
@@ -58,4 +59,8 @@ SpaceSettings = Annotated[
 ReportOnly = Annotated[bool, typer.Option("--report-only", help="Exit 0 even if a check failed.")]
 ClassesOption = Annotated[
     int | None, typer.Option("--num-classes", min=1, help="Number of classes [1000].")
+]
+ClassesTimedOption = Annotated[
+    int | None,
+    typer.Option("--num-classes", min=1, help="Number of classes [those of the table, or 1000]."),
 ]

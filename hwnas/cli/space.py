@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import hwnas
-from hwnas.cli.options import ClassesOption, FormatOption, SpaceSettings
+from hwnas.cli.options import ClassesOption, ClassesTimedOption, FormatOption, SpaceSettings
 from hwnas.cli.output import Format, emit
 from hwnas.cli.shared import show as show_result
 from hwnas.core.overrides import assignments
@@ -67,7 +67,7 @@ def show(
         ),
     ] = None,
     settings: SpaceSettings = None,
-    num_classes: ClassesOption = None,
+    num_classes: ClassesTimedOption = None,
     format: FormatOption = Format.table,
 ) -> None:
     """Choices, size and cost range. Example: `hwnas space show mobilenet_tiny`."""
@@ -82,7 +82,11 @@ def show(
         ]
         emit(ranges, format=format, title=f"{found.facts['n_ops']:,} distinct operators")
         if latencies := found.facts["latencies"]:
-            emit(latencies, format=format, title="estimated latencies that the space reaches")
+            title = "estimated latencies that the space reaches"
+            title += "" if num_classes else " (for another number of classes: --num-classes)"
+            timed = [{"classes timed": ", ".join(map(str, r["classes timed"]))} for r in latencies]
+            rows = [row | one for row, one in zip(latencies, timed, strict=True)]
+            emit(rows, format=format, title=title)
 
 
 @app.command()

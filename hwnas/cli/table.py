@@ -10,7 +10,13 @@ from typing import Annotated, Any
 import typer
 
 import hwnas
-from hwnas.cli.options import ClassesOption, DryRunOption, FormatOption, SpaceSettings
+from hwnas.cli.options import (
+    ClassesOption,
+    ClassesTimedOption,
+    DryRunOption,
+    FormatOption,
+    SpaceSettings,
+)
 from hwnas.cli.output import Format, emit, progress_for
 from hwnas.cli.profile import (
     DeviceArgument,
@@ -100,7 +106,7 @@ def estimate(
     ] = None,
     resolutions: ResolutionsOption = None,
     settings: SpaceSettings = None,
-    num_classes: ClassesOption = None,
+    num_classes: ClassesTimedOption = None,
     format: FormatOption = Format.table,
 ) -> None:
     """Latency of archs with its 90 % interval; the space can differ from the profiled one.

@@ -24,6 +24,7 @@ def assignments(texts: Sequence[str]) -> dict[str, Any]:
     changes: dict[str, Any] = {}
     for text in texts:
         path, equals, value = text.partition("=")
+        path = path.strip()
         if not equals or not path:
             raise UserError("malformed --set", expected="key.path=value", found=text)
         changes.pop(path, None)  # for a repeated path, the last value counts, in its place

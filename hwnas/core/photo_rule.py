@@ -7,6 +7,7 @@ With the package pillow-heif, Pillow reads the HEIC photos of phones, which then
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import re
@@ -41,9 +42,9 @@ KINDS = {b"\xff\xd8\xff": "JPEG", b"\x89PNG\r\n": "PNG", b"GIF8": "GIF", b"qoif"
 KINDS[b"\0\0\0\x0cjP  "] = "JPEG 2000"  # image formats by their first bytes
 BRANDS = dict.fromkeys((b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1"), "HEIC")
 BRANDS.update({b"avif": "AVIF", b"avis": "AVIF"})
+NO_IMAGE = {b"version http": "a Git LFS pointer: git lfs pull", b"<": "a web page or SVG drawing"}
 TIFF = (b"II*\0", b"MM\0*")  # raw photos of cameras start with these bytes, too
-MAX_DEPTH = 100  # folders below each other
-MAX_LINKED = 200_000  # files and folders reached through links: links multiply
+MAX_DEPTH, MAX_LINKED = 100, 200_000  # folders below each other; files and folders behind links
 MAX_PIXELS = 100_000_000  # of one image; reading takes up to 16 bytes per pixel
 TURNS: dict[int, Any] = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}  # Transpose by orientation
 
@@ -194,11 +195,9 @@ def _is_image(entry: os.DirEntry[str], endings: frozenset[str]) -> bool:
 
 
 def _head(path: str) -> bytes:
-    try:
-        with open(path, "rb") as stream:
-            return stream.read(12)
-    except OSError:
-        return b""
+    with contextlib.suppress(OSError), open(path, "rb") as stream:
+        return stream.read(12)
+    return b""
 
 
 def content_of(head: bytes) -> str:
@@ -274,7 +273,8 @@ def _no_image(stream: IO[bytes]) -> str:
         return "a HEIC photo whatever its ending says: install pillow-heif, or convert it"
     if content:
         return f"a damaged {content} file, or of a kind that this Pillow does not read"
-    return "not an image that Pillow reads" if head else "the file is empty"
+    words = (text for first, text in NO_IMAGE.items() if head.startswith(first))
+    return next(words, "not an image that Pillow reads") if head else "the file is empty"
 
 
 def _orientation(image: Image.Image) -> int:

@@ -14,6 +14,9 @@ from hwnas.core.text import in_words
 
 __all__ = ["explain"]
 
+WORD = re.compile(r"[\w.-]+")
+LONGEST = 200  # characters of a text that a hint writes as a list
+
 
 def explain(problem: Any, model: type[BaseModel], data: Any) -> str:
     """One line: the key path, the problem, and a similar name for an unknown key."""
@@ -37,6 +40,9 @@ def _hint(problem: Any) -> str:
         return f"; write {int(given)}"
     if problem["type"] == "string_type" and isinstance(given, bool):
         return "; YAML reads on, off, yes and no as true and false: put the word into quotes"
+    if problem["type"] in ("tuple_type", "list_type") and isinstance(given, (str, int, float)):
+        words = re.split("[,; ]+", str(given)[:LONGEST])
+        return f"; write [{', '.join(words)}]" if all(map(WORD.fullmatch, words)) else ""
     if problem["type"] in ("float_type", "int_type") and isinstance(given, str):
         if re.fullmatch(r"\s*[-+]?[0-9]{1,3}([, '_][0-9]{3})+\s*", given) and is_whole:
             return f"; write {re.sub('[^0-9+-]', '', given)}: digits have no separators"
@@ -48,6 +54,8 @@ def _hint(problem: Any) -> str:
             return f"; write {float(given.strip(' %')) / 100:g}: shares are numbers from 0 to 1"
         if re.fullmatch(r"\s*[-+]?[0-9][0-9_]*[.,0-9eE+-]*\s*", given):
             return "; a number has no quotes"
+        if unit := re.fullmatch(r"\s*([-+]?[0-9]+(?:\.[0-9]+)?)\s*(us|ms|s|px|mJ)\s*", given):
+            return f"; write {unit[1]}, without a unit"
     return ""
 
 

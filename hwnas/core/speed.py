@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Speed", "guessed_speed"]
+__all__ = ["Speed", "busyness", "guessed_speed"]
 
 Values = float | NDArray[np.float64]
 
+SAMPLED_S = 0.05  # of processor time
 N_VALUES = 1 << 20
 N_TIMED = 5
 TRAIN_OP, INFER_OP = 3.7, 0.65
@@ -58,3 +59,12 @@ def guessed_speed(n_ops: int) -> Speed:
     return Speed(
         (n_ops * TRAIN_OP * unit, TRAIN_MAC * unit), (n_ops * INFER_OP * unit, INFER_MAC * unit)
     )
+
+
+def busyness() -> float:
+    """Time that passes per processor time of one thread now: 1 on an idle machine, else more."""
+    values = np.ones(N_VALUES, dtype=np.float32)
+    begin, cpu_begin = time.perf_counter(), time.process_time()
+    while (used := time.process_time() - cpu_begin) < SAMPLED_S:
+        np.multiply(values, values, out=values)
+    return max(1.0, (time.perf_counter() - begin) / used)

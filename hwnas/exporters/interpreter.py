@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,23 @@ BATCH = 16
 MAX_BYTES = 1 << 31  # limit of flatbuffer offsets
 
 
+@contextmanager
+def _without_notices() -> Iterator[None]:
+    """Discards what LiteRT writes to stderr (its delegates); errors are exceptions."""
+    try:
+        kept = os.dup(2)
+    except OSError:  # stderr is closed
+        yield
+        return
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
 class Interpreted:
     """A `.tflite` file; calling it with images [B, C, H, W] returns the outputs of the file.
 
@@ -35,8 +54,9 @@ class Interpreted:
         interpreter = package("interpreter").Interpreter
         self._where = where
         try:
-            self._model: Any = interpreter(model_content=content, num_threads=threads)
-            self._model.allocate_tensors()
+            with _without_notices():
+                self._model: Any = interpreter(model_content=content, num_threads=threads)
+                self._model.allocate_tensors()
         except (ValueError, RuntimeError) as error:
             raise UserError(
                 "LiteRT rejects the file",

@@ -18,12 +18,16 @@ part may be all of t0.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
 from hwnas.latency.samples import Timing
 from hwnas.spaces.cost import op_macs
 from hwnas.spaces.ops import OpSpec
 
-__all__ = ["is_classifier", "price_classifiers"]
+if TYPE_CHECKING:
+    from hwnas.latency.table import LatencyTable
+
+__all__ = ["common_classes", "is_classifier", "price_classifiers"]
 
 LEAST_EXPONENT, MOST_EXPONENT = 0.9, 2.0
 EXPONENT_OF_FEWER, EXPONENT_OF_MORE = 4 / 3, 1.0
@@ -32,6 +36,12 @@ EXPONENT_OF_FEWER, EXPONENT_OF_MORE = 4 / 3, 1.0
 def is_classifier(op: OpSpec) -> bool:
     """Whether a table can price the operator without having timed it."""
     return op.kind == "linear"
+
+
+def common_classes(tables: Iterable[LatencyTable]) -> int | None:
+    """The number of classes that tables were measured with; None if they have several, or none."""
+    found = {op.out_channels for table in tables for op in table.rows if is_classifier(op)}
+    return found.pop() if len(found) == 1 else None
 
 
 def price_classifiers(

@@ -125,6 +125,14 @@ class TableEstimator:
         return self.latency_ms(codes) * self.correction.p95_factor
 
     @property
+    def classes_timed(self) -> tuple[int, ...]:
+        """Numbers of classes from whose timings those of the space are estimated, ascending.
+
+        Empty if the table has the classifiers of the space.
+        """
+        return tuple(sorted({nearest.out_channels for nearest in self._priced.values()}))
+
+    @property
     def doubtful_classifier(self) -> str:
         """What to do if an untimed classifier makes estimates useless; empty if none does.
 

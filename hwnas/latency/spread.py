@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from hwnas.interfaces import CostMetric
 from hwnas.spaces.space import SearchSpace
 
-__all__ = ["latency_spread"]
+if TYPE_CHECKING:
+    from hwnas.latency.estimator import TableEstimator
+
+__all__ = ["latency_spread", "spread_by_table"]
 
 N_ARCHS = 4096
 QUARTILES = {"a quarter is below": 0.25, "half is below": 0.5, "three quarters are below": 0.75}
@@ -23,3 +28,15 @@ def latency_spread(latency_ms: CostMetric, space: SearchSpace) -> dict[str, floa
     found = {"smallest": float(min(random.min(), both.min()))}
     found |= {name: float(np.quantile(random, share)) for name, share in QUARTILES.items()}
     return {**found, "largest": float(max(random.max(), both.max()))}
+
+
+def spread_by_table(estimator: TableEstimator) -> dict[str, object]:
+    """`latency_spread` on the device of a table, with the classes shown and, if others, timed."""
+    found = estimator.space
+    return {
+        "device": estimator.device.name,
+        "classes": found.macro.num_classes,
+        "classes timed": list(estimator.classes_timed) or [found.macro.num_classes],
+        "unit": "ms",
+        **latency_spread(estimator.latency_ms, found),
+    }

@@ -1,8 +1,9 @@
 """Estimates how long each stage takes on this machine, before the first one runs.
 
 Passes through networks are counted, and multiplied by the time of a few (`training.speed`). The
-rest are constants that were fitted to runs of shipped configurations. The estimates should be
-within a factor of two. None means unknown: the images, and so their number, are missing.
+rest are constants that were fitted to runs of shipped configurations on idle machines; they are
+longer on a busy one (`core.speed.busyness`). The estimates should be within a factor of two. None
+means unknown: the images, and so their number, are missing.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import numpy as np
 from hwnas.controller.constraints import metric_key
 from hwnas.controller.result import MAX_EVALUATED
 from hwnas.core.errors import UserError
-from hwnas.core.speed import Speed, guessed_speed
+from hwnas.core.speed import Speed, busyness, guessed_speed
 from hwnas.core.store import content_hash
 from hwnas.interfaces import FloatArray
 from hwnas.latency.session_time import PER_MAC_S, START_S, profile_s
@@ -64,6 +65,12 @@ def _speed(timed: _Timed) -> Speed | None:
         return measure_speed(project.new_supernet(), project.accelerator)
     except UserError:
         return None
+
+
+@cache
+def _busyness() -> float:
+    """As of the first call in this process, so that it gives one estimate."""
+    return busyness()
 
 
 @dataclass(frozen=True)
@@ -147,7 +154,7 @@ class Durations:
         """Two fits, and the held-out subnets on two halves of the validation images."""
         config = self.project.config
         fixed, per_label = FIT_S.get(config.predictor.name, (0.2, 1e-3))
-        fits = 2 * (fixed + per_label * config.label.n_archs)
+        fits = 2 * (fixed + per_label * config.label.n_archs) * _busyness()
         scored = self._times(max(4, config.label.n_archs // 5), self._evaluation)
         return fits if config.label.records is not None or scored is None else fits + scored
 
@@ -159,8 +166,8 @@ class Durations:
         timed = any(limit.is_latency for limit in limits) and section.closing.max_rounds > 0
         n_searches = n * (2 if timed else 1) + 1
         per_arch = PREDICT_S.get(config.predictor.name, 1e-4)
-        proposals = n_searches * section.n_predictions * per_arch
-        retimed = n * 2 * (config.profile.retiming_budget_s + START_S) if timed else 0.0
+        proposals = n_searches * section.n_predictions * per_arch * _busyness()
+        retimed = n * 2 * self._retiming if timed else 0.0
         if section.evaluator.records is not None:
             return 1.0 + proposals + retimed
         fronts = n * min(MAX_EVALUATED, 4 + section.n_predictions // 8)
@@ -187,7 +194,7 @@ class Durations:
         """Files of every network, compared with torch on validation images."""
         n = len(role_names(self.project))
         n_ops = len(self.project.space.choices)
-        converted = n * (1.0 + CONVERT_S * n_ops)
+        converted = n * (1.0 + CONVERT_S * n_ops) * _busyness()
         return (
             None
             if self.speed is None
@@ -196,13 +203,19 @@ class Durations:
 
     def verify(self) -> float | None:
         """Every network timed on every device and run on the test images; the bundles."""
-        n, config = len(role_names(self.project)), self.project.config.profile
+        n = len(role_names(self.project))
         if self.speed is None or self.n_images is None:
             return None
-        timed = len(self.project.devices) * (config.retiming_budget_s + START_S)
-        return timed + n * self.speed.infer(self._limited_macs, self.n_images["test"])
+        return len(self.project.devices) * self._retiming + n * self.speed.infer(
+            self._limited_macs, self.n_images["test"]
+        )
 
     # --- one network --------------------------------------------------------------------------
+
+    @property
+    def _retiming(self) -> float:
+        """One session that times whole networks."""
+        return self.project.config.profile.retiming_budget_s + START_S * _busyness()
 
     @cached_property
     def _macs_of_ends(self) -> FloatArray:
@@ -233,7 +246,7 @@ class Durations:
         if self.speed is None:
             return 0.0
         n_seen = calibration.n_batches * calibration.batch_size + n
-        return EXTRACT_S + self.speed.infer(macs, n_seen)
+        return EXTRACT_S * _busyness() + self.speed.infer(macs, n_seen)
 
     def _training(self, macs: float, recipe: FinetuneConfig) -> float | None:
         if self.speed is None or self.n_images is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -89,6 +90,8 @@ def number(value: object, *, where: object) -> float:
         text = value.strip().removesuffix("%") if isinstance(value, str) else ""
         plain = with_point(text) or (text if text != value else None)
         fix = None if plain is None else f"write {plain}"
+        if plain is None and re.search(r"\d", text):
+            fix = "write digits with a decimal point, without a unit and separators of thousands"
         raise UserError("not a finite number", found=repr(value), where=where, fix=fix)
     return found
 

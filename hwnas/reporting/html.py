@@ -44,6 +44,11 @@ def render_report(data: ReportData) -> str:
     return text
 
 
+def _millions(count: int) -> str:
+    """A number in millions, with four digits."""
+    return f"{count / 1e6:,.0f}" if count >= 1e9 else f"{count / 1e6:.4g}"
+
+
 def _rendered(data: ReportData, n_drawn: int) -> str:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -53,7 +58,8 @@ def _rendered(data: ReportData, n_drawn: int) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {
-        "number": lambda value, spec: "-" if value is None else format(value, spec)
+        "number": lambda value, spec: "-" if value is None else format(value, spec),
+        "millions": _millions,
     }
     return environment.get_template("template.html.j2").render(
         data=data,

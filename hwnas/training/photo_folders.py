@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from hwnas.interfaces import Split
 from hwnas.training.file_hashes import spelled
 from hwnas.training.identity import SPLITS, check_class_names
 
-__all__ = ["class_folders", "require_found", "split_folders"]
+__all__ = ["class_folders", "files_in", "require_found", "split_folders"]
 
 NAMES: dict[str, Split] = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -100,17 +102,59 @@ def class_folders(folder: Path, *, least: int = 1) -> dict[str, Path]:
     check_class_names([text_of(path.name) for _, path in found], where=folder)
     _check_case([name for name, _ in found], folder)
     if not found:  # an unmounted disk leaves an empty folder
-        expected = "a folder of images for each class"
-        raise DataAbsent("no class folders", expected=expected, where=folder)
+        raise DataAbsent(
+            "no class folders",
+            expected="a folder of images for each class",
+            found=_listed(folder) or "an empty folder",
+            where=folder,
+            fix="sort the images into one folder per class (unpack archives first), or name the"
+            " folder above the classes as data.root",
+        )
     if len(found) < least:
+        (only,) = found if len(found) == 1 else [("", folder)]
+        deeper = only[1] if only[0] and len(_folders(only[1])) >= least else None
         raise UserError(
             "a classifier needs two classes or more",
             expected="one folder per class",
             found=f"{len(found)} folders: {', '.join(name for name, _ in found)}",
             where=folder,
-            fix="sort the images into one folder per class",
+            fix="sort the images into one folder per class"
+            if deeper is None
+            else f"if the classes are the folders in {deeper}: --set data.root={deeper}",
         )
+    _refuse_splits(found, folder)
     return dict(found)
+
+
+def files_in(folder: Path) -> Counter[str]:
+    """The files directly in a folder, by ending in lower case."""
+    with explained("read the folder of images", folder):
+        files = [path for path in folder.iterdir() if is_data(path.name) and path.is_file()]
+    return Counter(path.suffix.lower() or "without an ending" for path in files)
+
+
+def _listed(folder: Path) -> str:
+    """The files of a folder: `12 .jpg, 1 .csv`."""
+    return ", ".join(f"{n} {ending}" for ending, n in files_in(folder).most_common(SHOWN))
+
+
+def _refuse_splits(found: Iterable[tuple[str, Path]], folder: Path) -> None:
+    """Refuses folders such as `seg_train` and `seg_test`, which would be taken for classes."""
+    named = [(name, _split_of(name)) for name, path in found if _folders(path)]
+    splits = {split for _, split in named if split is not None}
+    if "train" in splits and len(splits) > 1:
+        raise _unclear(
+            folder,
+            "folders that look like splits would be the classes",
+            _some([name for name, split in named if split is not None]),
+            "call them train, val and test; class folders that are called so must have no folders",
+        )
+
+
+def _split_of(name: str) -> Split | None:
+    """The split that one of the words of a name means: `Test Set`, `seg_train`, `images-val`."""
+    words = re.split(r"[^a-z]+", name.lower())
+    return next((NAMES[word] for word in words if word in NAMES), None)
 
 
 def _folders(folder: Path) -> list[Path]:

@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from hwnas.core.errors import UserError
-from hwnas.core.photo_rule import HEIC_ENDINGS, Scan, text_of
+from hwnas.core.photo_rule import ENDINGS, HEIC_ENDINGS, Scan, text_of
 from hwnas.interfaces import DataIdentity, DataModule, DatasetContext, Split
 from hwnas.training.duplicates import SharedImages, shared_of
 from hwnas.training.file_hashes import spelled
 from hwnas.training.identity import SPLITS
 from hwnas.training.photo_doubts import doubts_about, per_class, some
+from hwnas.training.photo_folders import files_in
 from hwnas.training.photo_store import StoredPhotos
 from hwnas.training.photos import Photos
 
@@ -40,6 +41,7 @@ log = logging.getLogger(__name__)
 NOT_DECODED = "that do not decode"
 NOT_READ = "that cannot be read"
 INSTALL_HEIC = "`pip install 'hwnas[heic]'`"
+ARCHIVES = frozenset((".zip", ".tar", ".gz", ".tgz", ".7z", ".rar", ".xz", ".bz2"))
 MOST_ROWS = 10
 """Maximum number of classes that the report before training names."""
 
@@ -173,12 +175,16 @@ def found_in_folders(
 ) -> FoundPhotos:
     """The photos of `stored`, which were read as `parts`; skips_broken: `data.skip_broken`."""
     names = stored["train"].names
+    places = sorted({folder, *(of.folder for of in stored.values())})
     return FoundPhotos(
         folder,
         names,
         parts,
         {split: _left_out(of.scans, parts[split], names) for split, of in stored.items()},
-        tuple(line for of in stored.values() for line in _other_files(of.folder, of.scans)),
+        (
+            *(line for of in stored.values() for line in _other_files(of.folder, of.scans)),
+            *(line for place in places for line in _beside(place)),
+        ),
         () if skips_broken else tuple(_refusals(stored, parts)),
     )
 
@@ -220,6 +226,16 @@ def _other_files(folder: Path, scans: Sequence[Scan]) -> Iterator[str]:
         yield (
             f"{folder}: left out, though images by their content: {', '.join(named)}: give them"
             " the ending of their format, or remove them if they are copies"
+        )
+
+
+def _beside(folder: Path) -> Iterator[str]:
+    """A sentence on images and archives that lie beside the class folders."""
+    known = ENDINGS | HEIC_ENDINGS | ARCHIVES
+    if listed := [f"{n} {end}" for end, n in files_in(folder).most_common() if end in known]:
+        yield (
+            f"{folder}: {', '.join(listed)} beside the folders, in no class and not used: move"
+            " photos into the folder of their class; unpack archives"
         )
 
 

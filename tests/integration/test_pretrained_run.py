@@ -27,7 +27,7 @@ from hwnas.spaces.load import build_space
 from hwnas.training.checkpoint import weights_bytes
 
 MINI = Path(__file__).parent / "mini.yaml"
-SPACE = build_space("mobilenet_tiny", {"resolutions": [8, 12]}, num_classes=10)
+SPACE = build_space("mobilenet_tiny", {"resolutions": [8]}, num_classes=10)
 ALPHANET = Origin("AlphaNet", "CC-BY-NC-4.0", "https://there", "alphanet.pth.tar", "0" * 64)
 N_RECORDED = 30
 
@@ -49,6 +49,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     rows = [dump(label, versioned=False) for label in labels]
     (folder / "labels.json").write_text(json.dumps({"schema_version": 1, "labels": rows}))
     return {
+        "space.resolutions": [8],  # half of the operators to time
         "profile.rounds": 2,
         "profile.min_rounds": 2,
         "train.steps": 0,

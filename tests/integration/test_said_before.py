@@ -13,7 +13,9 @@ import pytest
 import hwnas
 from hwnas.api.profile import profile_plan
 from hwnas.core.errors import UserError
+from hwnas.core.speed import busyness
 from hwnas.core.stats import accuracy_text
+from hwnas.pipeline import duration
 from hwnas.pipeline.outcomes import Check, Results
 from hwnas.pipeline.project import Project
 from hwnas.pipeline.stages import export
@@ -31,6 +33,27 @@ def test_a_dry_run_has_a_time_for_every_stage_and_one_for_all(tmp_path: Path) ->
     train, more = (next(r["left_s"] for r in p if r["stage"] == "train") for p in (planned, longer))
     assert more > 100 * train > 0
     assert not (tmp_path / "run").exists()
+
+
+def test_stages_of_later_commands_have_a_time_outside_of_the_sum(tmp_path: Path) -> None:
+    planned = hwnas.plan(tmp_path / "run", config=MINI, only="profile")
+    now = [row["left_s"] for row in planned if row["now"]]
+    assert planned.facts["left_s"] == sum(now) < sum(row["left_s"] for row in planned)
+    for row, shown in zip(planned, planned.shown, strict=True):
+        assert shown["time"].startswith("about " if row["now"] else "later, about ")
+
+
+def test_on_a_busy_machine_everything_takes_longer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def left(busy: float) -> dict[str, float]:
+        monkeypatch.setattr(duration, "_busyness", lambda: busy)
+        return {row["stage"]: row["left_s"] for row in hwnas.plan(tmp_path / "run", config=MINI)}
+
+    idle, busy = left(1.0), left(10.0)
+    for stage in ("predictor", "search/main", "export/main", "verify/main"):
+        assert busy[stage] > 2 * idle[stage] > 0, stage
+    assert 1.0 <= busyness() < 1000
 
 
 def test_what_is_done_takes_no_time_and_shows_what_it_took(folder: Path) -> None:
@@ -58,8 +81,10 @@ def test_latencies_that_can_be_reached_are_told_before_a_limit_is_chosen(folder:
     assert [row["device"] for row in rows] == [*run.project.devices]
     for row in rows:
         table = run.latency_table(row["device"])
-        shown = hwnas.space_show(run.space, table=table).facts["latencies"]
-        assert shown == [{key: value for key, value in row.items() if key != "limit"}]
+        (shown,) = hwnas.space_show(run.space, table=table).facts["latencies"]
+        classes = run.space.macro.num_classes
+        assert (shown.pop("classes"), shown.pop("classes timed")) == (classes, [classes])
+        assert shown == {key: value for key, value in row.items() if key != "limit"}
         latency = run.project.estimator(row["device"]).latency_ms
         drawn = latency(run.space.sample(20_000, seed=1))
         share = [float((drawn <= row[key]).mean()) for key in [*row][3:6]]

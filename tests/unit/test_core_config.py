@@ -173,6 +173,9 @@ def test_numbers_that_yaml_reads_otherwise_are_refused(text: str, words: tuple[s
         ("inner: {rate: 50%}", "write 0.5: shares are numbers from 0 to 1"),
         ("inner: {rate: '2.5 %'}", "write 0.025"),
         ("inner: {rate: '1,000'}", "write 1.000: decimals"),
+        ("inner: {rate: 0.5 ms}", "write 0.5, without a unit"),
+        ("inner: {names: a}", "write [a]"),
+        ("inner: {names: 'a, b;c d'}", "write [a, b, c, d]"),
     ],
 )
 def test_what_people_mean_is_hinted_at(text: str, hint: str):

@@ -164,7 +164,14 @@ def test_an_estimate_that_hangs_on_the_untimed_classifier_says_so(
     table = LatencyTable(device, known.protocol, "simulated", {}, rows)
     shown = hwnas.space_show(wanted, table=table).to_dict()["latencies"][0]
     assert (shown["largest"] > 0.5) == is_useless
+    assert (shown["classes"], shown["classes timed"]) == (outputs, [3])
+    by_default = hwnas.space_show("mobilenet_tiny", table=table, settings={"resolutions": [16]})
+    assert by_default.to_dict()["latencies"][0]["classes"] == 3
     hwnas.table_estimate(table, space=wanted)
+    assert hwnas.table_estimate(table, space="mobilenet_tiny", resolutions=[16]).facts == {
+        "space": timed.id,
+        "correction": None,
+    }
     notes = [record.getMessage() for record in caplog.records]
     assert len(notes) == (2 if is_useless else 0)
     assert all("outputs was never timed, only one of 3" in note for note in notes)

@@ -180,7 +180,9 @@ def test_links_in_a_circle_are_told(tmp_path: Path) -> None:
     [
         (b"", "the file is empty"),
         (b"\0\0\0\x18ftypheic" + bytes(40), "a HEIC photo whatever its ending says"),
-        (b"<html>404</html>", "not an image that Pillow reads"),
+        (b"<html>404</html>", "a web page or SVG drawing"),
+        (b"version https://git-lfs.github.com/spec/v1", "a Git LFS pointer: git lfs pull"),
+        (b"not at all", "not an image that Pillow reads"),
         (encoded(photo(0, 1))[:20], "damaged JPEG file"),
     ],
 )
@@ -282,6 +284,10 @@ def test_folders_of_splits_go_by_the_names_that_people_give(
         (("train", "Train"), ("two folders are the train", "Train, train")),
         (("train", "val", "validation"), ("two folders are the val", "val, validation")),
         (("val", "Test"), ("no folder of training images", "call their folder train")),
+        (("seg_train", "seg_test", "seg_pred"), ("look like splits", "found: seg_test, seg_train")),
+        (("Training Set", "Test Set"), ("look like splits", "call them train, val and test")),
+        (("images-train", "images-val"), ("look like splits", "images-train")),
+        (("dataset",), ("two classes or more", "--set data.root=", "dataset")),
     ],
 )
 def test_folders_that_are_unclear_are_refused(
@@ -292,6 +298,15 @@ def test_folders_that_are_unclear_are_refused(
     with pytest.raises(UserError) as caught:
         counted(tmp_path)
     assert all(word in str(caught.value) for word in words), str(caught.value)
+
+
+def test_a_folder_without_classes_says_what_is_in_it(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="found: an empty folder"):
+        counted(tmp_path)
+    for name in ("1.jpg", "2.jpg", "labels.csv", ".hidden"):
+        (tmp_path / name).touch()
+    with pytest.raises(UserError, match=r"found: 2 \.jpg, 1 \.csv[\s\S]*one folder per class"):
+        counted(tmp_path)
 
 
 def test_a_class_called_train_is_a_class(tmp_path: Path) -> None:

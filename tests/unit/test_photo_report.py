@@ -82,6 +82,16 @@ def test_every_file_is_counted_once_by_class_and_split(tmp_path: Path) -> None:
     assert shown(root, skip_broken=True).facts["refused"] == []
 
 
+def test_photos_beside_the_classes_are_named(tmp_path: Path) -> None:
+    root = splits(tmp_path / "photos")
+    for name in ("1.jpg", "2.JPG", "a.zip", "labels.csv", "._1.jpg", ".DS_Store"):
+        (root / name).write_bytes(b"x")
+    (root / "val" / "3.heic").write_bytes(b"x")
+    above, in_val = shown(root).facts["doubts"]
+    assert above.startswith(f"{root}: 2 .jpg, 1 .zip beside the folders, in no class and not used")
+    assert in_val.startswith(f"{root / 'val'}: 1 .heic beside the folders")
+
+
 def test_photos_that_are_cut_from_train_are_counted_where_they_land(tmp_path: Path) -> None:
     root = class_folders(tmp_path, ["ant", "bee"], N)
     (root / "ant/a.HEIC").write_bytes(b"x")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,6 +29,8 @@ from tests.unit.test_runtimes import bench, kit_module
 
 pytest.importorskip("ai_edge_litert", reason="pip install 'hwnas[litert]'")
 from hwnas.exporters.interpreter import Interpreted
+
+ROOT = Path(__file__).parents[2]
 
 
 def plan_of(content: bytes, folder: Path, **fields: object) -> Plan:
@@ -131,3 +136,25 @@ def test_accelerators_are_asked_for_the_whole_model(
     x = random_input(model, 1)
     found = runner.open(tmp_path / "m.tflite")(x)
     np.testing.assert_allclose(found, run(model, x), rtol=1e-4, atol=1e-5)
+
+
+HOST = "from hwnas.exporters.interpreter import litert_model; litert_model(path).run(x)"
+DEVICE = "import run_litert; run_litert.Runner('cpu', 1, 2, 'fp32').open(path)(x)"
+
+
+@pytest.mark.parametrize("code", [HOST, DEVICE], ids=["host", "device"])
+def test_the_library_writes_nothing_to_the_terminal(
+    code: str, tiny_space: SearchSpace, tmp_path: Path
+) -> None:
+    model = network(lower(tiny_space, tiny_space.smallest()), batch=None)
+    (tmp_path / "m.tflite").write_bytes(timed(model))
+    np.save(tmp_path / "x.npy", random_input(model, 2))
+    begin = "import numpy, pathlib; path, x = pathlib.Path('m.tflite'), numpy.load('x.npy'); "
+    done = subprocess.run(
+        [sys.executable, "-c", begin + code],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "export")])},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
