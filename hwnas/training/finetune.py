@@ -52,20 +52,18 @@ def finetune(
 ) -> torch.nn.Module:
     """A trained copy of `model` in eval mode, with BN recalibrated on training images.
 
-    The loss is (1 - w) * cross-entropy with smoothed labels + w * soft cross-entropy to the
-    teacher's logits for the same images, with w = `config.distillation` (0 without a teacher),
-    + `config.feature_distillation` * the `feature_distance` to it + that of `Regularisation`. With
-    `config.average`, the result is the `best_average` of `model` and what it became.
+    The loss is (1 - w) * cross-entropy with smoothed labels + w * soft cross-entropy to the logits
+    of the teacher, w = `config.distillation` (0 without a teacher), + `config.feature_distillation`
+    * the `feature_distance` to it + that of `Regularisation`. With `config.average`, the result is
+    the `best_average` of `model` and what it became.
 
     Args:
         model: an extracted subnet; it is not changed. Training runs on its device.
-        data, config: source of the training images, and the recipe.
-        px: resolution of the model.
+        data, config, px: source of the training images, recipe, and resolution of the model.
         teacher: usually the largest subnet, recalibrated.
         seed: recorded; the data set determines the order of images.
         rounding: rule of the 8-bit file, if `config.precision` is int8; see `training.qat`.
-        checkpoints: folder to resume from after any epoch; each pair of `model` and `teacher` needs
-            its own, because the identity does not cover their weights.
+        checkpoints: folder to resume from after any epoch, one for each `model` and `teacher`.
         progress: called with the completed steps.
 
     Raises:
@@ -97,7 +95,7 @@ def finetune(
             store.save(step + 1, student, stepper.optimizer, precision.state())
         progress(step + 1, n_steps, f"loss {loss.item():.3f} nats")
     added.remove()
-    if config.average and config.precision != "int8":
+    if config.average and config.precision != "int8":  # averages are compared in float
         return best_average(model, student, seen, data, px=px)
     return recalibrate_in_place(student, seen)
 
