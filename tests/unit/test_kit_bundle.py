@@ -38,6 +38,7 @@ from tests.bundles import (
     colour_images,
     colour_manifest,
     colour_net,
+    failing_net,
     kit_module,
     run_kit,
 )
@@ -226,6 +227,26 @@ def test_a_model_that_does_not_load_falls_short_and_the_others_are_still_checked
     found = findings(tmp_path / "winner", "--no-latency")
     assert found["models/fp32.onnx", "load"]["passed"] is False
     assert found["models/int8.onnx", "golden outputs"]["passed"] is True
+
+
+def test_a_model_that_fails_when_it_runs_falls_short_and_the_others_are_still_checked(
+    tmp_path: Path,
+):
+    """By whatever name its node has: the runtime's own log would write it as it stands."""
+    made = colour_manifest(precisions=("fp32", "int8"))
+    sources = tmp_path / "broken"
+    sources.mkdir()
+    onnx.save(colour_net("int8"), sources / "int8.onnx")
+    onnx.save(failing_net("\x1b[31mnode"), sources / "fp32.onnx")
+    models = {model.path: sources / Path(model.path).name for model in made.models}
+    colour_bundle(tmp_path / "winner", made, models=models)
+    found = findings(tmp_path / "winner", "--no-latency")
+    assert found["models/fp32.onnx", "run"]["passed"] is False
+    assert found["models/int8.onnx", "golden outputs"]["passed"] is True
+    photo = next((tmp_path / "winner" / "samples").glob("*.ppm"))
+    done = run_kit(tmp_path / "winner", "ort_run.py", photo)
+    assert done.returncode == 1 and "\x1b" not in done.stderr
+    assert done.stderr.startswith("error: models/fp32.onnx: onnxruntime cannot run it")
 
 
 def test_a_tolerance_of_fp16_is_not_lent_to_fp32(tmp_path: Path):
