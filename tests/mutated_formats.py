@@ -20,6 +20,7 @@ from hwnas.predictors.lookup import ScoreTable, load_table, save_table
 from hwnas.predictors.open_records import open_records
 from hwnas.spaces.space import SearchSpace
 from hwnas.training.datasets import text
+from hwnas.training.text_data import TextData
 
 __all__ = ["of_published", "of_records", "of_score_table", "of_texts"]
 
@@ -27,19 +28,21 @@ Found = dict[str, tuple[Path, Callable[[Path], Any], str]]
 
 CELL = "|nor_conv_3x3~0|+|none~0|skip_connect~1|+|avg_pool_3x3~0|none~1|nor_conv_1x1~2|"
 EDGES = [["sep_conv_3x3", 0], ["skip_connect", 1]] * 4
+OTHER_EDGES = [["max_pool_3x3", 0], ["skip_connect", 1]] * 4
 RECORDS: dict[str, tuple[str, str]] = {
     "nas_bench_macro": (
         "records",
         json.dumps(
             {
-                key: {"test_acc": [90.5, 91.0], "mean_acc": 90.75, "flops": 7713280}
-                for key in ("00000012", "00000000")
+                key: {"test_acc": [top1, 91.0], "mean_acc": 90.75, "flops": 7713280}
+                for key, top1 in (("00000012", 90.5), ("00000000", 50.5))
             }
         ),
     ),
     "nasbench201": (
         "csv",
-        f"index,arch,cifar10_test_200ep,cifar10_val_12ep\n7,{CELL},93.5,80\n",
+        "index,arch,cifar10_test_200ep,cifar10_val_12ep\n"
+        f"7,{CELL},93.5,80\n8,{CELL.replace('avg_pool_3x3', 'none')},90,70\n",
     ),
     "accel_nasbench": (
         "csv",
@@ -48,11 +51,21 @@ RECORDS: dict[str, tuple[str, str]] = {
     ),
     "ofa_imagenet": (
         "records",
-        json.dumps([{"ks": [3] * 20, "e": [4] * 20, "d": [2] * 5, "r": 224, "top1": [74.5]}]),
+        json.dumps(
+            [
+                {"ks": [3] * 20, "e": [4] * 20, "d": [depth] * 5, "r": 224, "top1": [70.5 + depth]}
+                for depth in (2, 3)
+            ]
+        ),
     ),
     "darts_cells": (
         "records",
-        json.dumps([{"index": 0, "normal": EDGES, "reduce": EDGES, "top1": 93.5}]),
+        json.dumps(
+            [
+                {"index": 0, "normal": EDGES, "reduce": EDGES, "top1": 93.5},
+                {"index": 1, "normal": EDGES, "reduce": OTHER_EDGES, "top1": 92.5},
+            ]
+        ),
     ),
 }
 LATENCIES: dict[str, tuple[str, str, str]] = {
@@ -64,7 +77,7 @@ LATENCIES: dict[str, tuple[str, str, str]] = {
     "tfnas": (
         "tfnas.json",
         "records",
-        json.dumps({"base": 9.0, "MBInvertedResBlock_56_24_0_40_k5_s2_swish": [1.5, 1.75]}),
+        json.dumps({"base": 9.0, "MBInvertedResBlock_56_1_0_40_k5_s2_swish": [1.5, 1.75]}),
     ),
     "ofa_i7": (
         "lut.csv",
@@ -113,6 +126,7 @@ def of_texts(folder: Path) -> Found:
     def read(path: Path) -> None:
         config = text.Config(root=str(path.parent), files=(path.name,), steps=5)
         data = text.build(config, DatasetContext(seed=0))
+        assert isinstance(data, TextData)
         x, _ = next(data.eval_batches("test", 4))
         assert int(x.min()) >= 0 and int(x.max()) < len(data.info.class_names)
 

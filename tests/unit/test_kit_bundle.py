@@ -42,6 +42,7 @@ from tests.bundles import (
     kit_module,
     run_kit,
 )
+from tests.limits import bounded
 
 PRECISIONS = ("fp32", "fp16", "int8")
 OLD_BUNDLE = Path(__file__).resolve().parents[1] / "assets" / "bundle_v1"
@@ -537,6 +538,8 @@ BAD_IMAGES = {
     "short.pgm": b"P5 9 9 255 x",
     "deep.ppm": b"P6 1 1 65536 xxxxxx",
     "huge.ppm": b"P6 99999999 99999999 255 x",
+    "gaps.ppm": b"P6" + b" \n" * 200_000 + b"x",
+    "digits.ppm": b"P6 " + b"9" * 100_000_000,
     "pickle.npy": b"\x93NUMPY\x01\x00v\x00{'descr': '|O', 'fortran_order': False, 'shape': (1,), }",
 }
 
@@ -544,7 +547,7 @@ BAD_IMAGES = {
 @pytest.mark.parametrize("name", BAD_IMAGES)
 def test_an_image_that_is_none_is_told(name: str):
     images, files = kit_module("bundle_images"), kit_module("bundle_files")
-    with pytest.raises(files.BundleError, match=name):
+    with pytest.raises(files.BundleError, match=name), bounded(seconds=5, memory=1 << 30):
         images.decode(BAD_IMAGES[name], name)
 
 

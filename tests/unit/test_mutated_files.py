@@ -504,12 +504,11 @@ def of_stages(run: Path, folder: Path) -> dict[str, Format]:
     n_images = dict.fromkeys(parts, 1)
     info = DataInfo("photos", ("ant", "bee"), (0.5,), (0.5,), 8, n_images, identity.digests)
     data = DataRecord((SeenData("a" * 32, None, info, None),), 0)
-    files.data_files("a").write(identity)
     version = folder / "stage.json"
     name, stored = next(iter(RunDir(run).ledger().items()))
     return {
         "data": sealed_record(DataRecord, files.data_file, data),
-        "files of the data": record(DataIdentity, files.data_files("a").path),
+        "files of the data": sealed_record(DataIdentity, files.data_files("a").path, identity),
         "version": sealed_record(_Facts, version, _Facts(name, stored)),
     }
 

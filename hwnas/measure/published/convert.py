@@ -31,4 +31,7 @@ def convert(format: str, path: Path, column: str | None = None) -> LatencyTable:
             f"a column must be given for the formats {', '.join(_COLUMNS)}, and for no other",
             found=f"format {format}, column {column}",
         )
-    return _FILES[format](path) if column is None else _COLUMNS[format](path, column)
+    table = _FILES[format](path) if column is None else _COLUMNS[format](path, column)
+    if not table.rows:
+        raise UserError(f"no operators of {format}", expected="at least one", where=path)
+    return table
