@@ -250,6 +250,15 @@ def test_a_model_that_fails_when_it_runs_falls_short_and_the_others_are_still_ch
     assert done.stderr.startswith("error: models/fp32.onnx: onnxruntime cannot run it")
 
 
+@pytest.mark.parametrize("script", ["ort_run.py", "device_run.py"])
+def test_closed_streams_are_no_traceback(script: str, folder: Path):
+    command = f'"{sys.executable}" {script} --check . --no-latency'
+    for closed in (">&-", "2>&-", ">&- 2>&-"):
+        line = ["/bin/sh", "-c", f"{command} {closed}"]
+        done = subprocess.run(line, cwd=folder, capture_output=True, text=True, check=False)
+        assert done.returncode == 0 and "Traceback" not in done.stdout + done.stderr, closed
+
+
 def test_a_tolerance_of_fp16_is_not_lent_to_fp32(tmp_path: Path):
     """The golden logits moved by 1e-3 of the largest: between the two tolerances."""
     moved = LOGITS + 1e-3 * np.abs(LOGITS).max().astype(np.float32)

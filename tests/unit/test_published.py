@@ -173,6 +173,7 @@ def test_xeon_6130_keeps_the_sources_numbers(test_data: Path):
         {"base": 9.0, "MBInvertedResBlock_56_1_0_40_k5_s2_swish": [1.0, -1.0]},
         {"base": 9.0, "MBInvertedResBlock_56_1_0_40_k5_s2_swish": [1.0, "2"]},
         {"base": 9.0, "MBInvertedResBlock_56_1_0_40_k5_s0_swish": [1.0, 2.0]},
+        {"base": 9.0, "MBInvertedResBlock_56_1_0_40_k5_s2_swish": [1.0, 1e308]},
         {"base": 9.0, "MBInvertedResBlock_56_24_0_40_k5_s2_swish": [1.0]},
         {"base": 9.0, f"MBInvertedResBlock_{5000 * '9'}_1_0_40_k5_s2_swish": [1.0, 2.0]},
     ],

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from hwnas.core.errors import UserError
-from hwnas.latency.table import LatencyTable
+from hwnas.latency.table import LatencyTable, check_operator
 from hwnas.measure.published import help, hw_nasbench201, ofa_i7, pixel1, tfnas
 
 __all__ = ["FORMATS", "convert"]
@@ -34,4 +34,6 @@ def convert(format: str, path: Path, column: str | None = None) -> LatencyTable:
     table = _FILES[format](path) if column is None else _COLUMNS[format](path, column)
     if not table.rows:
         raise UserError(f"no operators of {format}", expected="at least one", where=path)
+    for op, row in table.rows.items():
+        check_operator(op, (row.median_ms, row.p90_ms, row.p95_ms), where=path)
     return table
