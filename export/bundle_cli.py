@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -109,9 +110,9 @@ class Visible:
 
 @contextlib.contextmanager
 def visible_streams():
-    """Context in which printed text cannot control the terminal."""
+    """Context in which printed text cannot control the terminal; closed streams take everything."""
     before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = map(Visible, before)
+    sys.stdout, sys.stderr = (Visible(one or open(os.devnull, "w")) for one in before)  # noqa: SIM115
     try:
         yield
     finally:

@@ -4,6 +4,7 @@
 """
 
 import io
+import math
 import re
 import sys
 import warnings
@@ -17,6 +18,9 @@ from bundle_files import BundleError, inside, read_npy
 from photo_rule import ENDINGS, composed, folders_of, scan, upright
 
 MAX_UNPACKED, MAX_RATIO = 1 << 30, 200
+MAX_HEADER = 1 << 16  # bytes of a netpbm header with comments
+_GAP, _NUMBER = rb"(?:\s|#[^\n]*\n)+", rb"([0-9]{1,9})"
+NETPBM = re.compile(b"(P[56])" + 3 * (_GAP + _NUMBER) + rb"\s")
 
 # --- files ----------------------------------------------------------------------------------------
 
@@ -62,35 +66,17 @@ def checked_pixels(pixels, name):
 
 def is_plain_netpbm(data):
     """Whether `decode_netpbm` supports the file; Pillow reads other bit depths."""
-    fields = re.match(
-        rb"P[56](?:\s+|#[^\n]*\n)+(\d+)(?:\s+|#[^\n]*\n)+(\d+)"
-        rb"(?:\s+|#[^\n]*\n)+(\d+)\s",
-        data,
-    )
-    return fields is None or int(fields.group(3)) == 255
+    header = NETPBM.match(data[:MAX_HEADER])
+    return header is None or int(header.group(4)) == 255
 
 
 def decode_netpbm(data):
     """uint8 [H, W, C] of a binary .ppm (P6) or .pgm (P5) with 8-bit samples."""
-    fields, at = [], 0
-    while len(fields) < 4:
-        while data[at : at + 1].isspace():
-            at += 1
-        if data[at : at + 1] == b"#":
-            at = data.index(b"\n", at)
-            continue
-        end = at
-        while not data[end : end + 1].isspace():
-            end += 1
-            if end > len(data):
-                raise ValueError("header is cut off")
-        fields.append(data[at:end])
-        at = end
-    magic, (width, height, depth) = fields[0], map(int, fields[1:])
-    if magic not in (b"P5", b"P6") or depth != 255:
+    header = NETPBM.match(data[:MAX_HEADER])
+    if header is None or int(header.group(4)) != 255:
         raise ValueError("expected P5 or P6 with 255 levels")
-    shape = (height, width, 3 if magic == b"P6" else 1)
-    return np.frombuffer(data, np.uint8, int(np.prod(shape)), at + 1).reshape(shape)
+    shape = (int(header.group(3)), int(header.group(2)), 3 if header.group(1) == b"P6" else 1)
+    return np.frombuffer(data, np.uint8, math.prod(shape), header.end()).reshape(shape)
 
 
 def decode_with_pillow(data):

@@ -34,24 +34,30 @@ SUFFIXES = (".onnx", ".ort")  # files of ONNX Runtime
 KINDS = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 
 
+class CannotRun(BundleError):
+    """ONNX Runtime rejects a model, or fails in it. check: `load` or `run`."""
+
+    check = "load"
+
+
 class Predictor:
     """A model file in ONNX Runtime; maps inputs [n, C, H, W] to logits [n, classes]."""
 
     def __init__(self, folder, model, provider="CPUExecutionProvider", threads=1):
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
-        options.log_severity_level = 3
+        options.log_severity_level = 4  # errors are raised; the log has names, unescaped
         path = str(Path(folder) / model["path"])
         try:
             self._session = onnxruntime.InferenceSession(path, options, providers=[provider])
             (tensor,) = self._session.get_inputs()
             self._name, self._kind = tensor.name, KINDS[tensor.type]
         except Exception as error:  # ONNX Runtime has no public base class of its errors
-            raise BundleError(
+            raise CannotRun(
                 f"{model['path']}: onnxruntime {onnxruntime.__version__} cannot load it: {error}"
                 + needed_runtime(model)
             ) from error
-        self.batch = model["batch"]
+        self.batch, self._path = model["batch"], model["path"]
 
     def __call__(self, x):
         """Logits of x: [n, C, H, W], any n; for a fixed batch size, the last batch is filled."""
@@ -61,7 +67,12 @@ class Predictor:
 
     def _run(self, x, size):
         filled = np.concatenate([x, np.repeat(x[-1:], size - len(x), axis=0)])
-        logits = self._session.run(None, {self._name: filled.astype(self._kind)})[0]
+        try:
+            logits = self._session.run(None, {self._name: filled.astype(self._kind)})[0]
+        except Exception as error:
+            failed = CannotRun(f"{self._path}: onnxruntime cannot run it: {error}")
+            failed.check = "run"
+            raise failed from error
         return np.asarray(logits, dtype=np.float32)[: len(x)]
 
 
@@ -114,12 +125,10 @@ def check(folder, manifest, path=None, data=None, with_latency=True):
     found, loaded = [], {}
     for name, model in models.items():
         try:
-            predict = Predictor(folder, model)
-        except BundleError as error:
-            found.append(finding(model, "load", False, str(error)))
-        else:
+            found += check_outputs(folder, manifest, model, Predictor(folder, model), data)
             loaded[name] = model
-            found += check_outputs(folder, manifest, model, predict, data)
+        except CannotRun as error:
+            found.append(finding(model, error.check, False, str(error)))
     if with_latency:
         found += check_latencies(Path(folder), manifest, loaded, "onnxruntime")
         found += other_runtimes(manifest, loaded)

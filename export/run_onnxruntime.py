@@ -64,6 +64,7 @@ class Runner:
 
     def _session(self, path):
         options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4  # errors are raised; the log has names, unescaped
         options.intra_op_num_threads = self.threads
         options.inter_op_num_threads = 1
         options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL

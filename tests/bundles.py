@@ -68,6 +68,28 @@ def colour_net(precision: str = "fp32", batch: int | str = "batch") -> onnx.Mode
     return model
 
 
+def failing_net(name: str) -> onnx.ModelProto:
+    """`colour_net`, which loads; its node `name` fails when the model runs."""
+    model = colour_net()
+    nodes = model.graph.node
+    constants = {"none": np.float32(0), "far": np.float32(1000), "shape": np.array([-1, 3])}
+    for constant, value in constants.items():
+        model.graph.initializer.append(numpy_helper.from_array(np.asarray(value), constant))
+    (gemm,) = (node for node in nodes if node.op_type == "Gemm")
+    gemm.input[0] = "rows"
+    at = list(nodes).index(gemm)
+    for node in (  # an index that depends on the input, and is always beyond the end
+        helper.make_node("Reshape", ["row", "shape"], ["rows"]),
+        helper.make_node("Gather", ["mean", "index"], ["row"], name=name, axis=0),
+        helper.make_node("Cast", ["sum"], ["index"], to=TensorProto.INT64),
+        helper.make_node("Add", ["product0", "far"], ["sum"]),
+        helper.make_node("Mul", ["largest", "none"], ["product0"]),
+        helper.make_node("ReduceMax", ["mean"], ["largest"], keepdims=0),
+    ):
+        nodes.insert(at, node)
+    return model
+
+
 def colour_images(n: int = 6) -> tuple[np.ndarray, np.ndarray]:
     """uint8 [n, 8, 8, 3] of noise in which one channel is brighter by far, and which one."""
     labels = np.arange(n) % 3

@@ -85,7 +85,7 @@ class SearchFolder:
     def _read(self, space: SearchSpace) -> tuple[_State, Archive]:
         path = self.path / STATE
         data = read_json(path)
-        if isinstance(data, dict) and "check" in data:  # earlier versions had no `check`
+        if isinstance(data, dict) and data.keys() & {"check", "archive"}:  # earlier versions: none
             try:
                 data = unsealed(data)
             except ValueError as error:

@@ -80,8 +80,7 @@ def store(transition: Transition, run: RunDir) -> int:
     transition.write(dict(texts))
     if settings.before is None or not texts.keys() & settings.before.keys():
         return 0
-    numbers = [int(path.stem.removeprefix(UNDONE)) for path in _files(run)]
-    number = max(numbers, default=0) + 1
+    number = transition.changes = max(*_numbers(run), 0, transition.changes) + 1
     entry = Entry(settings.command, _now(), dict(settings.before), run.ledger())
     transition.write({_name(number): _file(run, _name(number)).text(entry)})
     return number
@@ -107,6 +106,9 @@ def undo(run: RunDir, *, keep: bool = True) -> Entry:
         )
     number, entry = found
     transition = Transition(run)
+    for missing in _missing(run):
+        if missing > number:
+            log.warning("%s is %s", run.path(_name(missing)), MISSING)
     for stage in sorted({*transition.ledger, *entry.stages}):
         now, before = transition.ledger.get(stage), entry.stages.get(stage)
         if now is not None and before is not None and _is_same(now, before):
@@ -122,6 +124,8 @@ def undo(run: RunDir, *, keep: bool = True) -> Entry:
         name = _name(number, UNDONE)
         restored = Entry(entry.command, _now(), undone, run.ledger())
         transition.write({name: _file(run, name).text(restored)})
+    else:
+        transition.changes = max(_numbers(run) - {number}, default=0)
     transition.write({**entry.texts, _name(number): None})
     transition.commit()
     return entry
@@ -207,19 +211,29 @@ def _entry(run: RunDir, name: str) -> Entry:
 
 
 def altered_entries(run: RunDir) -> Iterator[tuple[Path, str]]:
-    """Entries that an undo cannot restore, and why: modified, not readable, or missing.
-
-    Entries are numbered without gaps. If the last one is missing, the one before it is the last.
-    """
-    files = _files(run)
-    numbers = {int(path.stem.removeprefix(UNDONE)) for path in files}
-    for path in sorted(files):
+    """Entries that an undo cannot restore, and why: modified, not readable, or missing."""
+    for path in sorted(_files(run)):
         try:
             _entry(run, f"{HISTORY}/{path.name}")
         except UserError as error:
             yield path, str(error)
-    for number in sorted(set(range(1, max(numbers, default=0))) - numbers):
+    for number in _missing(run):
         yield run.path(_name(number)), MISSING
+
+
+def _missing(run: RunDir) -> list[int]:
+    """Numbers of removed entries: entries are numbered without gaps up to that of the ledger."""
+    numbers = _numbers(run)
+    try:
+        last = run.whole_ledger().changes
+    except UserError:  # reported elsewhere
+        last = 0
+    return sorted(set(range(1, max(*numbers, 0, last) + 1)) - numbers)
+
+
+def _numbers(run: RunDir) -> set[int]:
+    """Numbers of all entries, undone ones included."""
+    return {int(path.stem.removeprefix(UNDONE)) for path in _files(run)}
 
 
 def _now() -> str:

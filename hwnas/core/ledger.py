@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from hwnas.core.confined import check_name, holds, require_below
 from hwnas.core.errors import UserError
@@ -15,15 +15,15 @@ from hwnas.core.store import content_hash, json_text, read_json
 __all__ = [
     "LEDGER",
     "OWNED",
+    "Ledger",
     "StageRecord",
     "config_of",
-    "ledger_text",
     "read_ledger",
     "safe_record",
 ]
 
 LEDGER, _CONFIG = "stages.json", "config.yaml"
-_KEYS = {"schema_version", "check", "stages"}
+_KEYS = {"schema_version", "check", "changes", "stages"}
 WAY_OUT = (
     "put back a copy of this file; or remove it: the next `hwnas run` makes the stages again, from"
     " the timings, evaluations and checkpoints that the folder has"
@@ -69,10 +69,28 @@ class StageRecord:
         return self.kept | self.outputs
 
 
-def ledger_text(stages: Mapping[str, StageRecord]) -> str:
-    """The text of the ledger file."""
-    rows = {stage: dump(record, versioned=False) for stage, record in stages.items()}
-    return json_text({"schema_version": 1, "check": content_hash(rows), "stages": rows})
+@dataclass(frozen=True)
+class Ledger:
+    """The content of the ledger file.
+
+    stages: the entry of every stage. changes: highest number of an entry in history/, by which the
+    removal of the last entry is noticed; 0: none, or a ledger of earlier versions.
+    """
+
+    stages: Mapping[str, StageRecord]
+    changes: int = 0
+
+    def text(self) -> str:
+        """The text of the ledger file."""
+        rows = {stage: dump(record, versioned=False) for stage, record in self.stages.items()}
+        data = {"stages": rows, **({"changes": self.changes} if self.changes else {})}
+        return json_text({"schema_version": 1, "check": _check(data), **data})
+
+
+def _check(data: Mapping[str, Any]) -> str:
+    """The hash of a ledger's content; without `changes` it is that of earlier versions."""
+    keys = {key: data[key] for key in ("changes", "stages") if key in data}
+    return content_hash(keys if len(keys) > 1 else data["stages"])
 
 
 def config_of(folder: Path) -> Path | None:
@@ -81,23 +99,26 @@ def config_of(folder: Path) -> Path | None:
     return found if found.is_file() and (folder / LEDGER).is_file() else None
 
 
-def read_ledger(path: Path) -> dict[str, StageRecord]:
-    """The ledger entry of every stage.
+def read_ledger(path: Path) -> Ledger:
+    """The content of the ledger file; empty if it does not exist.
 
     Raises:
         UserError: the file is not a ledger, was modified, or contains a path that leads out of the
             folder.
     """
+    if not path.exists():
+        return Ledger({})
     try:
         data = read_json(path)
         if not isinstance(data, dict) or not isinstance(data.get("stages"), dict):
             raise UserError("not a stage ledger", where=path)
-        check = data.get("check", content_hash(data["stages"]))  # earlier versions stored no hash
+        check = data.get("check", _check(data))  # earlier versions stored no hash
         is_known = set(data) <= _KEYS and data.get("schema_version", 1) == 1
         is_known = is_known and ("check" not in data or holds(path, json_text(data).encode()))
-        if check != content_hash(data["stages"]) or not is_known:
+        changes = data.get("changes", 0)
+        if type(changes) is not int or changes < 0 or check != _check(data) or not is_known:
             raise UserError("the ledger was modified", found=check, where=path)
-        return {
+        stages = {
             name: safe_record(load(StageRecord, record, where=where, versioned=False), where=where)
             for name, record in data["stages"].items()
             for where in [f"{path}:{name}"]
@@ -105,6 +126,7 @@ def read_ledger(path: Path) -> dict[str, StageRecord]:
     except UserError as error:
         error.add_way_out(WAY_OUT)
         raise
+    return Ledger(stages, changes)
 
 
 def safe_record(record: StageRecord, *, where: str) -> StageRecord:

@@ -14,14 +14,14 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from hwnas.core.command import command_line
 from hwnas.core.confined import check_folder, inside
 from hwnas.core.errors import UserError
-from hwnas.core.ledger import LEDGER, OWNED, StageRecord, ledger_text, read_ledger, safe_record
+from hwnas.core.ledger import LEDGER, OWNED, Ledger, StageRecord, read_ledger, safe_record
 from hwnas.core.locks import exclusive_lock, owner_of, require_readable
 from hwnas.core.store import (
     append_jsonl,
@@ -40,10 +40,10 @@ REBUILT = "models"  # names of folders whose files can be rebuilt
 __all__ = [
     "LEDGER",
     "OWNED",
+    "Ledger",
     "NewSettings",
     "RunDir",
     "StageRecord",
-    "ledger_text",
     "safe_record",
 ]
 
@@ -235,19 +235,18 @@ class RunDir:
 
     # --- ledger -------------------------------------------------------------------------------
 
-    def ledger(self) -> dict[str, StageRecord]:
-        """The ledger entry of every stage.
+    def whole_ledger(self) -> Ledger:
+        """The content of the ledger file; raises as `read_ledger`."""
+        return read_ledger(self.path(LEDGER))
 
-        Raises:
-            UserError: the file is not a ledger, was modified, or contains a path that leads out of
-                the folder.
-        """
-        path = self.path(LEDGER)
-        return read_ledger(path) if path.exists() else {}
+    def ledger(self) -> dict[str, StageRecord]:
+        """The ledger entry of every stage; raises as `read_ledger`."""
+        return dict(self.whole_ledger().stages)
 
     def record(self, name: str, record: StageRecord) -> None:
         """Writes the ledger entry of one stage."""
-        write_text(self.path(LEDGER), ledger_text({**self.ledger(), name: record}))
+        now = self.whole_ledger()
+        write_text(self.path(LEDGER), replace(now, stages={**now.stages, name: record}).text())
 
     def hash_outputs(self, paths: list[Path]) -> dict[str, str]:
         """sha256 of files by run-relative path."""

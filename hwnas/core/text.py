@@ -41,8 +41,9 @@ def in_words(value: object) -> str:
 
 
 def _inner(value: object) -> str:
-    is_list = isinstance(value, (list, tuple, Set)) and not in_words(value).startswith("[")
-    return f"[{in_words(value)}]" if is_list else in_words(value)
+    words = in_words(value)  # once: twice per level would take 2 ** depth
+    is_list = isinstance(value, (list, tuple, Set)) and not words.startswith("[")
+    return f"[{words}]" if is_list else words
 
 
 class _Guarded:

@@ -8,14 +8,16 @@ moved back.
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from hwnas.core.command import command_line
 from hwnas.core.commit import Commit, commit
 from hwnas.core.errors import UserError
 from hwnas.core.records import STRICT, RecordFile
-from hwnas.core.rundir import LEDGER, RunDir, StageRecord, ledger_text, safe_record
+from hwnas.core.rundir import LEDGER, Ledger, RunDir, StageRecord, safe_record
 
 __all__ = [
     "ALTERED",
@@ -32,6 +34,8 @@ log = logging.getLogger(__name__)
 SUPERSEDED = "superseded"
 ALTERED = "not as it was written, or missing"
 FACTS = "stage.json"
+DAMAGED = "damaged"
+COMES_BACK = re.compile("-[0-9a-f]{16}(-[0-9]+)?$")  # at the end of a folder that has `stage.json`
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,11 @@ def find_version(run: RunDir, stage: str, fits: Callable[[StageRecord], bool]) -
 
 
 def altered_versions(run: RunDir) -> Iterator[tuple[Path, str]]:
-    """Files in superseded/ that cannot be moved back, and why: damaged, or not readable."""
+    """Files in superseded/ that cannot be moved back, and why: damaged, missing or unreadable."""
+    gone = f"missing; the files beside it are not used again: {command_line('clean', run.root)}"
+    for folder in set_aside_folders(run):
+        if COMES_BACK.search(folder.name) and not (folder / FACTS).exists():
+            yield folder / FACTS, gone
     for path in sorted(run.path(SUPERSEDED).glob(f"*/{FACTS}")):
         try:
             facts = _facts_file(path).read()
@@ -89,9 +97,9 @@ def altered_versions(run: RunDir) -> Iterator[tuple[Path, str]]:
             yield path, str(error)
             continue
         if record.state == "done":
-            folder = f"{SUPERSEDED}/{path.parent.name}"
-            for name in run.altered(record.files(), within=folder):
-                yield run.path(folder, name), ALTERED
+            within = f"{SUPERSEDED}/{path.parent.name}"
+            for name in run.altered(record.files(), within=within):
+                yield run.path(within, name), ALTERED
 
 
 def set_aside_folders(run: RunDir) -> list[Path]:
@@ -101,10 +109,14 @@ def set_aside_folders(run: RunDir) -> list[Path]:
 
 
 class Transition:
-    """Changes of the ledger and of the files of stages, prepared in memory and committed as one."""
+    """Changes of the ledger and of the files of stages, prepared in memory and committed as one.
+
+    ledger: the entries of the stages. changes: highest number of an entry in history/.
+    """
 
     def __init__(self, run: RunDir) -> None:
-        self.ledger = run.ledger()
+        before = run.whole_ledger()
+        self.ledger, self.changes = dict(before.stages), before.changes
         self._run = run
         self._moves: list[tuple[str, str]] = []
         self._texts: dict[str, str | None] = {}
@@ -119,10 +131,12 @@ class Transition:
         names = [name for name in owns if self._run.path(name).exists()]
         if not names:
             return None
+        is_whole = record is not None and self._is_whole(record)
         suffix = label or ("unrecorded" if record is None else record.inputs_hash)
+        suffix += "" if label or record is None or is_whole else f"-{DAMAGED}"
         folder = self._free(f"{stage.replace('/', '-')}-{suffix}")
         self._moves += [(name, f"{folder}/{name}") for name in names]
-        if label is None and record is not None and self._is_whole(record):
+        if label is None and record is not None and is_whole:
             facts = _Facts(stage, replace(record, owns=tuple(owns), undo=0))
             name = f"{folder}/{FACTS}"
             self._texts[name] = _facts_file(self._run.path(name)).text(facts)
@@ -152,8 +166,8 @@ class Transition:
             UserError: a system call fails; the next command completes the changes.
         """
         texts = dict(self._texts)
-        if self.ledger != self._run.ledger():
-            texts[LEDGER] = ledger_text(self.ledger)
+        if (now := Ledger(self.ledger, self.changes)) != self._run.whole_ledger():
+            texts[LEDGER] = now.text()
         commit(self._run.root, Commit(tuple(self._moves), texts))
 
     def _free(self, name: str) -> str:

@@ -16,6 +16,7 @@ REGULAR = "Profiling Info for Regular Benchmark Runs"
 TABLE = re.compile(r"=+ Run Order =+")
 BUILT_IN = re.compile(r"[A-Z][A-Z0-9_]+")  # operators of the file; delegates name theirs otherwise
 MAX_CHARACTERS = 4_000_000
+MAX_NUMBER = 1e15  # of runs, and of microseconds: three centuries
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,10 @@ def _numbers(match: re.Match[str]) -> dict[str, float]:
     found = {name: float(value) for name, value in NUMBER.findall(match[2])}
     if "curr" not in found:
         raise ValueError(f"an incomplete line: {match[0][:200]!r}")
-    return {"count": float(match[1]), **found}
+    found = {"count": float(match[1]), **found}
+    if not all(value < MAX_NUMBER for value in found.values()):
+        raise ValueError(f"a number out of range: {match[0][:200]!r}")
+    return found
 
 
 def _operators(text: str) -> Iterator[OperatorTime]:

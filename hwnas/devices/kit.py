@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import os
 import signal
 import subprocess
 from collections import deque
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from hwnas.core.errors import UserError
@@ -26,7 +26,7 @@ CPU_PROVIDERS = ("CPUExecutionProvider", "CPU", "cpu")
 INTERRUPTED = 130
 PATIENCE_S = 10.0  # for an interrupted kit to write its last line
 TAIL_LINES = 12
-MAX_LINE = 10_000  # characters; a device may print anything
+MAX_LINE = 1 << 16  # characters; a longer line is read in parts
 NOTE = "bench.py: note: "
 """Prefix of a line with a message of the kit to the user, before the timing."""
 
@@ -81,7 +81,7 @@ def run_kit(
     ) as process:
         assert process.stderr is not None
         try:
-            for line in iter(functools.partial(process.stderr.readline, MAX_LINE), ""):
+            for line in iter(partial(process.stderr.readline, MAX_LINE), ""):
                 if not _report(line, progress):
                     tail.append(line.rstrip())
             status = process.wait()

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 import yaml
 
 from hwnas.core.stats import accuracy_text
+from hwnas.core.text import visible
 from hwnas.exporters.bundle_usage import pages, usage
 from hwnas.exporters.manifest import LatencyFact, Manifest
 
@@ -206,4 +207,5 @@ def _numbers(values: Sequence[float]) -> str:
 
 def _plain(text: str) -> str:
     """Text from outside, which is neither Markdown nor HTML."""
-    return re.sub(r"([\\`*_{}\[\]<>()#+|!~])", r"\\\1", " ".join(str(text).split()))
+    text = visible(" ".join(str(text).split()))
+    return re.sub(r"([\\`*_{}\[\]<>()#+|!~])", r"\\\1", text)

@@ -32,7 +32,7 @@ def onnxruntime_model(path: Path, *, threads: int = 1) -> OpenModel:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # errors are raised; the log has names of the file, unescaped
     try:
         session = onnxruntime.InferenceSession(
             str(path), options, providers=["CPUExecutionProvider"]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hwnas.core.errors import UserError
-from hwnas.core.store import read_jsonl
+from hwnas.core.store import iter_jsonl
 from hwnas.latency.plan import PROTOCOL, Plan
 
 __all__ = ["MAX_RESULTS_BYTES", "Results", "Turn", "read_results"]
@@ -56,7 +56,8 @@ def read_results(plan: Plan) -> Results:
     """
     if plan.results.is_file() and plan.results.stat().st_size > MAX_RESULTS_BYTES:
         raise UserError("results are too large", expected="at most 256 MiB", where=plan.results)
-    header, *lines = read_jsonl(plan.results) or [{}]
+    lines = iter_jsonl(plan.results)
+    header = next(lines, {})
     for key, expected in (("protocol", PROTOCOL), ("plan_hash", plan.hash)):
         if header.get(key) != expected:
             raise UserError(

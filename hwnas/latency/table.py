@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -34,6 +34,7 @@ __all__ = [
     "Protocol",
     "Source",
     "Validation",
+    "check_operator",
 ]
 
 FACTS_OF_TIMINGS = ("cpu", "runtime_version")
@@ -187,7 +188,7 @@ class LatencyTable:
             raise UserError("the latency table has control characters in its text", where=path)
         rows: dict[OpSpec, Timing] = {}
         for row in stored.rows:
-            _check_row(row, path)
+            check_operator(row.op, (row.p90_ms, row.p95_ms, row.cold_ms or 0.0), where=path)
             if row.op in rows:
                 raise UserError("duplicate rows in a latency table", found=row.op, where=path)
             rows[row.op] = Timing(
@@ -276,9 +277,8 @@ class _File:
     pace: tuple[Positive, ...] = ()
 
 
-def _check_row(row: _Row, path: Path) -> None:
-    """Refuses operators of size 0, and prices that would make sums infinite."""
-    op = row.op
+def check_operator(op: OpSpec, ms: Iterable[float], *, where: object) -> None:
+    """Refuses operators of size 0, and latencies that would make sums infinite: a UserError."""
     extents = (op.in_channels, op.out_channels, op.in_hw, op.out_hw, op.stride)
     counts = (op.mid_channels, op.se_channels, op.padding, op.pad_more, op.start_kernel)
     least = 0 if op.kind == "uib" else 1
@@ -288,9 +288,9 @@ def _check_row(row: _Row, path: Path) -> None:
         or min(counts) < 0
         or max(*extents, *counts, op.kernel) > MAX_SIZE
     ):
-        raise UserError("an operator has an impossible shape", found=op, where=path)
-    if max(row.p90_ms, row.p95_ms, row.cold_ms or 0.0) >= MAX_MS:
-        raise UserError("operator latency out of range", found=op, where=path)
+        raise UserError("an operator has an impossible shape", found=op, where=where)
+    if not all(value < MAX_MS for value in ms):
+        raise UserError("operator latency out of range", found=op, where=where)
 
 
 def _order(op: OpSpec) -> tuple[Any, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ def read_torch(path: Path) -> dict[str, Tensor]:
     """
     data = read_regular(path, at_most=MAX_BYTES)
     try:
+        _require_stored(data)
         found = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:  # damaged pickles can raise nearly any exception
         raise _refused(path, error) from error
@@ -46,6 +48,19 @@ def read_torch(path: Path) -> dict[str, Tensor]:
             where=path,
         )
     return {name: tensor.detach() for name, tensor in found.items()}
+
+
+def _require_stored(data: bytes) -> None:
+    """Refuses compressed archives, whose few bytes can become many; `torch.save` writes none.
+
+    Raises:
+        ValueError: a part is compressed.
+    """
+    if data.startswith(b"PK"):
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            packed = [one.filename for one in archive.infolist() if one.compress_type]
+        if packed:
+            raise ValueError(f"{packed[0]} is compressed")
 
 
 def _is_entry(name: Any, value: Any) -> bool:

@@ -57,7 +57,8 @@ def table_of(
     for row, view in enumerate(views):
         for name, value in view.items():
             column = names.index(name) if name in names else None
-            if column is None or value not in known[column]:
+            is_value = isinstance(value, (int, float, str))  # a list has no hash
+            if column is None or not is_value or value not in known[column]:
                 choice = None if column is None else space.choices[column]
                 raise UserError(
                     "the arch belongs to another space",

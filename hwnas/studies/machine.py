@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from hwnas.core.env import cache_folder
-from hwnas.core.errors import UserError
+from hwnas.core.errors import UserError, out_of_memory
 from hwnas.core.leftover import size_bytes
 from hwnas.core.resources import kit_module
 from hwnas.core.store import free_bytes, why_unwritable
@@ -57,7 +57,9 @@ def devices() -> Iterator[Finding]:
     """Accelerators, the providers of ONNX Runtime, and programs that reach other devices."""
     torch, onnx_runtime = _probe(TORCH), _probe(ONNX_RUNTIME)
     if "error" in torch:
-        yield Finding("devices", "torch", torch["error"], "problem", "pip install --upgrade torch")
+        memory = out_of_memory(ImportError(torch["error"]))
+        fix = "pip install --upgrade torch" if memory is None else "raise the limit (ulimit -v)"
+        yield Finding("devices", "torch", torch["error"], "problem", fix)
     else:
         gpus = [f"{name}, {n_bytes / GB:.0f} GB" for name, n_bytes in torch["cuda"]]
         gpus += ["Apple GPU (mps)"] if torch["mps"] else []

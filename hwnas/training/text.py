@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence, Sized
@@ -32,6 +33,8 @@ __all__ = [
 END, UNKNOWN = "<eos>", "<unk>"
 """Tokens for the end of a line, and for words that are not in the vocabulary."""
 MAX_BYTES = 1 << 30  # of a text, not compressed
+MAX_RATIO, FREE_BYTES = 100, 1 << 24  # of a compressed text above a size; texts have 3 to 10
+MAX_WORD = 1_000  # characters
 MAX_WORDS = 100_000  # of a vocabulary, see `spaces.checks`
 
 Words = tuple[str, ...]
@@ -48,7 +51,7 @@ def read_words(path: Path) -> Words:
     """
     try:
         stat = path.stat()
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the name
         raise DataAbsent(
             "a file of the data set is missing",
             expected="a text with words between white space",
@@ -66,7 +69,15 @@ def _read(path: Path, size: int, changed_ns: int) -> Words:
         lines = content.decode().splitlines()
     except UnicodeDecodeError as error:
         raise UserError("the text is not UTF-8", found=error, where=path) from error
-    words = tuple(word for line in lines for word in (*line.split(), END))
+    known: dict[str, str] = {}  # a word is stored once
+    words = tuple(known.setdefault(w, w) for line in lines for w in (*line.split(), END))
+    if (longest := max(map(len, known), default=0)) > MAX_WORD:
+        raise UserError(
+            "a word of the text is too long",
+            expected=f"words between white space, of at most {MAX_WORD:,} characters",
+            found=f"{longest:,}",
+            where=path,
+        )
     if len(words) == len(lines):
         raise UserError(
             "the text is empty",
@@ -78,18 +89,23 @@ def _read(path: Path, size: int, changed_ns: int) -> Words:
 
 
 def _content(path: Path) -> bytes:
-    with open_regular(path) as stream:
-        try:
+    try:
+        with open_regular(path) as stream:
+            size = os.fstat(stream.fileno()).st_size
             if path.suffix == ".gz":
+                at_most = min(MAX_BYTES, max(FREE_BYTES, MAX_RATIO * size))
                 with gzip.open(stream) as unpacked:
-                    content = unpacked.read(MAX_BYTES + 1)
+                    content = unpacked.read(at_most + 1)
             else:
-                content = stream.read(MAX_BYTES + 1)
-        except (OSError, EOFError, zlib.error) as error:
-            raise UserError("cannot read the text", found=error, where=path) from error
-    if len(content) > MAX_BYTES:
+                at_most = MAX_BYTES
+                content = stream.read(min(at_most, size) + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError("cannot read the text", found=error, where=path) from error
+    if len(content) > at_most:
         raise UserError(
-            "the text is too large", expected=f"at most {MAX_BYTES >> 20} MB", where=path
+            "the text is too large",
+            expected=f"at most {at_most >> 20} MB, and {MAX_RATIO} times a compressed size",
+            where=path,
         )
     return content
 

@@ -95,6 +95,9 @@ def test_operators_outside_of_a_delegate_are_told_apart() -> None:
         ("ERROR: Could not open 'x.tflite'.\nERROR: failed\n", "ERROR: failed"),
         ("count=3 first=", "incomplete"),
         ("count=0 first=0 curr=0 min=0 max=0 avg=0 std=0", "0 us"),
+        (f"count={400 * '9'} first=1 curr=1", "out of range"),
+        ("count=3 first=1e999 curr=1", "out of range"),
+        ("count=3 first=1.2.3 curr=1", "could not convert"),
         ("count=3 first=1 min=1 max=2 avg=1 std=0", "incomplete"),
     ],
 )

@@ -24,6 +24,7 @@ from hwnas.devices.spec import (
     open_transport,
 )
 from hwnas.interfaces import DeviceSpec
+from tests.limits import bounded
 
 
 @pytest.mark.parametrize("name", device_names())
@@ -146,6 +147,12 @@ def test_a_failing_kit_is_an_error_that_shows_what_it_said():
 def test_an_interrupted_kit_interrupts_us():
     with pytest.raises(KeyboardInterrupt):
         run_kit(kit("raise SystemExit(130)"), environment={}, progress=silent, where="")
+
+
+def test_a_kit_that_never_ends_its_line_takes_no_memory() -> None:
+    code = "import sys; [sys.stderr.write('x' * (1 << 20)) for _ in range(300)]; sys.exit(1)"
+    with bounded(seconds=20, memory=1 << 27), pytest.raises(UserError, match="exit status 1"):
+        run_kit(kit(code), environment={}, progress=silent, where="")
 
 
 @pytest.fixture

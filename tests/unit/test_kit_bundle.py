@@ -38,9 +38,11 @@ from tests.bundles import (
     colour_images,
     colour_manifest,
     colour_net,
+    failing_net,
     kit_module,
     run_kit,
 )
+from tests.limits import bounded
 
 PRECISIONS = ("fp32", "fp16", "int8")
 OLD_BUNDLE = Path(__file__).resolve().parents[1] / "assets" / "bundle_v1"
@@ -226,6 +228,35 @@ def test_a_model_that_does_not_load_falls_short_and_the_others_are_still_checked
     found = findings(tmp_path / "winner", "--no-latency")
     assert found["models/fp32.onnx", "load"]["passed"] is False
     assert found["models/int8.onnx", "golden outputs"]["passed"] is True
+
+
+def test_a_model_that_fails_when_it_runs_falls_short_and_the_others_are_still_checked(
+    tmp_path: Path,
+):
+    """By whatever name its node has: the runtime's own log would write it as it stands."""
+    made = colour_manifest(precisions=("fp32", "int8"))
+    sources = tmp_path / "broken"
+    sources.mkdir()
+    onnx.save(colour_net("int8"), sources / "int8.onnx")
+    onnx.save(failing_net("\x1b[31mnode"), sources / "fp32.onnx")
+    models = {model.path: sources / Path(model.path).name for model in made.models}
+    colour_bundle(tmp_path / "winner", made, models=models)
+    found = findings(tmp_path / "winner", "--no-latency")
+    assert found["models/fp32.onnx", "run"]["passed"] is False
+    assert found["models/int8.onnx", "golden outputs"]["passed"] is True
+    photo = next((tmp_path / "winner" / "samples").glob("*.ppm"))
+    done = run_kit(tmp_path / "winner", "ort_run.py", photo)
+    assert done.returncode == 1 and "\x1b" not in done.stderr
+    assert done.stderr.startswith("error: models/fp32.onnx: onnxruntime cannot run it")
+
+
+@pytest.mark.parametrize("script", ["ort_run.py", "device_run.py"])
+def test_closed_streams_are_no_traceback(script: str, folder: Path):
+    command = f'"{sys.executable}" {script} --check . --no-latency'
+    for closed in (">&-", "2>&-", ">&- 2>&-"):
+        line = ["/bin/sh", "-c", f"{command} {closed}"]
+        done = subprocess.run(line, cwd=folder, capture_output=True, text=True, check=False)
+        assert done.returncode == 0 and "Traceback" not in done.stdout + done.stderr, closed
 
 
 def test_a_tolerance_of_fp16_is_not_lent_to_fp32(tmp_path: Path):
@@ -516,6 +547,8 @@ BAD_IMAGES = {
     "short.pgm": b"P5 9 9 255 x",
     "deep.ppm": b"P6 1 1 65536 xxxxxx",
     "huge.ppm": b"P6 99999999 99999999 255 x",
+    "gaps.ppm": b"P6" + b" \n" * 200_000 + b"x",
+    "digits.ppm": b"P6 " + b"9" * 100_000_000,
     "pickle.npy": b"\x93NUMPY\x01\x00v\x00{'descr': '|O', 'fortran_order': False, 'shape': (1,), }",
 }
 
@@ -523,7 +556,7 @@ BAD_IMAGES = {
 @pytest.mark.parametrize("name", BAD_IMAGES)
 def test_an_image_that_is_none_is_told(name: str):
     images, files = kit_module("bundle_images"), kit_module("bundle_files")
-    with pytest.raises(files.BundleError, match=name):
+    with pytest.raises(files.BundleError, match=name), bounded(seconds=5, memory=1 << 30):
         images.decode(BAD_IMAGES[name], name)
 
 

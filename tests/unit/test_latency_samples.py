@@ -14,6 +14,7 @@ from hwnas.latency import samples as samples_module
 from hwnas.latency.plan import Plan
 from hwnas.latency.results import Turn
 from hwnas.latency.samples import FEW_ITEMS, MAX_SLICES, Samples, Timing, read_samples
+from tests.limits import bounded
 
 ROUNDS, RUNS = 6, 8
 
@@ -180,3 +181,12 @@ def test_the_reference_is_the_median_of_its_fastest_runs(monkeypatch: pytest.Mon
         turn(-1, 3, 1, 3, 7, interrupted=(1, 2)),
     )
     np.testing.assert_allclose(found.reference, [5.0, 7.0, np.nan, 3.0])
+
+
+def test_results_are_read_line_by_line(tmp_path: Path) -> None:
+    """The first line already says that they are none; ten million lines would take a gigabyte."""
+    path = tmp_path / "results"
+    path.write_bytes(b"{}\n" * 10_000_000)
+    plan = Plan(tmp_path / "plan", path, "", ("0",))
+    with bounded(seconds=5, memory=1 << 28), pytest.raises(UserError, match="another protocol"):
+        read_samples(plan)

@@ -43,10 +43,11 @@ from hwnas.core.records import RecordFile, dump, load
 from hwnas.core.resources import resource as shipped
 from hwnas.core.rundir import RunDir
 from hwnas.core.store import read_json, write_json
+from hwnas.core.versions import _Facts
 from hwnas.core.yaml_data import read_yaml
 from hwnas.devices.spec import load_device
 from hwnas.exporters.bundle import read_manifest
-from hwnas.interfaces import Evaluation
+from hwnas.interfaces import DataIdentity, DataInfo, Evaluation
 from hwnas.latency.plan import PROTOCOL, Plan
 from hwnas.latency.results import read_results
 from hwnas.latency.sections import ProfileConfig
@@ -60,12 +61,12 @@ from hwnas.measure.references.timing import (
 )
 from hwnas.measure.session_files import known_models
 from hwnas.pipeline.answers import Answered, Answers, Photo
-from hwnas.pipeline.artifacts import Exports, Roles, data_of_weights
+from hwnas.pipeline.artifacts import Artifacts, Exports, Roles, data_of_weights
 from hwnas.pipeline.config import load_config
 from hwnas.pipeline.hits import TestHits
 from hwnas.pipeline.listings import training_rows
 from hwnas.pipeline.opening import open_project
-from hwnas.pipeline.outcomes import Results
+from hwnas.pipeline.outcomes import DataRecord, Results, SeenData
 from hwnas.pipeline.outside_record import OutsideFiles
 from hwnas.pipeline.predictor import load_predictor
 from hwnas.pipeline.trained import Standalone
@@ -77,6 +78,7 @@ from hwnas.spaces.load import read_arch
 from hwnas.training.decode import square_rgb
 from tests.bundles import colour_bundle, kit_module
 from tests.limits import bounded
+from tests.mutated_formats import of_published, of_records, of_score_table, of_texts
 from tests.mutations import (
     contradicts_json,
     document,
@@ -494,6 +496,23 @@ def of_measurements(run: Path, folder: Path, space: Any) -> dict[str, Format]:
     return found
 
 
+def of_stages(run: Path, folder: Path) -> dict[str, Format]:
+    """Facts of the data, and of files that were set aside."""
+    files = Artifacts(RunDir(folder / "facts"))
+    parts = dict.fromkeys(("train", "val", "test"), "all")
+    identity = DataIdentity(("ant", "bee"), {"all": {"a.jpg": 32 * "0"}}, parts)
+    n_images = dict.fromkeys(parts, 1)
+    info = DataInfo("photos", ("ant", "bee"), (0.5,), (0.5,), 8, n_images, identity.digests)
+    data = DataRecord((SeenData("a" * 32, None, info, None),), 0)
+    version = folder / "stage.json"
+    name, stored = next(iter(RunDir(run).ledger().items()))
+    return {
+        "data": sealed_record(DataRecord, files.data_file, data),
+        "files of the data": sealed_record(DataIdentity, files.data_files("a").path, identity),
+        "version": sealed_record(_Facts, version, _Facts(name, stored)),
+    }
+
+
 def only(read: Callable[[Path], object]) -> Callable[[Path], None]:
     """A reader whose result is not compared with the text."""
 
@@ -564,6 +583,13 @@ def formats(run: Path, folder: Path) -> dict[str, Format]:
         "timings": own_timings(folder, space),
         **of_weights(run),
         **images(folder),
+        **of_stages(run, folder),
+        **{
+            name: Format(*made)
+            for found in (of_records(folder), of_published(folder), of_texts(folder))
+            for name, made in found.items()
+        },
+        **{name: Format(*made) for name, made in of_score_table(folder, space).items()},
     }  # fmt: skip
 
 

@@ -241,6 +241,10 @@ def test_archs_of_another_space_are_refused(tmp_path: Path, own_space):
     path.write_text(json.dumps([ofa_entry(74.0, kernel=9)]))
     with pytest.raises(UserError, match=r"another space[\s\S]*kernel"):
         open_records(path)
+    for kernel in ([3], {"a": 3}, None):
+        path.write_text(json.dumps([ofa_entry(74.0, kernel=kernel)]))  # type: ignore[arg-type]
+        with pytest.raises(UserError, match="another space"):
+            open_records(path)
     path.write_text(json.dumps([ofa_entry(74.0) | {"d": [2, 2]}]))
     with pytest.raises(UserError, match="another space"):
         open_records(path)

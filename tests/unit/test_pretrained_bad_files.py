@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,20 @@ def test_the_two_lines_convert_a_trusted_file(name: str, tmp_path: Path) -> None
     found = load_file(written)
     assert found.keys() == weights.keys()
     assert all(torch.equal(found[name], weights[name]) for name in weights)
+
+
+def test_a_compressed_file_is_refused(tmp_path: Path) -> None:
+    """A file of two megabytes could hold a tensor of two gigabytes."""
+    torch.save({"w": torch.zeros(1000)}, tmp_path / "plain.pth")
+    with (
+        zipfile.ZipFile(tmp_path / "plain.pth") as plain,
+        zipfile.ZipFile(tmp_path / "w.pth", "w", zipfile.ZIP_DEFLATED) as packed,
+    ):
+        for name in plain.namelist():
+            packed.writestr(name, plain.read(name))
+    assert read_weights(tmp_path / "plain.pth")["w"].shape == (1000,)
+    with pytest.raises(UserError, match=r"not written by torch.save[\s\S]*is compressed"):
+        read_weights(tmp_path / "w.pth")
 
 
 @pytest.mark.parametrize("legacy", [False, True])

@@ -103,6 +103,9 @@ ENTRY = "Conv-input:224x224x3-output:112x112x32:\n  count: 3\n  mean: 4.4\n  var
         ENTRY.replace("Conv-", "Deconv-"),
         ENTRY.replace("112x112", "112x113"),
         ENTRY + "1: 2\n",
+        ENTRY.replace("224x224", "0x0"),
+        ENTRY.replace("224x224", f"{5000 * '9'}x{5000 * '9'}"),
+        ENTRY.replace("Conv-input:224x224x3-output:112x112x32", "Logits-input:0x0x0-output:0"),
         "- a list\n",
         "!!python/object/apply:os.system ['true']\n",
         "",
@@ -169,6 +172,10 @@ def test_xeon_6130_keeps_the_sources_numbers(test_data: Path):
         {"base": 9.0, "MBInvertedResBlock_56_24_0_40_k5_s2_swish": 3.0},
         {"base": 9.0, "MBInvertedResBlock_56_1_0_40_k5_s2_swish": [1.0, -1.0]},
         {"base": 9.0, "MBInvertedResBlock_56_1_0_40_k5_s2_swish": [1.0, "2"]},
+        {"base": 9.0, "MBInvertedResBlock_56_1_0_40_k5_s0_swish": [1.0, 2.0]},
+        {"base": 9.0, "MBInvertedResBlock_56_1_0_40_k5_s2_swish": [1.0, 1e308]},
+        {"base": 9.0, "MBInvertedResBlock_56_24_0_40_k5_s2_swish": [1.0]},
+        {"base": 9.0, f"MBInvertedResBlock_{5000 * '9'}_1_0_40_k5_s2_swish": [1.0, 2.0]},
     ],
 )
 def test_a_malformed_block_table_is_refused(data: object, tmp_path: Path):

@@ -13,15 +13,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 
 from hwnas.cli.main import main
 from hwnas.cli.output import Format, emit, progress_for
 from hwnas.core.errors import UserError
 from hwnas.core.resources import resource
-from hwnas.core.text import guarded_streams, visible
+from hwnas.core.text import guarded_streams, in_words, visible
 from hwnas.latency.table import LatencyTable
-from tests.bundles import colour_bundle, colour_manifest, run_kit
+from tests.bundles import colour_bundle, colour_manifest, failing_net, run_kit
+from tests.limits import bounded
 
 OBEYED = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\u2028\u2029]")
 HOSTILE = ("[/b]", "[bold]x[/bold]", "\x1b[2J\x1b]0;t\x07", "\x9b31m", "a\rb\x08", "\u202egnp.exe")
@@ -157,6 +159,22 @@ def test_the_kit_shows_class_names_as_text(text: str, tmp_path: Path) -> None:
     assert visible(text) in done.stdout
 
 
+def test_names_in_a_model_do_not_reach_the_terminal_by_the_log_of_its_runtime(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The log is written by C++, past everything that escapes text here."""
+    manifest = colour_manifest()
+    (model,) = manifest.models
+    path = tmp_path / "failing.onnx"
+    onnx.save(failing_net("\x1b[2J\x1b]0;t\x07"), path)
+    colour_bundle(tmp_path / "bundle", manifest, models={model.path: path})
+    with pytest.raises(SystemExit) as ended:
+        main(["verify", str(tmp_path / "bundle")])
+    shown = capfd.readouterr()
+    assert ended.value.code == 3 and "does not run the model" in shown.err
+    assert not OBEYED.search(shown.out + shown.err)
+
+
 @pytest.mark.parametrize(
     ("value", "text"),
     [
@@ -171,3 +189,12 @@ def test_the_kit_shows_class_names_as_text(text: str, tmp_path: Path) -> None:
 )  # fmt: skip
 def test_values_in_errors_are_written_as_in_yaml(value: object, text: str) -> None:
     assert str(UserError("no", found=value)) == f"no\n  found: {text}"
+
+
+def test_deeply_nested_values_are_written_at_once() -> None:
+    """Not in a time that doubles with every level."""
+    value: object = []
+    for _ in range(100):
+        value = [value]
+    with bounded(seconds=5, memory=1 << 28):
+        assert in_words({"a": value}) == "{a: " + 101 * "[" + 101 * "]" + "}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import math
+import os
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from hwnas.training.losses import by_position
 from hwnas.training.sections import CalibrationConfig, FinetuneConfig
 from hwnas.training.standalone import StandaloneEvaluator
 from hwnas.training.text import END, UNKNOWN, cut, encode, read_words, vocabulary, windows
+from tests.limits import bounded
 from tests.photos import write_text
 
 WIKITEXT = "wikitext2_small"
@@ -78,6 +80,7 @@ def test_three_files_are_the_splits_and_share_the_vocabulary_of_training(tmp_pat
         (b"\n \n\n", {}, "(?s)the text is empty.*3 lines without words"),
         (b"\xff\xfe\x00", {}, "not UTF-8"),
         (b"a b c\n", {}, "(?s)too short.*data.steps"),
+        (b"\0" * 2000, {}, "(?s)a word of the text is too long.*2,000"),
         (b"a b c\n" * 100, {"files": ["a.txt", "a.txt", "b.txt"]}, "a file is given twice"),
         (b"a b c\n" * 100, {"files": ["a.txt", "b.txt"]}, "one file, or three"),
     ],
@@ -94,6 +97,26 @@ def test_damaged_and_missing_files_are_named(tmp_path: Path):
         text.ends(config(tmp_path, files=["a.txt.gz"]))
     with pytest.raises(DataAbsent, match=r"(?s)missing.*b\.txt"):
         text.ends(config(tmp_path, files=["b.txt"]))
+
+
+@pytest.mark.parametrize("name", ["folder.txt", "folder.gz", "pipe.txt", "pipe.gz", "a\0.txt"])
+def test_only_regular_files_are_texts(tmp_path: Path, name: str):
+    if name.startswith("folder"):
+        (tmp_path / name).mkdir()
+    elif name.startswith("pipe"):
+        os.mkfifo(tmp_path / name)
+    with pytest.raises(UserError, match=r"cannot read the text|neither a file|is missing"):
+        text.ends(config(tmp_path, files=[name]))
+
+
+def test_a_small_file_does_not_become_a_huge_text(tmp_path: Path):
+    """A text is compressed to a third; this one to a thousandth."""
+    (tmp_path / "a.txt.gz").write_bytes(gzip.compress(bytes(1 << 28), 1))
+    with (
+        bounded(seconds=20, memory=1 << 28),
+        pytest.raises(UserError, match=r"(?s)the text is too large.*100 times"),
+    ):
+        text.ends(config(tmp_path, files=["a.txt.gz"]))
 
 
 def test_perplexity_is_that_of_its_definition():

@@ -329,6 +329,53 @@ def test_what_is_undone_is_kept(folder: Folder):
     assert json.loads(entry["texts"]["config.yaml"]) == FIRST | {"train": 2}
 
 
+def test_a_removed_last_change_is_told_and_its_number_is_not_given_again(
+    folder: Folder, caplog: pytest.LogCaptureFixture
+):
+    for train in (2, 3):
+        folder.do(train=train)
+    run = RunDir(folder.root)
+    assert not list(history.altered_entries(run))
+    last = folder.root / "history" / "0002.json"
+    last.unlink()
+    ((path, problem),) = history.altered_entries(run)
+    assert path == last and problem.startswith("missing")
+    assert folder.do() == []  # the run itself is as it was
+    folder.undo()
+    assert f"{last} is missing" in caplog.text and folder.config["train"] == 1
+    folder.do(train=4)
+    assert (folder.root / "history" / "0003.json").exists()
+    assert [path for path, _ in history.altered_entries(run)] == [last]
+
+
+def test_a_change_that_was_taken_back_is_not_missing(folder: Folder):
+    folder.do(train=2)
+    folder.fail_in = "search/main"
+    with pytest.raises(KeyboardInterrupt):
+        folder.do(search=2)
+    run = RunDir(folder.root)
+    assert run.whole_ledger().changes == 1 and not list(history.altered_entries(run))
+
+
+def test_a_version_without_its_record_is_told(folder: Folder):
+    folder.do(train=2)
+    run = RunDir(folder.root)
+    assert not list(altered_versions(run))
+    for path in (folder.root / "superseded").glob("*/stage.json"):
+        path.unlink()
+    found = dict(altered_versions(run))
+    assert {path.parent.name.rpartition("-")[0] for path in found} == {"train", "search-main"}
+    assert all("hwnas clean" in problem for problem in found.values())
+
+
+def test_files_that_were_damaged_before_they_were_set_aside_are_no_version(folder: Folder):
+    (folder.root / FOLDERS["train"] / "partial").write_text("damaged")
+    folder.do(train=2)
+    run = RunDir(folder.root)
+    (aside,) = (folder.root / "superseded").glob("train-*")
+    assert aside.name.endswith("-damaged") and not list(altered_versions(run))
+
+
 def test_lost_files_do_not_stop_an_undo(folder: Folder):
     folder.do(train=2)
     shutil.rmtree(folder.root / "superseded")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from hwnas.core.errors import UserError
-from hwnas.latency.table import LatencyTable
+from hwnas.latency.table import LatencyTable, check_operator
 from hwnas.measure.published import help, hw_nasbench201, ofa_i7, pixel1, tfnas
 
 __all__ = ["FORMATS", "convert"]
@@ -31,4 +31,9 @@ def convert(format: str, path: Path, column: str | None = None) -> LatencyTable:
             f"a column must be given for the formats {', '.join(_COLUMNS)}, and for no other",
             found=f"format {format}, column {column}",
         )
-    return _FILES[format](path) if column is None else _COLUMNS[format](path, column)
+    table = _FILES[format](path) if column is None else _COLUMNS[format](path, column)
+    if not table.rows:
+        raise UserError(f"no operators of {format}", expected="at least one", where=path)
+    for op, row in table.rows.items():
+        check_operator(op, (row.median_ms, row.p90_ms, row.p95_ms), where=path)
+    return table

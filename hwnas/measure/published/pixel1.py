@@ -18,12 +18,13 @@ from hwnas.spaces.ops import OpSpec
 
 __all__ = ["convert"]
 
+_N = "([1-9][0-9]{0,5})"
 _BLOCK = re.compile(
-    r"expanded_conv-input:(\d+)x\1x(\d+)-output:(\d+)x\3x(\d+)"
-    r"-expand:(\d+)-kernel:(\d+)-stride:(\d+)-idskip:([01])"
+    rf"expanded_conv-input:{_N}x\1x{_N}-output:{_N}x\3x{_N}"
+    rf"-expand:{_N}-kernel:{_N}-stride:{_N}-idskip:([01])"
 )
-_CONV = re.compile(r"(Conv|Conv_1)-input:(\d+)x\2x(\d+)-output:(\d+)x\4x(\d+)")
-_LOGITS = re.compile(r"Logits-input:(\d+)x\1x(\d+)-output:(\d+)")
+_CONV = re.compile(rf"(Conv|Conv_1)-input:{_N}x\2x{_N}-output:{_N}x\4x{_N}")
+_LOGITS = re.compile(rf"Logits-input:{_N}x\1x{_N}-output:{_N}")
 
 
 def convert(path: Path) -> LatencyTable:

@@ -15,7 +15,8 @@ from hwnas.spaces.ops import OpSpec
 
 __all__ = ["convert"]
 
-_BLOCK = re.compile(r"MBInvertedResBlock_(\d+)_(\d+)_(\d+)_(\d+)_k(\d+)_s(\d+)_(relu|swish)")
+_N = "([1-9][0-9]{0,5})"
+_BLOCK = re.compile(rf"MBInvertedResBlock_{_N}_{_N}_([0-9]{{1,6}})_{_N}_k{_N}_s{_N}_(relu|swish)")
 MULTIPLES = (2, 3, 4, 6, 8)  # widths that are kept, as multiples of the input channels
 
 
