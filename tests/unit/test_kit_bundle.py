@@ -653,6 +653,7 @@ def test_the_how_tos_name_the_files_of_a_bundle(folder: Path):
         ort,
         pt2,
         timm,
+        web,
     )
     from hwnas.exporters import onnx as onnx_exporter
 
@@ -661,7 +662,7 @@ def test_the_how_tos_name_the_files_of_a_bundle(folder: Path):
     known |= {f"timm/{name}" for name in (timm.WEIGHTS, *timm.COMPANIONS)}
     known |= {f"openvino/{name}" for name in openvino.FILES}
     known |= {f"ncnn/{name}" for name in ncnn.FILES} | set(litert.FILES.values())
-    known |= {*coreml.FILES.values(), *executorch.FILES.values()}
+    known |= {*coreml.FILES.values(), *executorch.FILES.values(), *web.PAGES.values()}
     known |= {"model.int8.symmetric.onnx", "model.batch1.onnx"}  # beside another variant
     known |= {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     table = DEPLOY.partition("| file | what it is |")[2].partition("\n\n")[0]
