@@ -4,9 +4,9 @@
 
 Per data set: the configuration as it is, and with one setting as it was before or left out. For
 each, on the test photos: the largest network after training only the classifier, and after the
-training of the supernet; and a fixed subnet (one block less and 3/4 of the width in the later
-stages, at 96 px), fine-tuned as a winner is. Prints JSON; `difference` is the subnet's, to the
-configuration as it is, in points with a paired 90 % interval over images (one seed).
+training of the supernet; and, fine-tuned as a winner is, two subnets at 96 px: the largest, and one
+with one block less and 3/4 of the width in the later stages. Prints JSON; `difference` is that of
+both to the configuration as it is, in points with a paired 90 % interval over images (one seed).
 
 `--work` keeps every trained supernet; a run that was cut off goes on.
 """
@@ -30,6 +30,7 @@ from hwnas.cli.output import progress_for
 from hwnas.core.env import host_facts, use_threads
 from hwnas.core.overrides import assignments
 from hwnas.pipeline.project import Project
+from hwnas.pipeline.start import supernet_with_head
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.lowering import resolution
 
@@ -38,8 +39,17 @@ CHANGES: dict[str, dict[str, Any]] = {
     "symmetric padding": {"space.pad_mode": "symmetric"},
     "lr 2e-3": {"train.optimizer.lr": 2e-3},
     "no features": {"finetune.feature_distillation": 0.0},
+    "no average": {"finetune.average": False},
 }
 PX, LEVEL = 96, 0.9
+TUNED = ("largest at 96 px, fine-tuned", "subnet, fine-tuned")
+
+
+def smaller(project: Project) -> Arch:
+    """The largest network at `PX`."""
+    space = project.space
+    px = space.allowed[0][[*space.choices[0].values].index(PX)]
+    return space.arch([px, *space.largest().codes[1:]])
 
 
 def subnet(project: Project) -> Arch:
@@ -57,7 +67,8 @@ def subnet(project: Project) -> Arch:
 
 def of_change(name: str, change: dict[str, Any], options: argparse.Namespace) -> dict[str, Hits]:
     """Hits of the networks of one configuration."""
-    folder = options.work / name / ("_".join(f"{k}={v}" for k, v in change.items()) or "as-it-is")
+    of_training = [f"{k}={v}" for k, v in change.items() if not k.startswith("finetune.")]
+    folder = options.work / name / ("_".join(of_training) or "as-it-is")
     hwnas.train(
         folder,
         config=pretrained.base_config(options),
@@ -67,17 +78,21 @@ def of_change(name: str, change: dict[str, Any], options: argparse.Namespace) ->
     project = hwnas.open_run(folder).project
     use_threads(project.config.threads)
     images = project.data.calibration_batches(2, 128)
-    largest, arch = project.space.largest(), subnet(project)
+    largest = project.space.largest()
     top = resolution(project.space, largest)
 
     def of_largest(supernet: Any) -> Hits:
         return hits(supernet.extract(largest, recalibrate_on=images), project.data, top)
 
-    tuned = networks.tuned(project, arch, PX, folder / "benchmark")
+    tuner, steps = networks.Tuner(project), folder / "steps" / "_".join(change)
+    archs = dict(zip(TUNED, (smaller(project), subnet(project)), strict=True))
+    tuned = {
+        said: hits(tuner(arch, PX, steps / said), project.data, PX) for said, arch in archs.items()
+    }
     return {
-        "largest, classifier alone": of_largest(networks.start_supernet(project)),
+        "largest, classifier alone": of_largest(supernet_with_head(project)),
         "largest, supernet": of_largest(project.supernet()),
-        "subnet, fine-tuned": hits(tuned, project.data, PX),
+        **tuned,
     }
 
 
@@ -102,8 +117,12 @@ def main() -> None:
         for said, each in found.items():
             row = {"data": name, "configuration": said}
             row |= {network: round(float(right.mean()), 4) for network, right in each.items()}
-            ours, reference = (of["subnet, fine-tuned"] for of in (each, found["as it is"]))
-            row["difference"] = paired([[ours]], [[reference]], level=LEVEL).to_dict()
+            row["difference"] = {
+                network: paired(
+                    [[each[network]]], [[found["as it is"][network]]], level=LEVEL
+                ).to_dict()
+                for network in TUNED
+            }
             rows.append(row)
     print(json.dumps({"benchmark": "photos_recipe", "rows": rows, "host": host_facts()}, indent=1))
 

@@ -6,7 +6,8 @@ Per data set and seed: one elastic network from the pretrained weights (`--confi
 40 and 25 % of the full network's latency, and at each limit, on the data set's test images, the
 winner beside
 
-- `a resolution`: the pretrained network at the largest resolution that keeps the limit, alone;
+- `a resolution`: the pretrained network at the largest resolution that keeps the limit, alone, at
+  the better of two learning rates (`--second-lr`), by validation images;
 - `b cuts`: the best uniform cut of its depth, its width, or both, by validation images, alone;
 - `c random`: five random subnets as fast as the winner by the table, fine-tuned as it is (mean);
 - `d fastnas`: nvidia-modelopt's FastNAS, `e torch-pruning`: its structural pruning, each at the
@@ -50,6 +51,7 @@ from hwnas.core.overrides import assignments
 from hwnas.core.store import read_json, write_json
 from hwnas.pipeline.config import read_config_data
 from hwnas.pipeline.project import Project
+from hwnas.pipeline.start import supernet_with_head
 from hwnas.pipeline.winners import result_on
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.lowering import resolution
@@ -158,6 +160,7 @@ def same_settings(options: argparse.Namespace) -> None:
     """Refuses cells of other settings; notes those of the first cells."""
     path, config = options.cells / "settings.json", read_config_data(base_config(options))[0]
     given = {"px": options.px, "normalise": options.normalise, "max_train": options.max_train}
+    given["second_lr"] = options.second_lr
     settings = {**given, "set": assignments(options.set), "config": config}
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -180,11 +183,11 @@ def cells_at(
     use_threads(project.config.threads)
     result = result_on(project, project.first_device)
     winner, (limit,) = result.winner.arch, result.limits.values()
-    largest = project.space.largest()
+    largest, tuner = project.space.largest(), networks.Tuner(project)
 
     def own() -> tuple[Hits, float]:
         px = resolution(project.space, winner)
-        model = networks.tuned(project, winner, px, work / "winner")
+        model = tuner(winner, px, work / "winner")
         ms = networks.time_archs(project, {OURS: (project.space, winner)}, work / "own")
         return hits(model, project.data, px), ms[OURS]
 
@@ -193,9 +196,13 @@ def cells_at(
         if lower is None:
             raise SystemExit("the pretrained network keeps the limit at no resolution")
         px, ms = lower
-        start = networks.start_supernet(project)
-        model = networks.alone(project, start, largest, px, work / "smaller")
-        return hits(model, project.data, px), ms
+        start, trained = supernet_with_head(project), []
+        for lr in (None, options.second_lr):
+            folder = work / f"smaller-{lr or 'own'}"
+            model = networks.alone(project, start, largest, px, folder, lr)
+            trained.append((_validation(project, model, px), model))
+        best = max(trained, key=lambda pair: pair[0])[1]
+        return hits(best, project.data, px), ms
 
     def random() -> tuple[Hits, float]:
         archs = networks.random_subnets(project, winner, N_RANDOM)
@@ -204,7 +211,7 @@ def cells_at(
         found = []
         for n, arch in enumerate(archs):
             px = resolution(project.space, arch)
-            model = networks.tuned(project, arch, px, work / f"random{n}")
+            model = tuner(arch, px, work / f"random{n}")
             found.append(hits(model, project.data, px))
         return np.mean(found, axis=0), float(np.mean([*ms.values()]))
 
@@ -223,15 +230,20 @@ def _never() -> tuple[Hits, float]:
     raise AssertionError("the cell is there")
 
 
+def _validation(project: Project, model: Any, px: int) -> float:
+    """Validation accuracy."""
+    batches = project.data.eval_batches("val", EVAL_BATCH)
+    return evaluate(model, ((resize(x, px), y) for x, y in batches)).top1
+
+
 def _best_cut(project: Project, limit: float, work: Path) -> tuple[Hits, float]:
     """The uniform cut with the best validation accuracy."""
     best: tuple[float, Arch, Any] | None = None
     px = resolution(project.space, project.space.largest())
     for n, arch in enumerate(networks.uniform_cuts(project, limit)):
-        start = networks.start_supernet(project)
+        start = supernet_with_head(project)
         model = networks.alone(project, start, arch, px, work / f"cut{n}")
-        batches = project.data.eval_batches("val", EVAL_BATCH)
-        score = evaluate(model, ((resize(x, px), y) for x, y in batches)).top1
+        score = _validation(project, model, px)
         if best is None or score > best[0]:
             best = score, arch, model
     if best is None:
@@ -297,6 +309,7 @@ def main() -> None:
     parser.add_argument("--limits", type=lambda text: [*map(float, _listed(text))], default=LIMITS)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--max-train", type=int, default=4000)
+    parser.add_argument("--second-lr", type=float, default=3e-4, help="of rival a")
     parser.add_argument("--prepare", action="store_true", help="time nothing, then stop")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     default = Path("~/.cache/hwnas-benchmarks").expanduser()

@@ -44,6 +44,7 @@ from hwnas.core.env import host_facts, use_threads
 from hwnas.core.overrides import assignments
 from hwnas.core.store import read_json, write_json
 from hwnas.pipeline.project import Project
+from hwnas.pipeline.start import supernet_with_head
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.lowering import resolution
 
@@ -141,10 +142,10 @@ def _tuned(
     path, steps = work / f"{name}.npy", work / "steps" / name
     if not path.exists():
         if alone:
-            start = networks.start_supernet(project)
+            start = supernet_with_head(project)
             model = networks.alone(project, start, arch, px, steps)
         else:
-            model = networks.tuned(project, arch, px, steps)
+            model = networks.Tuner(project)(arch, px, steps)
         np.save(path, hits(model, project.data, px))
         print(f"{work.name}, {name}: {np.load(path).mean():.3f}", file=sys.stderr, flush=True)
     found: Hits = np.load(path)

@@ -36,6 +36,7 @@ except ImportError as error:
     sys.exit("bench.py needs Linux or macOS; on Windows, run it in WSL")
 
 HERE = Path(__file__).resolve().parent
+REPORT_S = 1.0
 
 # --- plan -----------------------------------------------------------------------------------------
 
@@ -146,16 +147,16 @@ def print_runtimes():
 
 
 class StderrProgress:
-    """Progress on stderr, at most once a second: a JSON line, or an updated terminal line."""
+    """Progress on stderr, at most once in REPORT_S: a JSON line, or an updated terminal line."""
 
     def __init__(self):
         self._next = 0.0
 
     def __call__(self, done, total, note, seconds_left):
-        """Reports progress; calls within a second of the last report are skipped."""
+        """Reports progress; calls within REPORT_S (seconds) of the last one are skipped."""
         if time.monotonic() < self._next:
             return
-        self._next = time.monotonic() + 1.0
+        self._next = time.monotonic() + REPORT_S
         if sys.stderr.isatty():
             left = "" if seconds_left is None else f", at most {seconds_left / 60:.1f} min left"
             print(f"\r{note}: {done} of {total}{left}   ", end="", file=sys.stderr, flush=True)

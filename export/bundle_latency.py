@@ -185,13 +185,24 @@ def measure_ms(paths, device):
         plan["time_budget_s"] = 5.0 * len(items)
         (folder / "plan.json").write_text(json.dumps(plan))
         bench = Path(__file__).resolve().with_name("bench.py")
-        command = [sys.executable, bench, folder / "plan.json", "--out", folder / "results.jsonl"]
+        command = [*interpreter(), bench, folder / "plan.json", "--out", folder / "results.jsonl"]
         done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
         if done.returncode != 0:
             said = [line for line in done.stderr.splitlines() if line[:1] != "{"]
             raise BundleError(f"not timed: {' '.join(said)[-300:]}")
         header, *lines = [json.loads(line) for line in (folder / "results.jsonl").open()]
     return statistics(lines, len(paths), drops=header["interrupted_runs"] == "dropped")
+
+
+def interpreter():
+    """The command that starts this Python again.
+
+    In a runtime folder it is a script for `sh`; its first line names /bin/sh, which not every phone
+    has.
+    """
+    with open(sys.executable, "rb") as stream:
+        is_script = stream.read(2) == b"#!"
+    return ["sh", sys.executable] if is_script else [sys.executable]
 
 
 def statistics(lines, n_items, drops):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import getpass
 import io
-import json
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -114,49 +114,54 @@ def _await_port(port: int, server: Sshd) -> None:
     pytest.fail(f"sshd does not start: {server.log.read_text()}")
 
 
-ADB = """#!{python}
-import json, os, pathlib, shutil, subprocess, sys
-phone = pathlib.Path({phone!r})
-words = sys.argv[1:]
-with open(phone / "calls.jsonl", "a") as stream:
-    stream.write(json.dumps(words) + "\\n")
-given = None
-if words[:1] == ["-s"]:
-    given, words = words[1], words[2:]
-verb, *rest = words
-states = json.loads((phone / "devices.json").read_text())
-if (phone / "unplugged").exists():
-    states = {{}}
-if verb == "devices":
-    print("List of devices attached")
-    print("".join(f"{{name}}\\t{{state}}\\n" for name, state in states.items()))
-    sys.exit()
-if given is None and len(states) > 1:
-    sys.exit("adb: more than one device/emulator")
-if given is not None and given not in states:
-    sys.exit(f"adb: device '{{given}}' not found")
-state = states.get(given) if given else next(iter(states.values()), None)
-if state is None:
-    sys.exit("adb: no devices/emulators found")
-if state != "device":
-    sys.exit(f"adb: device {{state}}")
+ADB = r"""#!/bin/sh
+phone={phone}
+{{ printf '%s\036' "$@"; printf '\035'; }} >> "$phone/calls"
+given=
+if [ "$1" = -s ]; then given=$2; shift 2; fi
+verb=$1
+shift
+states=$phone/devices
+[ ! -e "$phone/unplugged" ] || states=/dev/null
+if [ "$verb" = devices ]; then
+  echo "List of devices attached"
+  cat "$states"
+  exit
+fi
+n=0 state=
+while read -r name value; do
+  n=$((n + 1))
+  if [ -z "$given" ] || [ "$given" = "$name" ]; then state=$value; fi
+done < "$states"
+fail() {{ echo "adb: $1" >&2; exit 1; }}
+[ -n "$given" ] || [ $n -le 1 ] || fail "more than one device/emulator"
+[ -n "$state" ] || fail "device '$given' not found"
+[ "$state" = device ] || fail "device $state"
 # The phone's own programs come first; its /sys is a folder
-os.environ["PATH"] = f"{{phone}}/bin:{{os.environ['PATH']}}"
-if verb == "shell":
-    script = " ".join(rest).replace("/sys/", f"{{phone}}/sys/")
-    status = subprocess.run(["sh", "-c", script], cwd=phone).returncode
-    sys.exit(255 if (phone / "unplugged").exists() else status)
-elif verb == "push":
-    if (phone / "full").exists():
-        (phone / rest[1]).write_bytes(b"a part")
-        sys.exit(f"adb: error: failed to copy '{{rest[0]}}' to '{{rest[1]}}': remote write failed:"
-                 " No space left on device")
-    shutil.copyfile(rest[0], phone / rest[1])
-    print("1 file pushed")
-elif verb == "pull":
-    shutil.copyfile(phone / rest[0], rest[1])
-else:
-    sys.exit(f"adb: unknown command {{verb}}")
+PATH=$phone/bin:$PATH
+there() {{ case $1 in /*) echo "$1" ;; *) echo "$phone/$1" ;; esac; }}
+case $verb in
+  shell)
+    cd "$phone" || exit
+    script=$*
+    case $script in
+      */sys/*) script=$(printf '%s' "$script" | sed "s#/sys/#$phone/sys/#g") ;;
+    esac
+    sh -c "$script"
+    status=$?
+    [ ! -e "$phone/unplugged" ] || status=255
+    exit $status
+    ;;
+  push)
+    if [ -e "$phone/full" ]; then
+      echo "a part" > "$(there "$2")"
+      fail "error: failed to copy '$1' to '$2': remote write failed: No space left on device"
+    fi
+    cp "$1" "$(there "$2")" && echo "1 file pushed"
+    ;;
+  pull) cp "$(there "$1")" "$2" ;;
+  *) fail "unknown command $verb" ;;
+esac
 """
 
 
@@ -169,13 +174,14 @@ class Phone:
 
     def calls(self, *, with_devices: bool = False) -> list[list[str]]:
         """Arguments of every call of adb, without those of `adb devices`."""
-        lines = (self.folder / "calls.jsonl").read_text().splitlines()
-        calls: list[list[str]] = [json.loads(line) for line in lines]
+        written = (self.folder / "calls").read_text().split("\035")[:-1]
+        calls = [call.split("\036")[:-1] for call in written]
         return [call for call in calls if with_devices or call != ["devices"]]
 
     def connect(self, **states: str) -> None:
         """What `adb devices` lists, by serial."""
-        (self.folder / "devices.json").write_text(json.dumps(states))
+        lines = (f"{serial}\t{state}\n" for serial, state in states.items())
+        (self.folder / "devices").write_text("".join(lines))
 
     def program(self, name: str, script: str) -> Path:
         """A program of the phone, as a shell script."""
@@ -198,7 +204,7 @@ def fake_phone(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Phone:
     (phone / "bin").mkdir(parents=True)
     script = folder / "bin" / "adb"
     script.parent.mkdir()
-    script.write_text(ADB.format(python=sys.executable, phone=str(phone)))
+    script.write_text(ADB.format(phone=shlex.quote(str(phone))))
     script.chmod(0o755)
     monkeypatch.setenv("PATH", f"{script.parent}:{os.environ['PATH']}")
     settings: dict[str, object] = {
@@ -213,14 +219,28 @@ def fake_phone(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Phone:
     return made
 
 
+QUICK_KIT = """
+import sys
+sys.path.insert(0, "")
+import bench, bench_host, bench_protocol
+bench.REPORT_S = bench_host.HOLD_STEP_S = bench_protocol.FLUSH_S = 0.05
+sys.exit(bench.main(sys.argv[2:]))
+"""
+"""Runs the bench.py of this folder with shorter waits; a phone reports once a second."""
+
+
 def imitate_carried(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Puts runtime folders into a cache that start the Python of this machine."""
     monkeypatch.setenv("HWNAS_CACHE", str(folder))
-    script = f'#!/bin/sh\nexec {sys.executable} "$@"\n'.encode()
+    python = f"""#!/bin/sh
+case $1 in bench.py) set -- "${{0%/*}}/quick.py" "$@" ;; esac
+exec {sys.executable} "$@"
+"""
     for runtime in ("litert", "onnxruntime"):
         archive = carried_runtime("arm64", runtime).path
         archive.parent.mkdir(parents=True, exist_ok=True)
         with tarfile.open(archive, "w") as tar:
-            header = tarfile.TarInfo("python3")
-            header.size, header.mode = len(script), 0o755
-            tar.addfile(header, io.BytesIO(script))
+            for name, text in (("python3", python), ("quick.py", QUICK_KIT)):
+                header = tarfile.TarInfo(name)
+                header.size, header.mode = len(text), 0o755
+                tar.addfile(header, io.BytesIO(text.encode()))

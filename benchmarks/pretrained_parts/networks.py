@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from hwnas.measure.networks import network_id, network_models
 from hwnas.nets.extract import extract
 from hwnas.nets.supernet import Supernet
 from hwnas.pipeline.project import Project
-from hwnas.pipeline.stages.train import start_images, supernet_at_start
+from hwnas.pipeline.start import Inherited
 from hwnas.pipeline.teacher import teacher_of
 from hwnas.pipeline.timing import time_beside_table
 from hwnas.spaces.arch import Arch
@@ -25,8 +26,7 @@ from hwnas.spaces.choice import Choice
 from hwnas.spaces.load import build_space
 from hwnas.spaces.lowering import resolution
 from hwnas.spaces.space import SearchSpace
-from hwnas.training.finetune import finetune
-from hwnas.training.head import fit_head
+from hwnas.training.finetune import TeacherSubnet, finetune
 from hwnas.training.sections import FinetuneConfig
 
 N_DRAWN = 8192
@@ -46,53 +46,67 @@ def random_subnets(project: Project, winner: Arch, n: int) -> list[Arch]:
     return list(dict.fromkeys(space.arch(drawn[row]) for row in rows))[:n]
 
 
-def tuned(project: Project, arch: Arch, px: int, folder: Path) -> torch.nn.Module:
-    """A network of the trained supernet, fine-tuned at `px` as the winner was."""
-    supernet = project.supernet()
-    return finetune(
-        extract(supernet, arch),
-        project.data,
-        project.config.finetune,
-        px=px,
-        teacher=teacher_of(project, supernet),
-        seed=project.config.seed,
-        checkpoints=folder,
-    )
+class Tuner:
+    """Fine-tunes networks of the trained supernet as the winner was; reads it when first called."""
+
+    def __init__(self, project: Project) -> None:
+        self._project = project
+
+    @cached_property
+    def _start(self) -> tuple[Inherited, TeacherSubnet]:
+        inherited = Inherited.of(self._project)
+        return inherited, teacher_of(inherited)
+
+    def __call__(self, arch: Arch, px: int, folder: Path) -> torch.nn.Module:
+        """The network, trained and tested at `px`; `folder`: to resume from."""
+        project, (inherited, teacher) = self._project, self._start
+        return finetune(
+            inherited.network(arch),
+            project.data,
+            project.config.finetune,
+            px=px,
+            teacher=teacher,
+            seed=project.config.seed,
+            checkpoints=folder,
+        )
 
 
-def alone_recipe(project: Project) -> FinetuneConfig:
-    """As many images as the winner saw, by the supernet's optimiser, from labels alone."""
+def alone_recipe(project: Project, lr: float | None = None) -> FinetuneConfig:
+    """As many images as the winner saw, by the supernet's optimiser, from labels alone.
+
+    lr: the peak learning rate; None: that of the supernet.
+    """
     train, config = project.config.train, project.config.finetune
     n_train = project.data.info.n_images["train"]
     return config.model_copy(
         update={
             "epochs": round(train.steps * train.batch_size / n_train) + config.epochs,
-            "optimizer": train.optimizer,
+            "optimizer": train.optimizer.model_copy(update={"lr": lr} if lr else {}),
+            "average": False,
             "distillation": 0.0,
             "feature_distillation": 0.0,
         }
     )
 
 
-def alone(project: Project, start: Supernet, arch: Arch, px: int, folder: Path) -> torch.nn.Module:
-    """A network of the pretrained weights, fine-tuned by itself; `start`: see `start_supernet`."""
+def alone(
+    project: Project,
+    start: Supernet,
+    arch: Arch,
+    px: int,
+    folder: Path,
+    lr: float | None = None,
+) -> torch.nn.Module:
+    """A network of the pretrained weights, fine-tuned by itself; `start`: see `pipeline.start`."""
     return finetune(
         extract(start, arch),
         project.data,
-        alone_recipe(project),
+        alone_recipe(project, lr),
         px=px,
         teacher=None,
         seed=project.config.seed,
         checkpoints=folder,
     )
-
-
-def start_supernet(project: Project) -> Supernet:
-    """The pretrained weights with the classifier that stage `train` begins with."""
-    supernet = supernet_at_start(project, start_images(project))
-    if project.config.train.head_epochs:
-        fit_head(supernet, project.data, project.config.train, seed=project.config.seed)
-    return supernet
 
 
 def time_archs(

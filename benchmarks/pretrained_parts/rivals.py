@@ -27,6 +27,7 @@ from hwnas.core.store import write_json
 from hwnas.nets.extract import extract
 from hwnas.pipeline.opening import open_project
 from hwnas.pipeline.project import Project
+from hwnas.pipeline.start import supernet_with_head
 from hwnas.spaces.lowering import resolution
 from hwnas.training.evaluate import EVAL_BATCH
 from hwnas.training.finetune import finetune
@@ -152,7 +153,7 @@ def run(project: Project, method: str, limit_ms: float, work: Path) -> dict[str,
     """Bisect, train and test; the hits are in `work/hits.npy`."""
     largest = project.space.largest()
     px = resolution(project.space, largest)
-    start = extract(networks.start_supernet(project), largest)
+    start = extract(supernet_with_head(project), largest)
     low, high, best = 0.0, 1.0, None
     for step in range(N_BISECTIONS):
         share = (low + high) / 2

@@ -19,7 +19,7 @@ from hwnas.core.errors import UserError
 from hwnas.nets.extract import extract
 from hwnas.nets.supernet import Supernet
 from hwnas.pipeline.project import Project
-from hwnas.pipeline.stages.train import start_images
+from hwnas.pipeline.start import start_images
 from hwnas.pipeline.teacher import teacher_of
 from hwnas.spaces.load import build_space
 from hwnas.spaces.lowering import resolution

@@ -27,8 +27,16 @@ NONE_HERE = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 
 
 @contextlib.contextmanager
-def exclusive_lock(path: Path, *, owner: str) -> Iterator[None]:
+def exclusive_lock(
+    path: Path,
+    *,
+    owner: str,
+    taken: str = "another process is working on this run folder",
+    fix: str = "wait for it, stop it, or give another folder with --run",
+) -> Iterator[None]:
     """Holds an advisory lock on `path`. The kernel releases it when the process ends.
+
+    taken, fix: of the error if another process holds it.
 
     If `path` has other hard links, the file is locked and replaced by a private copy, which is
     locked as well.
@@ -40,10 +48,10 @@ def exclusive_lock(path: Path, *, owner: str) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         with explained("lock the run folder", path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            stream = stack.enter_context(_locked(path))
+            stream = stack.enter_context(_locked(path, taken, fix))
             if unshare(path, stream):
                 with stream:
-                    stream = stack.enter_context(_locked(path))
+                    stream = stack.enter_context(_locked(path, taken, fix))
         stream.truncate(0)
         user = f"user {_user(os.geteuid())} on {platform.node()}"
         stream.write(f"{owner}, pid {os.getpid()}, {user}\n".encode())
@@ -85,7 +93,7 @@ def _lock(stream: IO[bytes], how: int) -> str | None:
     return None
 
 
-def _locked(path: Path) -> IO[bytes]:
+def _locked(path: Path, taken: str, fix: str) -> IO[bytes]:
     try:
         stream = open_unlinked(path)
     except PermissionError as error:
@@ -104,10 +112,10 @@ def _locked(path: Path) -> IO[bytes]:
         with stream:
             holder = stream.read(MAX_OWNER).decode(errors="replace").strip()
         raise UserError(
-            "another process is working on this run folder",
+            taken,
             found=holder or "an unnamed process",
             where=path.parent,
-            fix="wait for it, stop it, or give another folder with --run",
+            fix=fix,
         ) from error
     return stream
 

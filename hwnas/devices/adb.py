@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from hwnas.core.config import BESIDE, StrictModel
 from hwnas.core.errors import UserError
@@ -17,6 +17,7 @@ from hwnas.core.progress import Progress
 from hwnas.devices.adb_phone import HEAT, Phone
 from hwnas.devices.benchmark_model import BenchmarkModel
 from hwnas.devices.carried import carried_runtime
+from hwnas.devices.reach import alone
 from hwnas.devices.remote import ConnectionLost, RemoteKit
 from hwnas.interfaces import DeviceSpec, Transport
 
@@ -40,6 +41,19 @@ rm -f {hot}
 """
 
 
+def _text(serial: object) -> object:
+    if isinstance(serial, (int, float)):
+        raise ValueError("YAML takes this for a number: put the serial number into quotes")
+    return serial
+
+
+Serial = Annotated[
+    str,
+    Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.:() -]*$"),  # never an option
+    BeforeValidator(_text),
+]
+
+
 class Config(StrictModel):
     """Which phone, and how its models are timed. Tested only with a simulated adb.
 
@@ -48,7 +62,7 @@ class Config(StrictModel):
     """
 
     name: Literal["adb"] = "adb"
-    serial: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.:-]*$")] | None = Field(
+    serial: Serial | None = Field(
         None,
         description="Serial number from `adb devices`; required if several devices are connected.",
     )
@@ -133,6 +147,10 @@ class _AdbKit:
     def run_bench(self, plan: Path, results: Path, *, progress: Progress) -> None:
         """See `Transport.run_bench`. A lost cable is waited for, and the timing goes on."""
         self.phone.wait(self.config.wait_s)
+        with alone(self.phone):
+            self._run_alone(plan, results, progress)
+
+    def _run_alone(self, plan: Path, results: Path, progress: Progress) -> None:
         n_lost = 0
         while True:
             watched = _Watched(progress)
@@ -158,6 +176,7 @@ class _AdbKit:
 
     def check(self) -> None:
         """See `ReachedTransport.check`."""
+        self.kit.check_here()
         self.phone.wait(self.config.wait_s)
         self.kit.check()
 

@@ -19,6 +19,8 @@ __all__ = ["HEAT", "Phone", "fast_processors"]
 log = logging.getLogger(__name__)
 
 LOOK_S = 1.0
+LISTED = "List of devices attached"  # above the phones; a daemon that starts talks before it
+MOST_CPUS = 1024
 CPUS = "/sys/devices/system/cpu"
 LIST_CPUS = f"""
 for c in {CPUS}/cpu[0-9]*; do
@@ -60,6 +62,11 @@ class Phone:
         """See `Reach.where`."""
         return f"adb {self.serial or 'device'}"
 
+    @property
+    def identity(self) -> str:
+        """See `Reach.identity`: the serial number, also of the only phone."""
+        return f"adb {self._found()[0]}"
+
     def command(self, script: str) -> list[str]:
         """See `Reach.command`."""
         if self.as_root:
@@ -85,7 +92,7 @@ class Phone:
             UserError: it does not, or several phones are connected and none is chosen.
         """
         deadline, has_said = time.monotonic() + longest_s, False
-        while (state := self._state()) != "device":
+        while (state := self._found()[1]) != "device":
             fix = FIXES.get(state, FIXES[""])
             if time.monotonic() >= deadline:
                 raise UserError(
@@ -103,7 +110,7 @@ class Phone:
     def is_there(self) -> bool:
         """Whether the phone answers now."""
         try:
-            return self._state() == "device"
+            return self._found()[1] == "device"
         except UserError:
             return False
 
@@ -119,15 +126,15 @@ class Phone:
             return ""
         return f"{sum(1 << cpu for cpu in chosen):x}"
 
-    def _state(self) -> str:
-        """The state of the phone in `adb devices`; empty: it is not there.
+    def _found(self) -> tuple[str, str]:
+        """Serial number and state of the phone in `adb devices`; an empty state: it is not there.
 
         Raises:
             UserError: there are several, and none is chosen.
         """
-        lines = call(["adb", "devices"], where=self.where).splitlines()
-        rows = [re.split(r"\s+", line.strip(), maxsplit=1) for line in lines[1:]]
-        states = {row[0]: row[1] for row in rows if len(row) == 2 and row[0] != "*"}
+        listed = call(["adb", "devices"], where=self.where).partition(LISTED)[2]
+        rows = (line.partition("\t") for line in listed.splitlines())
+        states = {name: state.strip() for name, _, state in rows if name.strip() and state.strip()}
         chosen = self.serial or os.environ.get("ANDROID_SERIAL")  # as adb itself
         if chosen is None and len(states) > 1:
             raise UserError(
@@ -137,8 +144,9 @@ class Phone:
                 where=self.where,
                 fix=f"set `serial: {next(iter(states))}`, or another of them",
             )
-        state = states.get(chosen, "") if chosen else next(iter(states.values()), "")
-        return next((known for known in FIXES if known and state.startswith(known)), state)
+        name = chosen or next(iter(states), "")
+        state = states.get(name, "")
+        return name, next((known for known in FIXES if known and state.startswith(known)), state)
 
     def _adb(self, *words: str) -> list[str]:
         serial = [] if self.serial is None else ["-s", self.serial]
@@ -156,5 +164,7 @@ def fast_processors(speeds: Sequence[tuple[int, int]], n_threads: int) -> list[i
 
 
 def _speeds(lines: Sequence[str]) -> list[tuple[int, int]]:
-    rows = [line.split() for line in lines]
-    return [(int(row[0]), int(row[1])) for row in rows if len(row) == 2 and "".join(row).isdigit()]
+    """Processors and speeds in lines of `LIST_CPUS`; others are left out."""
+    found = (re.fullmatch(r"([0-9]{1,4}) ([0-9]{1,12})", line.strip()) for line in lines)
+    pairs = [(int(match[1]), int(match[2])) for match in found if match]
+    return [(cpu, speed) for cpu, speed in pairs if cpu < MOST_CPUS]

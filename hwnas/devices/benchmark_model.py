@@ -24,9 +24,10 @@ from hwnas.core.leftover import Leftover
 from hwnas.core.progress import Progress
 from hwnas.core.resources import kit_module
 from hwnas.core.store import file_hash, read_json, write_json
+from hwnas.core.text import visible
 from hwnas.devices.adb_phone import CPUS, HEAT, Phone
 from hwnas.devices.benchmark_output import BinaryRun, read_output
-from hwnas.devices.reach import FULL, full_disk
+from hwnas.devices.reach import FULL, alone, full_disk
 from hwnas.devices.remote_files import put_files
 from hwnas.devices.remote_kits import leftovers
 from hwnas.interfaces import DeviceSpec
@@ -41,7 +42,8 @@ COOL_STEP_S = 5.0
 MARK = "hwnas-turn"
 FAILED = "hwnas-exit"
 BINARY = "benchmark_model"
-PROFILED = "--enable_op_profiling=true"
+PROFILED = ("--enable_op_profiling=true", "--use_profiler=true")
+"""The flags of TensorFlow Lite's and of LiteRT's binary; each ignores that of the other."""
 FACTS = f"""
 echo "cpu $(getprop ro.soc.model 2>/dev/null) $(getprop ro.product.model 2>/dev/null)"
 echo "hardware $(sed -n 's/^Hardware[^:]*: *//p' /proc/cpuinfo | head -n 1)"
@@ -86,14 +88,15 @@ class BenchmarkModel:
         content = read_json(plan)
         try:
             self.phone.wait(self.wait_s)
-            there = f"{self.folder}/{results.stem}"
-            self._install(plan, content, there)
-            with contextlib.closing(protocol.Results(results)) as timed:
-                timed.open_for(content, *self._facts(content))
-                self._time(content, there, timed, progress)
+            with alone(self.phone):
+                there = f"{self.folder}/{results.stem}"
+                self._install(plan, content, there)
+                with contextlib.closing(protocol.Results(results)) as timed:
+                    timed.open_for(content, *self._facts(content))
+                    self._time(content, there, timed, progress)
+                self._profile(content, there, results)
         except protocol.KitError as error:
             raise UserError("cannot store the timings", found=error, where=results) from error
-        self._profile(content, there, results)
 
     def try_out(self, plan: Path) -> None:
         """See `TryingTransport.try_out`."""
@@ -216,14 +219,18 @@ class BenchmarkModel:
         if self.binary is not None:
             digest = file_hash(self.binary)
         else:
-            digest = self.phone.run(f"sha256sum {shlex.quote(str(self.binary_on_phone))}")
+            there = str(self.binary_on_phone)
+            digest = self.phone.run(f"sha256sum {shlex.quote(there)}")
+            if re.match("[0-9a-f]{64}", digest) is None:
+                raise self._failure("its checksum is not understood", digest[:200], there)
         rows = (line.partition(" ") for line in self.phone.run(FACTS).splitlines())
-        known = {key: " ".join(value.split())[:80] for key, _, value in rows}
+        known = {key: visible(" ".join(value.split()))[:80] for key, _, value in rows}
+        found = re.fullmatch("[1-9][0-9]{0,3}", known.get("n_cpus", ""))
         mask = self.phone.fast_mask(self.device.threads)
         host = {
             "cpu": known.get("cpu") or known.get("hardware") or "unknown",
             "accelerator": None,
-            "n_cpus": max(1, int(known.get("n_cpus") or 1)),
+            "n_cpus": int(found[0]) if found else 1,
             "affinity": [cpu for cpu in range(64) if int(mask or "0", 16) >> cpu & 1],
             "governor": known.get("governor") or None,
             "load_average": 0.0,
@@ -247,9 +254,12 @@ class BenchmarkModel:
             return
         item = next(item for item in plan["items"] if item["id"] == plan["reference"])
         try:
-            (run,) = self._run([item["file"]], there, plan, PROFILED)
+            (run,) = self._run([item["file"]], there, plan, *PROFILED)
         except UserError as error:
             log.warning("no operator times: %s", error)
+            return
+        if not run.operators:
+            log.warning("no operator times: %s prints none", self.binary or self.binary_on_phone)
             return
         if slow := sorted({one.kind for one in run.operators if not one.is_delegated}):
             log.warning("%s: not run by XNNPACK: %s", item["id"], ", ".join(slow))

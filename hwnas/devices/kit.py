@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import signal
@@ -14,6 +15,7 @@ from hwnas.core.errors import UserError
 from hwnas.core.json_data import strict_json
 from hwnas.core.progress import Progress
 from hwnas.core.resources import kit_module, resource
+from hwnas.core.text import visible
 from hwnas.interfaces import DeviceSpec
 
 __all__ = ["CPU_PROVIDERS", "KitFailed", "kit_files", "run_kit", "too_many_threads"]
@@ -24,6 +26,7 @@ CPU_PROVIDERS = ("CPUExecutionProvider", "CPU", "cpu")
 INTERRUPTED = 130
 PATIENCE_S = 10.0  # for an interrupted kit to write its last line
 TAIL_LINES = 12
+MAX_LINE = 10_000  # characters; a device may print anything
 NOTE = "bench.py: note: "
 """Prefix of a line with a message of the kit to the user, before the timing."""
 
@@ -78,7 +81,7 @@ def run_kit(
     ) as process:
         assert process.stderr is not None
         try:
-            for line in process.stderr:
+            for line in iter(functools.partial(process.stderr.readline, MAX_LINE), ""):
                 if not _report(line, progress):
                     tail.append(line.rstrip())
             status = process.wait()
@@ -104,7 +107,7 @@ def run_kit(
 def _report(line: str, progress: Progress) -> bool:
     """Forwards a progress line or a note; False if the line is neither."""
     if line.startswith(NOTE):
-        log.warning("%s", line[len(NOTE) :].rstrip())
+        log.warning("%s", visible(line[len(NOTE) :].rstrip()))
         return True
     if not line.startswith("{"):
         return False

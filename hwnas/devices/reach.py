@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import os
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Protocol
 
+from hwnas.core.env import cache_folder
 from hwnas.core.errors import UserError
+from hwnas.core.locks import exclusive_lock
 
-__all__ = ["FULL", "LOST", "Reach", "call", "full_disk"]
+__all__ = ["FULL", "LOST", "Reach", "alone", "call", "full_disk"]
 
 CALL_TIMEOUT_S = 600.0
 LOST = 255  # exit status of ssh itself, and of `adb shell` if the phone is gone
@@ -24,6 +28,11 @@ class Reach(Protocol):
     @property
     def where(self) -> str:
         """The device, for messages."""
+        ...
+
+    @property
+    def identity(self) -> str:
+        """The device, the same for every name that this machine has for it."""
         ...
 
     def command(self, script: str) -> list[str]:
@@ -81,6 +90,32 @@ def call(
             where=where,
         )
     return (done.stdout or b"").decode(errors="replace")
+
+
+@contextlib.contextmanager
+def alone(reach: Reach) -> Iterator[None]:
+    """Times a device alone: two commands would stop each other's kit, or slow each other.
+
+    Only commands with this cache know of each other. A cache that cannot be written prevents
+    nothing.
+
+    Raises:
+        UserError: another command times the device.
+    """
+    folder = cache_folder() / "devices"
+    with contextlib.suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+    if not os.access(folder, os.W_OK):
+        yield
+        return
+    name = hashlib.sha256(reach.identity.encode()).hexdigest()[:16]
+    with exclusive_lock(
+        folder / f"in-use-{name}.lock",
+        owner=f"hwnas on {reach.identity}",
+        taken=f"another command times {reach.where}",
+        fix="wait for it, or stop it",
+    ):
+        yield
 
 
 def full_disk(found: object, where: str) -> UserError:

@@ -18,6 +18,7 @@ from pathlib import Path
 from hwnas.core.errors import UserError
 from hwnas.core.leftover import Leftover
 from hwnas.core.progress import Progress, silent
+from hwnas.core.resources import kit_module
 from hwnas.core.store import read_json
 from hwnas.devices.carried import CarriedRuntime
 from hwnas.devices.kit import KitFailed, kit_files, run_kit
@@ -32,6 +33,11 @@ __all__ = ["ConnectionLost", "RemoteKit"]
 log = logging.getLogger(__name__)
 
 RESULTS = "results.jsonl"
+OTHERS = "results-of-others.jsonl"
+LOOK = f"""
+n=$(wc -c 2>/dev/null < {RESULTS} || echo 0)
+echo $n $(head -n 1 {RESULTS} 2>/dev/null | sed -n 's/.*"plan_hash":"\\([0-9a-f]*\\)".*/\\1/p')
+"""
 # Stops a kit that an earlier interrupted run left behind; $p is checked to run bench.py.
 STOP = """
 if p=$(cat pid 2>/dev/null); then
@@ -46,6 +52,10 @@ fi
 
 class ConnectionLost(UserError):
     """The device stopped answering while the kit was running."""
+
+
+class _Unlike(UserError):
+    """The samples on the device do not continue those on this machine."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +100,7 @@ class RemoteKit:
                     where=error.where,
                     fix="the samples are kept; run the same command again to resume",
                 ) from error
+            self._distrust(error, there)
             raise
         except BaseException:  # Ctrl-C, or the exception that the command line makes of a signal
             log.info("stopping %s and copying its samples back", self.reach.where)
@@ -99,6 +110,8 @@ class RemoteKit:
             raise
         try:
             self._fetch(results, there)
+        except _Unlike:
+            raise
         except UserError as error:
             raise ConnectionLost(
                 "lost the connection to the device before its samples were here",
@@ -111,7 +124,11 @@ class RemoteKit:
         """See `TryingTransport.try_out`."""
         there = f"{self.folder}/try"
         self._install(plan, there)
-        self._run_kit(there, "plan.json --try", silent)
+        try:
+            self._run_kit(there, "plan.json --try", silent)
+        except UserError as error:
+            self._distrust(error, there)
+            raise
 
     def _run_kit(self, there: str, arguments: str, progress: Progress, *, beside: str = "") -> None:
         """Runs the device's bench.py to its end; explains missing requirements."""
@@ -141,9 +158,17 @@ class RemoteKit:
 
     def check(self) -> None:
         """See `ReachedTransport.check`."""
+        self.check_here()
+        self._run("echo here")
+
+    def check_here(self) -> None:
+        """The part of `check` that needs no connection.
+
+        Raises:
+            UserError: the runtime folder is not on this machine.
+        """
         if self.carried is not None:
             self.carried.archive  # noqa: B018 - raises if it is missing
-        self._run("echo here")
 
     def fetch(self) -> None:
         """See `FetchingTransport.fetch`."""
@@ -175,8 +200,24 @@ class RemoteKit:
         prepare = f"{self.before} && " if self.before else ""
         extract = f"{prepare}{self._interpreter} -m tarfile -e kit.tar ."
         put_files(self.reach, there, members, first=STOP, extract=extract)
-        size = f"cd {shlex.quote(there)} && wc -c 2>/dev/null < {RESULTS} || echo 0"
-        return int(words(self.reach, size, "[0-9]{1,18}")[0])
+        return self._samples_there(plan, there)
+
+    def _samples_there(self, plan: Path, there: str) -> int:
+        """Number of bytes of samples on the device; those of another plan are set aside there."""
+        begin = f"cd {shlex.quote(there)} || exit"
+        size, *found = words(self.reach, f"{begin}\n{LOOK}", "[0-9]{1,18}( [0-9a-f]{1,64})?")
+        if int(size) == 0 or found == [kit_module("bench_protocol").plan_hash(read_json(plan))]:
+            return int(size)
+        log.warning("%s:%s/%s: not of this plan, set aside", self.reach.where, there, RESULTS)
+        self._run(f"{begin}\nmv {RESULTS} {OTHERS}")
+        return 0
+
+    def _distrust(self, error: UserError, there: str) -> None:
+        """After a failure of the kit, the next run copies its files again: they may be changed."""
+        if isinstance(error, KitFailed):
+            with contextlib.suppress(UserError):
+                self._run(f"cd {shlex.quote(there)} && rm -f installed-*")
+                error.add_way_out("repeat the command, which copies models and kit again")
 
     @property
     def _interpreter(self) -> str:
@@ -188,10 +229,27 @@ class RemoteKit:
         arrived = results.with_name(f".{results.name}.arriving")
         try:
             self.reach.pull(f"{there}/{RESULTS}", arrived)
-            if not results.is_file() or arrived.stat().st_size > results.stat().st_size:
+            if not results.is_file():
+                os.replace(arrived, results)
+            elif arrived.stat().st_size > results.stat().st_size:
+                self._require_continued(results, arrived, there)
                 os.replace(arrived, results)
         finally:
             arrived.unlink(missing_ok=True)
+
+    def _require_continued(self, results: Path, arrived: Path, there: str) -> None:
+        """Refuses results that do not begin with the whole lines of those that are here."""
+        content = results.read_bytes()
+        whole = content[: content.rfind(b"\n") + 1]
+        with open(arrived, "rb") as stream:
+            if stream.read(len(whole)) == whole:
+                return
+        raise _Unlike(
+            "the samples on the device do not continue those on this machine",
+            expected=f"a file that begins with the lines of {results}",
+            where=f"{self.reach.where}:{there}/{RESULTS}",
+            fix="remove one of the two files",
+        )
 
     def _run(self, script: str) -> str:
         return call(self.reach.command(script), where=self.reach.where)

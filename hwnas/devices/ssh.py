@@ -71,6 +71,10 @@ class _Ssh:
         config = self.config
         return f"{config.user}@{config.host}" if config.user else config.host
 
+    @property
+    def identity(self) -> str:
+        return f"ssh {self.where} {self.config.port or ''}".rstrip()
+
     def command(self, script: str) -> list[str]:
         config = self.config
         options = ["BatchMode=yes", "ConnectTimeout=15"]

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 import yaml
 
 from hwnas.core.stats import accuracy_text
-from hwnas.exporters.bundle_usage import usage
+from hwnas.exporters.bundle_usage import pages, usage
 from hwnas.exporters.manifest import LatencyFact, Manifest
 
 __all__ = ["readme"]
@@ -46,6 +46,7 @@ def readme(manifest: Manifest, kit: str) -> bytes:
         *_protocol(manifest),
         "",
         *usage(manifest),
+        *pages(manifest),
         *_commands(manifest),
         "",
         *_origin(manifest),

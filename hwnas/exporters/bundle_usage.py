@@ -1,4 +1,4 @@
-"""Python that runs the model files of a bundle, for its README; tests run it."""
+"""How the model files of a bundle are used, for its README: Python that tests run, and pages."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from hwnas.exporters import REGISTRY
 from hwnas.exporters.manifest import Manifest
 
-__all__ = ["usage"]
+__all__ = ["pages", "usage"]
 
 START = """\
 import json
@@ -45,6 +45,30 @@ def usage(manifest: Manifest) -> Iterator[str]:
         if lines:
             yield f"`{model.path}`"
             yield from _block(f"{lines.strip().replace('{file}', model.path)}\n{END}")
+
+
+def pages(manifest: Manifest) -> Iterator[str]:
+    """Markdown: how to open the pages of a bundle in a browser; empty without such a format.
+
+    A module of an exporter has them in `PAGES`: paths in the bundle, by precision.
+    """
+    found = []
+    for model in manifest.models:
+        if model.format in REGISTRY.names:
+            declared = getattr(REGISTRY.declaration(model.format), "PAGES", {})
+            found += [declared[model.precision]] if model.precision in declared else []
+    if found:
+        yield "## Use it in a browser"
+        yield ""
+        yield "    python3 -m http.server --bind 127.0.0.1 8000"
+        yield from (f"    # then open http://127.0.0.1:8000/{page}" for page in found)
+        yield ""
+        yield (
+            "The page classifies a photo or the camera, needs no network, and sends nothing. It"
+            " shows the latency in this browser and the measured one of the bundle. On other"
+            " machines it has no camera unless you serve it by https."
+        )
+        yield ""
 
 
 def _block(code: str) -> Iterator[str]:

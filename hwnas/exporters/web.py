@@ -22,7 +22,7 @@ REQUIRES = ("ai_edge_litert",)
 EXTRA = "litert"
 RUNTIME = "litert"
 MODELS = {"fp32": "web.tflite", "int8": "web.int8.tflite"}
-PAGES = {"fp32": "index.html", "int8": "int8.html"}
+PAGES = {"fp32": "web/index.html", "int8": "web/int8.html"}
 SCRIPTS = ("run.js", "pixels.js", "runtime_litert.js")
 PLACE = '<script type="application/json" id="settings">{}</script>'
 
@@ -73,7 +73,7 @@ class _Web(Format):
         scripts = {name: resource("export", "web", name).read_bytes() for name in SCRIPTS}
         return {
             MODELS[precision]: model,
-            PAGES[precision]: _page(self.config, source),
+            PAGES[precision].removeprefix("web/"): _page(self.config, source),
             **scripts,
             **{name: (runtime / name).read_bytes() for name in RUNTIMES[RUNTIME].files},
             "NOTICE.txt": _notice().encode(),

@@ -100,6 +100,8 @@ class Evaluation:
     source: `supernet` (inherited weights, BN recalibrated), `trained` (own training), `predicted`,
         or `measured` (a deployed artifact).
     val_loss: cross-entropy in nats.
+    agreement: cross-entropy in nats to the predictions of the largest network, if archs are
+        compared by it (`label.agreement`).
     hits: the images that are classified correctly (`core.bits`); empty if not stored.
 
     In texts, every token after another is an image, and top1 is the share that is predicted.
@@ -120,6 +122,7 @@ class Evaluation:
     macs: Count | None = None
     params: Count | None = None
     hits: str = ""
+    agreement: NotNegative | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.top1 <= 1:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,9 +21,11 @@ from hwnas.interfaces import AccuracyPredictor, Evaluation, Evaluator, FloatArra
 from hwnas.pipeline.project import Project
 from hwnas.predictors.records import Records
 from hwnas.spaces.arch import Arch
-from hwnas.spaces.lowering import resolution
 from hwnas.spaces.space import Codes, SearchSpace
 from hwnas.training.sections import FinetuneConfig
+
+if TYPE_CHECKING:
+    from hwnas.training.evaluate import SupernetEvaluator
 
 __all__ = [
     "JournaledEvaluator",
@@ -80,22 +83,29 @@ class JournaledEvaluator:
 def evaluator(project: Project) -> JournaledEvaluator:
     """Scores archs with the trained supernet's weights on the validation split, journaled."""
     config = project.config
-    calibration = config.label.calibration
     context = content_hash(
         [
             file_hash(project.files.supernet),
             project.source.context,
-            calibration.model_dump(mode="json"),
+            config.label.calibration.model_dump(mode="json"),
             config.seed,
+            *([config.label.agreement] if config.label.agreement else []),
         ]
     )
+    return JournaledEvaluator(project.run, context, lambda: _supernet_evaluator(project))
 
-    def build() -> Evaluator:
-        from hwnas.training.evaluate import SupernetEvaluator
 
-        return SupernetEvaluator(project.supernet(), project.data, calibration, seed=config.seed)
+def _supernet_evaluator(project: Project) -> SupernetEvaluator:
+    from hwnas.training.evaluate import SupernetEvaluator
 
-    return JournaledEvaluator(project.run, context, build)
+    config = project.config
+    return SupernetEvaluator(
+        project.supernet(),
+        project.data,
+        config.label.calibration,
+        seed=config.seed,
+        agreement=config.label.agreement,
+    )
 
 
 def standalone_evaluator(
@@ -150,32 +160,23 @@ def score_all(
 
 
 def half_scores(project: Project, archs: list[Arch]) -> tuple[FloatArray, FloatArray]:
-    """Scores [n] of archs on each half of the validation images, with independent noise.
+    """Scores [n] of archs on each half of the images that they are compared by.
 
-    Their difference shows the error of evaluations (`fit_errors`).
+    The halves have independent noise: their difference shows the error of evaluations
+    (`fit_errors`).
     """
-    from hwnas.training.evaluate import EVAL_BATCH, SupernetEvaluator, evaluate
-    from hwnas.training.images import resize
-
-    scorer = SupernetEvaluator(
-        project.supernet(),
-        project.data,
-        project.config.label.calibration,
-        seed=project.config.seed,
-    )
-    validation = list(project.data.eval_batches("val", EVAL_BATCH))
-    scores = np.empty((2, len(archs)))
+    scorer, scores = _supernet_evaluator(project), np.empty((2, len(archs)))
     for column, arch in enumerate(archs):
-        network, px = scorer.network(arch), resolution(project.space, arch)
+        losses = scorer.losses(arch)
         for half in (0, 1):
-            images = [(resize(x[half::2], px), y[half::2]) for x, y in validation]
-            loss = evaluate(network, images).cross_entropy
-            scores[half, column] = -np.log(max(loss, TINY_LOSS))
+            scores[half, column] = -np.log(max(losses[half::2].mean(), TINY_LOSS))
     return scores[0], scores[1]
 
 
 def scores_of(evaluations: list[Evaluation]) -> FloatArray:
-    """Scores for predictors and searches: the negative log of the validation cross-entropy.
+    """Scores for predictors and searches: the negative log of a cross-entropy.
+
+    It is that to the predictions of the largest network, if known, or that of validation.
 
     On small validation sets, the loss ranks subnets better than accuracy (papers.md, section 6: tau
     0.84 and 0.78 on the same subnets). The log of the loss is closer to symmetric: ridge regression
@@ -188,11 +189,16 @@ def scores_of(evaluations: list[Evaluation]) -> FloatArray:
 
 def score_unit(project: Project) -> str:
     """What the scores of a project's searches are."""
-    recorded = project.config.search.evaluator.records is not None
-    return "minus log of the error" if recorded else "minus log of the validation loss"
+    if project.config.search.evaluator.records is not None:
+        return "minus log of the error"
+    if project.config.label.agreement:
+        return "minus log of the loss to the largest network"
+    return "minus log of the validation loss"
 
 
 def _loss(evaluation: Evaluation) -> float:
+    if evaluation.agreement is not None:
+        return evaluation.agreement
     if evaluation.val_loss is not None:
         return evaluation.val_loss
     return np.nan if evaluation.n_images else 1 - evaluation.top1

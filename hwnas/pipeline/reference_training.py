@@ -15,6 +15,7 @@ from hwnas.measure.references.graphs import architecture
 from hwnas.measure.references.settings import ReferencesConfig
 from hwnas.measure.references.timing import TrainedReference
 from hwnas.pipeline.project import Project
+from hwnas.pipeline.start import Inherited
 from hwnas.pipeline.teacher import teacher_of
 from hwnas.pipeline.winners import result_on
 from hwnas.spaces.lowering import resolution
@@ -90,7 +91,7 @@ def _trained(
             progress(n * total + done, len(config.train) * total, f"{name}, {note}")
 
         if how.has_teacher and teacher is None:
-            teacher = teacher_of(project, project.supernet())
+            teacher = teacher_of(Inherited.of(project))
         network = _network(project, config, name)
         place(network, project.accelerator)
         tuned = finetune(

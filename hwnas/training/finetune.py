@@ -15,6 +15,7 @@ from hwnas.core.progress import Progress, silent
 from hwnas.core.records import dump
 from hwnas.interfaces import DataModule, EightBits
 from hwnas.nets.bn import recalibrate_in_place
+from hwnas.training.averaging import best_average
 from hwnas.training.checkpoint import Checkpoints
 from hwnas.training.data import batches_from, placed
 from hwnas.training.features import with_features
@@ -54,6 +55,7 @@ def finetune(
     The loss is (1 - w) * cross-entropy with smoothed labels + w * soft cross-entropy to the
     teacher's logits for the same images, with w = `config.distillation` (0 without a teacher),
     + `config.feature_distillation` * the `feature_distance` to it + that of `Regularisation`.
+    With `config.average`, the result is the `best_average` of `model` and what it became.
 
     Args:
         model: an extracted subnet; it is not changed. Training runs on its device.
@@ -96,6 +98,8 @@ def finetune(
             store.save(step + 1, student, stepper.optimizer, precision.state())
         progress(step + 1, n_steps, f"loss {loss.item():.3f} nats")
     added.remove()
+    if config.average and config.precision != "int8":
+        return best_average(model, student, data, config.calibration, px=px)
     return recalibrate_in_place(student, seen)
 
 

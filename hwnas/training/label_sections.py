@@ -20,6 +20,8 @@ class StandaloneRecipe(FinetuneConfig):
     """Has no effect."""
     feature_distillation: Annotated[float, LATER, RETIRED] = Field(default=0.0, ge=0)
     """Has no effect."""
+    average: Annotated[bool, LATER, RETIRED] = False
+    """Has no effect."""
     temperature: Annotated[float, RETIRED] = Field(default=1.0, gt=0)
     """Has no effect."""
 
@@ -54,6 +56,11 @@ class LabelConfig(StrictModel):
     target: Annotated[str | None, LATER] = None
     """Column of the scores; null: the default column of the reader."""
     calibration: CalibrationConfig = CalibrationConfig()
+    agreement: Annotated[int, LATER, Field(ge=0, le=16_384)] = 0
+    """Training images on which subnets are compared with the largest one: scores come from their
+    cross-entropy to its predictions, instead of that to the labels of the validation images, which
+    ranks worse if these are few. 0: the labels.
+    """
     trained: Annotated[TrainedLabelConfig, LATER] = TrainedLabelConfig()
 
     @model_validator(mode="after")

@@ -248,6 +248,11 @@ class FinetuneConfig(StrictModel):
     """Weight of the distance to the teacher's features, the inputs of the classifier, which is
     added; 2 to 6 for subnets of pretrained networks and a few thousand photos.
     """
+    average: Annotated[bool, LATER] = False
+    """Whether to average the weights before and after a training, with the share that has the
+    smallest validation loss (WiSE-FT 2109.01903): of fine-tuning (not in int8), and, with
+    `supernet.init`, of the supernet. For pretrained weights and few images.
+    """
     temperature: float = Field(default=1.0, gt=0)
     """Temperature of the softmaxes in distillation."""
     drop_path: Annotated[Fraction, LATER] = 0.0

@@ -52,7 +52,8 @@ class StandaloneEvaluator:
         progress: Progress = silent,
         device: torch.device = CPU,
     ) -> None:
-        self._space, self._data, self._recipe, self._seed = space, data, recipe, seed
+        self._space, self._data, self._seed = space, data, seed
+        self._recipe = recipe.model_copy(update={"average": False})  # with random weights
         self._checkpoints, self._progress, self._device = checkpoints, progress, device
 
     def evaluate(self, arch: Arch) -> Evaluation:

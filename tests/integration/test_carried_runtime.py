@@ -133,6 +133,48 @@ def test_a_bundle_is_checked(root: EmptyRoot, tmp_path: Path) -> None:
     assert root.python("runtime", *check).returncode in (1, 3)
 
 
+def test_a_bundle_is_checked_with_its_latency(root: EmptyRoot) -> None:
+    """As on a phone: in its shell, which starts the Python of the folder, which starts bench.py."""
+    root.add_shell_or_skip()
+    root.unpack(carried_or_skip("onnxruntime"), "data/local/tmp/runtime")
+    manifest = colour_manifest(constraints=())  # no limit: timings of an emulator mean nothing
+    colour_bundle(root.folder / "data" / "local" / "tmp" / "bundle", manifest)
+    done = root.shell(
+        "cd /data/local/tmp/bundle && sh ../runtime/python3 ort_run.py --check . --json found.json"
+    )
+    # 4: the emulator is so noisy that no timing can be judged
+    assert done.returncode in (0, 4), done.stdout + done.stderr
+    written = root.folder / "data" / "local" / "tmp" / "bundle" / "found.json"
+    found = {line["check"]: line for line in json.loads(written.read_text())}
+    assert found["golden outputs"]["passed"] and found["samples"]["passed"]
+    assert " ms here; estimate" in found["latency"]["detail"], found["latency"]["detail"]
+
+
+def test_a_phone_on_a_cable_is_profiled(
+    runtime: str,
+    root: EmptyRoot,
+    space: SearchSpace,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The documented device file, over an adb whose phone is the root: copied, timed, cleaned."""
+    root.add_shell_or_skip()
+    root.as_phone(tmp_path / "adb", monkeypatch)
+    device = tmp_path / "my_phone.yaml"
+    device.write_text(
+        f"schema_version: 1\nruntime: {runtime}\nprovider: {PROVIDERS[runtime]}\n"
+        "transport:\n  name: adb\n"
+    )
+    table = hwnas.profile(
+        str(device), space, out=tmp_path / "my_phone.json", profile_settings=QUICK
+    )
+    assert table.device.name == "my_phone" and len(table.rows) > 10
+    place = root.folder / "data" / "local" / "tmp" / "hwnas-kit"
+    assert any(path.name.startswith("runtime-") for path in place.iterdir())
+    found = hwnas.clean(tmp_path / "my_phone.samples", device=[str(device)], yes=True)
+    assert len(found.rows) >= 2 and not list(place.iterdir())  # a plan and the runtime
+
+
 def test_the_packages_are_downloaded_once(runtime: str, caplog: pytest.LogCaptureFixture) -> None:
     carried = carried_or_skip(runtime)
     before = carried.archive.stat()

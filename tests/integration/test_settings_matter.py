@@ -198,6 +198,7 @@ UNDER: list[tuple[str, dict[str, Any]]] = [
     ("label.trained.*", {f"label.trained.recipe.{k}": v for k, v in RECIPE.items()}),
     ("label.trained.recipe.drop_path", {"label.trained.n": 3}),  # some have residual blocks
     ("finetune.*", {f"finetune.{k}": v for k, v in RECIPE.items()} | FEW_IMAGES),
+    ("finetune.average", {"finetune.optimizer.lr": 0.5}),  # what it loses the average gets back
     ("alone.*", {"alone.n": 1, **FEW_IMAGES}),
     ("predictor.training.*", {f"predictor.training.{k}": v for k, v in ENSEMBLE.items()}),
     ("predictor.*(gcn)", {f"predictor.training.{k}": v for k, v in ENSEMBLE.items()}),

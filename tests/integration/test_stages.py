@@ -18,7 +18,8 @@ from hwnas.interfaces import ModelFile
 from hwnas.measure.references.settings import ReferencesConfig
 from hwnas.measure.references.timing import References
 from hwnas.nets import pretrained
-from hwnas.pipeline import foreign_tables, graph, reference_training
+from hwnas.nets.extract import extract
+from hwnas.pipeline import foreign_tables, graph, reference_training, start
 from hwnas.pipeline.answers import Answered, Answers
 from hwnas.pipeline.disk import weights_bytes
 from hwnas.pipeline.outcomes import Exported, NetworkResult
@@ -35,7 +36,9 @@ from hwnas.pipeline.stages import (
     train,
     verify,
 )
+from hwnas.spaces.lowering import resolution
 from hwnas.training import standalone
+from hwnas.training.averaging import best_average
 from hwnas.training.distributed import Ranks
 from tests.probes import PROBES, Bench, timed_verify
 
@@ -57,6 +60,26 @@ def stages(it: Project) -> dict[str, Stage]:
 
 
 # --- the graph ---------------------------------------------------------------------------------
+
+
+def test_networks_start_from_the_average_of_the_supernet_before_and_after_its_training(
+    bench: Bench,
+) -> None:
+    """Only if it had starting weights; `init` is needed then."""
+    it = look(bench, finetune__average=True, supernet__init="@supernet")
+    inherited, arch = start.Inherited.of(it), it.space.largest()
+    assert inherited.before is not None
+    pair = [extract(net, arch) for net in (inherited.before, inherited.trained)]
+    calibration = it.config.finetune.calibration
+    expected = best_average(*pair, it.data, calibration, px=resolution(it.space, arch))
+    for name, parameter in inherited.network(arch).named_parameters():
+        assert torch.equal(parameter, dict(expected.named_parameters())[name])
+    assert stages(it)["finetune/main"].reads == {"supernet.init": bench.file("supernet")}
+
+    for changes in ({"supernet__init": "@supernet"}, {"finetune__average": True}):
+        it = look(bench, **changes)
+        assert start.Inherited.of(it).before is None
+        assert stages(it)["finetune/main"].reads == {}
 
 
 def test_stages_wait_for_what_they_read(bench: Bench) -> None:
@@ -160,8 +183,8 @@ def test_only_training_accepts_weights_of_other_classes(
         pretrained, "start_from", lambda *_, num_classes, images: seen.append(num_classes)
     )
     it = look(bench, train__steps=steps, train__head_epochs=head_epochs, supernet__init="@supernet")
-    train.supernet_at_start(it, [])
-    train.supernet_at_start(look(bench), [])  # random weights
+    start.supernet_at_start(it, [])
+    start.supernet_at_start(look(bench), [])  # random weights
     assert seen == [classes]
 
 
@@ -204,9 +227,9 @@ def test_training_waits_for_tables_that_it_uses(
 
 def test_images_for_starting_weights_are_pixels(bench: Bench) -> None:
     it = look(bench)
-    found = torch.cat(list(train.start_images(it)))
+    found = torch.cat(list(start.start_images(it)))
     info = it.data.info
-    assert len(found) == train.START_IMAGES // train.START_BATCH * train.START_BATCH
+    assert len(found) == start.START_IMAGES // start.START_BATCH * start.START_BATCH
     assert found.min() == 0 and found.max() == 1  # black and white
     normal = torch.cat(it.data.calibration_batches(len(found) // 32, 32))
     mean, std = (torch.tensor(v).view(-1, 1, 1) for v in (info.mean, info.std))

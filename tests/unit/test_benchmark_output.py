@@ -1,4 +1,4 @@
-"""What benchmark_model prints: recorded outputs of three versions, and broken ones."""
+"""What benchmark_model prints: recorded outputs of four versions, and broken ones."""
 
 from __future__ import annotations
 
@@ -17,15 +17,30 @@ def recorded(name: str) -> str:
 
 def test_a_run_of_tensorflow_lite() -> None:
     """The mean of the timed runs, not of the warm-up; the first run of the process."""
-    run = read_output(recorded("tflite-tc2-arm64.txt"))
-    assert (run.n_runs, run.first_us, run.average_us) == (2, 8539.0, 6479.5)
+    run = read_output(recorded("tflite-2.8-riscv64-profiled.txt"))
+    assert (run.n_runs, run.first_us, run.average_us) == (50, 3512391.0, 2.95034e6)
+
+
+@pytest.mark.parametrize(
+    ("name", "first_us", "average_us"),
+    [("2.4.0", 249042.0, 249684.0), ("05bef3f", 207897.0, 220000.0)],
+)
+def test_a_run_on_a_phone_without_a_line_of_the_warm_up(
+    name: str, first_us: float, average_us: float
+) -> None:
+    run = read_output(recorded(f"tflite-{name}-android-arm64.txt"))
+    assert (run.n_runs, run.first_us, run.average_us) == (50, first_us, average_us)
     assert run.operators == ()
+
+
+def test_a_run_that_fails_on_a_phone() -> None:
+    with pytest.raises(ValueError, match=r"^Benchmarking failed\.$"):
+        read_output(recorded("tflite-2.4.0-android-arm64-fails.txt"))
 
 
 def test_the_profile_of_tensorflow_lite() -> None:
     """Its own summary says 31 operators; they take the time of the whole."""
     run = read_output(recorded("tflite-2.8-riscv64-profiled.txt"))
-    assert (run.n_runs, run.first_us, run.average_us) == (50, 3512391.0, 2.95034e6)
     assert len(run.operators) == 31
     total_ms = sum(one.average_ms * one.n_calls for one in run.operators)
     assert total_ms == pytest.approx(run.average_us / 1000, rel=1e-3)
@@ -39,7 +54,7 @@ def test_the_profile_of_tensorflow_lite() -> None:
 
 def test_the_profile_of_litert() -> None:
     """No line `Inference timings`, no column `[start]`, names with spaces, brackets and commas."""
-    run = read_output(recorded("litert-2026-android-arm64-profiled.txt"))
+    run = read_output(recorded("litert-2.0.3-2.1.0-android-arm64-profiled.txt"))
     assert (run.n_runs, run.first_us, run.average_us) == (2112, 1033.0, 464.545)
     assert [one.kind for one in run.operators] == [
         "LiteRT::Run[buffer registration]",

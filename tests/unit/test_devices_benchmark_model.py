@@ -28,7 +28,10 @@ MODELS = {f"m{size}": b"x" * size for size in SIZES}
 BINARY = """#!/bin/sh
 echo "$@" >> {calls}
 for word in "$@"; do
-  case $word in --graph=*) file=${{word#--graph=}} ;; *profiling*) profiled=yes ;; esac
+  case $word in
+    --graph=*) file=${{word#--graph=}} ;;
+    --enable_op_profiling=true) profiled=yes ;;
+  esac
 done
 [ -e {broken} ] && {{ echo "ERROR: Could not load $file"; exit 1; }}
 size=$(wc -c < "$file")
@@ -120,6 +123,21 @@ def test_the_profile_of_a_whole_network_lies_beside_the_results(
     kinds = [one["kind"] for one in profile["operators"]]
     assert kinds == ["Convolution (NHWC, F32) GEMM", "HARD_SWISH"]
     assert "m3000: not run by XNNPACK: HARD_SWISH" in caplog.text
+
+
+@pytest.mark.parametrize(("flag", "n_operators"), [("use_profiler", 2), ("neither", 0)])
+def test_the_flag_of_litert_is_given_too(
+    flag: str, n_operators: int, phone: Phone, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A binary ignores flags that it does not know, and then prints no profile."""
+    binary = tmp_path / "benchmark_model"
+    binary.write_text(binary.read_text().replace("enable_op_profiling", flag))
+    transport, plan = opened(phone, tmp_path)
+    run(transport, plan)
+    path = plan.results.with_name(f"{plan.results.stem}-operators.json")
+    assert ("prints none" in caplog.text) == (n_operators == 0) == (not path.exists())
+    if n_operators:
+        assert len(read_json(path)["operators"]) == n_operators
 
 
 def test_a_binary_that_cannot_profile_times_all_the_same(

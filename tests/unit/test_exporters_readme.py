@@ -9,7 +9,7 @@ import pytest
 
 from hwnas.exporters.bundle_readme import MOST_CLASSES, readme
 from hwnas.exporters.manifest import AccuracyFact, ConstraintFact, LatencyFact
-from hwnas.interfaces import DeviceSpec
+from hwnas.interfaces import DeviceSpec, ModelFile
 from tests.bundles import colour_manifest
 
 BOARD = DeviceSpec("board", threads=4)
@@ -128,3 +128,14 @@ def test_preprocessing_is_spelled_out() -> None:
     found = page(input=replace(spec, resize_px=(64, px), mean=(0.1, 0.2, 0.3)))
     assert f"resized to 64 px and then to {px} px (bilinear" in found
     assert "mean 0.1, 0.2, 0.3," in found
+
+
+def test_a_page_is_opened_by_its_address() -> None:
+    assert "browser" not in page()
+    models = tuple(
+        ModelFile(f"web/web{name}.tflite", "web", precision)
+        for name, precision in (("", "fp32"), (".int8", "int8"))
+    )
+    shown = page(models=(*colour_manifest().models, *models))
+    assert "    # then open http://127.0.0.1:8000/web/index.html\n" in shown
+    assert "    # then open http://127.0.0.1:8000/web/int8.html\n" in shown

@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from hwnas.builders.onnx import context
 from hwnas.core.progress import silent
 from hwnas.core.records import dump
 from hwnas.exporters.manifest import ConstraintFact, LatencyFact, Manifest
@@ -190,3 +192,17 @@ def test_what_the_kit_says_of_it_in_full(capsys: pytest.CaptureFixture[str]) -> 
         "a.onnx: p95 latency limit: FALLS SHORT: p95 latency 1.4286 ms exceeds the limit of"
         " 1.2000 ms",
     ]
+
+
+def test_a_python_that_is_a_script_is_started_by_sh(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As that of a runtime folder on a phone without /bin/sh."""
+    assert kit.interpreter() == [sys.executable]
+    script = tmp_path / "python3"
+    script.write_text(f'#!/no/such/sh\nexec {sys.executable} "$@"\n')
+    monkeypatch.setattr(sys, "executable", str(script))
+    (tmp_path / "model.onnx").write_bytes(context(8, 4).SerializeToString())
+    monkeypatch.setattr(kit, "TIMING", {**kit.TIMING, "rounds": 2, "min_rounds": 1})
+    (timed,), _noise = kit.measure_ms([tmp_path / "model.onnx"], dump(DEVICE))
+    assert 0 < timed[0] <= timed[1]

@@ -309,6 +309,18 @@ def test_it_resumes_after_an_epoch(tmp_path: Path) -> None:
         finetune(net(10), DATA, config, checkpoints=tmp_path, **settings)
 
 
+def test_weights_rounded_in_training_are_not_averaged() -> None:
+    """Averages are compared in float."""
+    config = FinetuneConfig(
+        epochs=1, batch_size=256, precision="int8", calibration=CalibrationConfig(batch_size=64)
+    )
+    averaged = config.model_copy(update={"average": True})
+    settings: dict[str, Any] = {"px": 10, "teacher": None, "seed": 0, "rounding": "onnx"}
+    pair = [finetune(net(10), DATA, recipe, **settings) for recipe in (config, averaged)]
+    states = [network.state_dict().values() for network in pair]
+    assert all(torch.equal(a, b) for a, b in zip(*states, strict=True))
+
+
 def test_labels_are_of_float_networks() -> None:
     with pytest.raises(ValidationError, match="labels are accuracies of float networks"):
         TrainedLabelConfig(n=1, recipe=StandaloneRecipe(precision="int8"))

@@ -21,6 +21,7 @@ from hwnas.pipeline.exports import rounding_of
 from hwnas.pipeline.plan import Stage
 from hwnas.pipeline.project import Project
 from hwnas.pipeline.standalone import train_standalone
+from hwnas.pipeline.start import Inherited, start_files
 from hwnas.pipeline.task import task
 from hwnas.pipeline.teacher import teacher_of
 from hwnas.pipeline.winners import (
@@ -64,6 +65,7 @@ def stage(project: Project) -> Stage:
         outputs=(files.pattern(files.roles), files.pattern(files.finetuned / "*.safetensors")),
         run=task(project, name, finetune_all),
         cost=f"{len(role_names(project))} networks x {config.finetune.epochs} epochs{standalone}",
+        reads=project.outside.paths(*(start_files(project) if config.finetune.average else ())),
         data=project.source.input(LEARNING),
         check=lambda: check(project),
         check_data=lambda: recipe_fits(project, config.finetune, "finetune"),
@@ -128,7 +130,6 @@ def on_smaller_images(project: Project) -> Arch:
 
 def finetune_all(project: Project, progress: Progress) -> None:
     """Fine-tunes all roles with distillation from the largest network; skips finished ones."""
-    from hwnas.nets.extract import extract
     from hwnas.training.checkpoint import weights_bytes
     from hwnas.training.finetune import finetune
 
@@ -144,8 +145,8 @@ def finetune_all(project: Project, progress: Progress) -> None:
     roles["random subnet"] = random_subnet(project, roles["winner"])
     if has_smaller_images(project):
         roles[SMALLER_IMAGES] = on_smaller_images(project)
-    supernet = project.supernet()
-    teacher = teacher_of(project, supernet)
+    inherited = Inherited.of(project)
+    teacher = teacher_of(inherited)
     archs, rounding = list(dict.fromkeys(roles.values())), rounding_of(project)
     n_steps = config.epochs * (data.info.n_images["train"] // config.batch_size)
     n_alone = project.config.alone.n
@@ -157,7 +158,7 @@ def finetune_all(project: Project, progress: Progress) -> None:
         if path.exists() and _is_whole(project, arch):
             continue
         tuned = finetune(
-            extract(supernet, arch),
+            inherited.network(arch),
             data,
             config,
             px=resolution(space, arch),

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from hwnas.core.command import command_line
 from hwnas.core.errors import UserError
 from hwnas.core.progress import Progress
 from hwnas.core.store import write_bytes
-from hwnas.nets.pretrained_named import is_file
 from hwnas.pipeline.checks import can_train
 from hwnas.pipeline.costs import cost_metrics, require_reachable
 from hwnas.pipeline.data_checks import images_text, known_data, recipe_fits
@@ -18,6 +16,7 @@ from hwnas.pipeline.data_source import LEARNING
 from hwnas.pipeline.disk import checkpoint_bytes, weights_bytes
 from hwnas.pipeline.plan import Stage
 from hwnas.pipeline.project import Project
+from hwnas.pipeline.start import start_files, start_images, supernet_at_start
 from hwnas.pipeline.start_checks import (
     require_vocabulary,
     warn_of_normalisation,
@@ -27,8 +26,6 @@ from hwnas.pipeline.task import task
 from hwnas.training.sections import KEEPING, TrainConfig
 
 if TYPE_CHECKING:
-    import torch
-
     from hwnas.nets.supernet import Supernet
 
 __all__ = [
@@ -36,16 +33,12 @@ __all__ = [
     "check_data",
     "latency_devices",
     "stage",
-    "start_images",
-    "supernet_at_start",
     "train",
 ]
 
 log = logging.getLogger(__name__)
 
 TEACHER = "train.teacher.weights"
-START_IMAGES, START_BATCH = 256, 32
-"""Training images for the statistics of BN, if the starting weights have none."""
 
 
 def stage(project: Project) -> Stage:
@@ -179,40 +172,9 @@ def _trained(project: Project, supernet: Supernet, progress: Progress) -> Supern
         )
 
 
-def supernet_at_start(project: Project, images: Iterable[torch.Tensor]) -> Supernet:
-    """The supernet with its starting weights.
-
-    images: [B, C, H, H] of [0, 1] pixels, for weights without BN statistics.
-
-    With training steps, a classifier for other classes starts from random weights.
-    """
-    from hwnas.nets.pretrained import start_from
-
-    supernet, weights = project.new_supernet(), project.outside.start
-    if weights is not None:
-        section = project.config.train
-        is_trained = section.steps > 0 or section.head_epochs > 0
-        classes = project.space.macro.num_classes if is_trained else None
-        start_from(supernet, weights, num_classes=classes, images=images)
-    return supernet
-
-
-def start_images(project: Project) -> Iterator[torch.Tensor]:
-    """Training images in [0, 1], not augmented: a seeded sample, drawn when first needed."""
-    import torch
-
-    info = project.source.info
-    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (info.mean, info.std))
-    size = min(START_BATCH, info.n_images["train"])
-    n = min(START_IMAGES, info.n_images["train"]) // size
-    for batch in project.data.calibration_batches(n, size):
-        yield (batch * std + mean).clamp(0, 1)
-
-
 def _files(project: Project) -> tuple[str, ...]:
     """Settings that name a file by its path."""
-    given = project.config.supernet.init
-    return (TEACHER,) if given is None or not is_file(given) else (TEACHER, "supernet.init")
+    return (TEACHER, *start_files(project))
 
 
 def latency_devices(project: Project) -> tuple[str, ...]:

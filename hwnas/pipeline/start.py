@@ -1,0 +1,112 @@
+"""Weights of the supernet before its training, and what networks inherit from both."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from hwnas.nets.pretrained_named import is_file
+from hwnas.pipeline.project import Project
+from hwnas.spaces.arch import Arch
+from hwnas.spaces.lowering import resolution
+
+if TYPE_CHECKING:
+    import torch
+
+    from hwnas.nets.supernet import Supernet
+
+__all__ = [
+    "Inherited",
+    "start_files",
+    "start_images",
+    "supernet_at_start",
+    "supernet_with_head",
+]
+
+START_IMAGES, START_BATCH = 256, 32
+"""Training images for the statistics of BN, if the starting weights have none."""
+
+
+def start_files(project: Project) -> tuple[str, ...]:
+    """`supernet.init`, if it names a file by its path."""
+    given = project.config.supernet.init
+    return () if given is None or not is_file(given) else ("supernet.init",)
+
+
+def start_images(project: Project) -> Iterator[torch.Tensor]:
+    """Training images in [0, 1], not augmented: a seeded sample, drawn when first needed."""
+    import torch
+
+    info = project.source.info
+    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (info.mean, info.std))
+    size = min(START_BATCH, info.n_images["train"])
+    n = min(START_IMAGES, info.n_images["train"]) // size
+    for batch in project.data.calibration_batches(n, size):
+        yield (batch * std + mean).clamp(0, 1)
+
+
+def supernet_at_start(project: Project, images: Iterable[torch.Tensor]) -> Supernet:
+    """The supernet with its starting weights.
+
+    images: [B, C, H, H] of [0, 1] pixels, for weights without BN statistics.
+
+    With training steps, a classifier for other classes starts from random weights.
+    """
+    from hwnas.nets.pretrained import start_from
+
+    supernet, weights = project.new_supernet(), project.outside.start
+    if weights is not None:
+        section = project.config.train
+        is_trained = section.steps > 0 or section.head_epochs > 0
+        classes = project.space.macro.num_classes if is_trained else None
+        start_from(supernet, weights, num_classes=classes, images=images)
+    return supernet
+
+
+def supernet_with_head(project: Project) -> Supernet:
+    """The supernet before its first step: with the classifier of `train.head_epochs`."""
+    from hwnas.training.head import fit_head
+    from hwnas.training.precision import place
+
+    config, supernet = project.config, supernet_at_start(project, start_images(project))
+    place(supernet, project.accelerator)
+    if config.train.head_epochs:
+        fit_head(supernet, project.data, config.train, seed=config.seed)
+    return supernet
+
+
+@dataclass(frozen=True)
+class Inherited:
+    """What networks inherit, and fine-tuning starts from.
+
+    `before`: the supernet before its training, where `finetune.average` uses both.
+    """
+
+    project: Project
+    trained: Supernet
+    before: Supernet | None
+
+    @classmethod
+    def of(cls, project: Project) -> Inherited:
+        """Reads the trained supernet."""
+        config = project.config
+        is_averaged = config.finetune.average and config.supernet.init and config.train.steps
+        before = supernet_with_head(project) if is_averaged else None
+        return cls(project, project.supernet(), before)
+
+    def network(self, arch: Arch) -> torch.nn.Module:
+        """The static network of `arch`; its BN statistics have to be recalibrated."""
+        from hwnas.nets.extract import extract
+        from hwnas.training.averaging import best_average
+
+        network = extract(self.trained, arch)
+        if self.before is None:
+            return network
+        return best_average(
+            extract(self.before, arch),
+            network,
+            self.project.data,
+            self.project.config.finetune.calibration,
+            px=resolution(self.project.space, arch),
+        )

@@ -1,0 +1,238 @@
+"""Phones that answer garbage, folders of others on them, and two commands at one phone."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hwnas.core.errors import UserError
+from hwnas.core.store import read_jsonl
+from hwnas.devices import adb, adb_phone
+from hwnas.devices.adb_phone import Phone as Reached
+from hwnas.devices.spec import load_device
+from hwnas.interfaces import ReachedTransport
+from hwnas.latency.plan import write_plan
+from hwnas.latency.samples import read_samples
+from hwnas.latency.sections import ProfileConfig
+from tests.boards import Phone, fake_phone, imitate_carried
+from tests.unit.test_devices_adb import Acts, opened, run, settings
+
+ODD_NAMES = ("pixel 7; touch pwned", "$(touch pwned)", "-s", "'\"", "téléphone", "a\nb")
+
+
+@pytest.fixture
+def phone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Phone]:
+    made = fake_phone(tmp_path / "adb", monkeypatch)
+    made.program("uname", "echo aarch64")
+    imitate_carried(tmp_path / "cache", monkeypatch)
+    monkeypatch.setattr(adb_phone, "LOOK_S", 0.02)
+    monkeypatch.setattr(adb, "HEAT_EVERY_S", 0.05)
+    yield made
+
+
+def answering(phone: Phone, devices: str) -> Reached:
+    """A phone whose adb prints this list."""
+    (phone.folder.parent / "bin" / "adb").write_text(f"#!/bin/sh\nprintf '{devices}'\n")
+    return Reached(None, as_root=False)
+
+
+@pytest.mark.parametrize(
+    "devices",
+    [
+        "* daemon not running; starting now at tcp:5037\n* daemon started successfully\n"
+        "List of devices attached\nR58M12\tdevice\n\n",
+        "List of devices attached\nadb-R58M12 (2)._adb-tls-connect._tcp\tdevice\n",
+        "adb server version (40) is not this one (41)\r\nList of devices attached\r\nA\tdevice\r\n",
+    ],
+)
+def test_lists_of_devices_are_read(devices: str, phone: Phone) -> None:
+    answering(phone, devices).wait(0)
+
+
+@pytest.mark.parametrize("devices", ["", "\\0\\377\\n\\n", "List of devices attached\n\t\n", "{}"])
+def test_a_list_of_garbage_has_no_phone(devices: str, phone: Phone) -> None:
+    with pytest.raises(UserError, match="cannot reach the device"):
+        answering(phone, devices).wait(0)
+
+
+@pytest.mark.parametrize("serial", ["2081345678", "0123456789", "12:34:56", "1e10", "0x12"])
+def test_a_serial_that_yaml_takes_for_a_number_is_explained(serial: str, tmp_path: Path) -> None:
+    (tmp_path / "phone.yaml").write_text(
+        f"schema_version: 1\ntransport:\n  name: adb\n  serial: {serial}\n"
+    )
+    try:
+        load_device(str(tmp_path / "phone.yaml"))
+    except UserError as error:
+        assert "serial" in str(error) and "quotes" in str(error)
+
+
+@pytest.mark.parametrize("serial", ["-s", "--help", "", " ", "a\nb", "a;\x1b[2J"])
+def test_a_serial_is_no_option(serial: str, phone: Phone, tmp_path: Path) -> None:
+    (tmp_path / "phone.yaml").write_text(json.dumps(settings(phone, serial=serial)))
+    with pytest.raises(UserError, match="serial"):
+        load_device(str(tmp_path / "phone.yaml"))
+
+
+def test_odd_names_of_devices_do_no_harm(phone: Phone, tmp_path: Path) -> None:
+    """The name is that of the file; what runs on the phone does not contain it."""
+    for name in ODD_NAMES:
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(json.dumps(settings(phone)))
+        try:
+            device = load_device(str(path))
+        except UserError as error:
+            assert "name" in str(error)
+        else:
+            plan = write_plan({"m": b"m"}, device, tmp_path / "plan", ProfileConfig(), seed=0)
+            assert name not in str(plan.results) and name not in plan.path.read_text()
+
+
+@pytest.mark.parametrize(
+    "said",
+    ["²  ²\ntaskset", "99999999999999 1024\n0 1\ntaskset", "0 -1\ntaskset", "\x1b[2J\n\0", "0 1 2"],
+)
+def test_processors_of_garbage_are_none(said: str, phone: Phone) -> None:
+    phone.program("cat", f"printf '{said}\n'")
+    (phone.folder.parent / "bin" / "adb").write_text(f"#!/bin/sh\nprintf '{said}\n'\n")
+    assert Reached(None, as_root=False).fast_mask(1) == ""
+
+
+def test_progress_of_garbage_is_shown_as_text(
+    phone: Phone, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    transport, plan = opened(phone, tmp_path)
+    run(transport, plan)
+    (runtime,) = (phone.folder / "hwnas-kit").glob("runtime-*")
+    lines = (
+        '{"done": 1e999, "total": 1, "note": "x"}',
+        '{"done": 5, "total": 0, "note": "x"}',
+        '{"done": -1, "total": -1, "note": ["x"]}',
+        "{" * 100_000,
+        "[" * 100_000,
+        '{"done": 1, "total": 2, "note": "\\u001b[2J"}',
+        "bench.py: note: \x1b[2Jowned",
+    )
+    (runtime / "lines").write_text("\n".join(lines) + "\n")
+    (runtime / "python3").write_text('cat "${0%/*}/lines" >&2\nexit 7\n')
+    plan.results.unlink()
+    with pytest.raises(UserError, match="exit status 7") as caught:
+        run(transport, plan, Acts("", None))
+    assert "\x1b" not in str(caught.value) and "\x1b" not in caplog.text
+
+
+def test_a_line_without_an_end_is_not_kept(phone: Phone, tmp_path: Path) -> None:
+    transport, plan = opened(phone, tmp_path)
+    run(transport, plan)
+    (runtime,) = (phone.folder / "hwnas-kit").glob("runtime-*")
+    (runtime / "python3").write_text("head -c 3000000 /dev/zero | tr '\\0' x >&2\nexit 7\n")
+    with pytest.raises(UserError, match="exit status 7") as caught:
+        run(transport, plan)
+    assert len(str(caught.value)) < 100_000
+
+
+def changed(path: Path, **fields: object) -> None:
+    header, *lines = path.read_text().splitlines()
+    other = json.dumps({**json.loads(header), **fields}, separators=(",", ":"))
+    path.write_text("\n".join([other, *lines]) + "\n")
+
+
+@pytest.mark.parametrize("kind", ["another plan", "garbage"])
+@pytest.mark.parametrize("has_ours", [True, False])
+def test_results_of_others_on_the_phone_are_set_aside(
+    kind: str, has_ours: bool, phone: Phone, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    transport, plan = opened(phone, tmp_path)
+    run(transport, plan)
+    ours = plan.results.read_bytes()
+    (there,) = phone.folder.rglob("results.jsonl")
+    changed(there, plan_hash="0" * 16)
+    foreign = there.read_bytes() * 2 if kind == "another plan" else b"\0" * len(ours) * 3
+    there.write_bytes(foreign)
+    if not has_ours:
+        plan.results.unlink()
+    run(transport, plan)
+    assert "not of this plan" in caplog.text
+    assert there.with_name("results-of-others.jsonl").read_bytes() == foreign
+    read_samples(plan)
+    assert not has_ours or plan.results.read_bytes().startswith(ours)
+
+
+def test_samples_that_do_not_continue_ours_never_replace_them(phone: Phone, tmp_path: Path) -> None:
+    transport, plan = opened(phone, tmp_path)
+    run(transport, plan)
+    (there,) = phone.folder.rglob("results.jsonl")
+    ours = plan.results.read_bytes()
+    there.write_bytes(ours)
+    changed(there, cpu=read_jsonl(there)[0]["cpu"], odd="x" * 100)
+    with pytest.raises(UserError, match="do not continue"):
+        run(transport, plan)
+    assert plan.results.read_bytes() == ours
+
+
+@pytest.mark.parametrize("file", ["plan.json", "models"])
+def test_files_that_were_changed_on_the_phone_are_copied_again(
+    file: str, phone: Phone, tmp_path: Path
+) -> None:
+    transport, plan = opened(phone, tmp_path)
+    run(transport, plan)
+    (there,) = (phone.folder / "hwnas-kit").glob("results-*")
+    (there / "results.jsonl").unlink()
+    plan.results.unlink()
+    if file == "models":
+        for model in (there / "models").iterdir():
+            model.write_bytes(b"no model")
+    else:
+        (there / file).write_text('{"schema_version": 1}')
+    with pytest.raises(UserError, match="copies models and kit again"):
+        run(transport, plan)
+    run(transport, plan)
+    read_samples(plan)
+
+
+HOLDS = """
+import sys
+from hwnas.devices.adb_phone import Phone
+from hwnas.devices.reach import alone
+with alone(Phone(None, as_root=False)):
+    print("holds", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_second_command_does_not_disturb_the_first(phone: Phone, tmp_path: Path) -> None:
+    """Also if it has another name for the phone."""
+    transport, plan = opened(phone, tmp_path, serial="FAKE123")
+    first = subprocess.Popen([sys.executable, "-c", HOLDS], stdin=-1, stdout=-1, text=True)
+    try:
+        assert first.stdout is not None and first.stdout.readline() == "holds\n"
+        with pytest.raises(UserError, match=r"(?s)another command times adb FAKE123.*pid"):
+            run(transport, plan)
+        assert not (phone.folder / "hwnas-kit").exists()
+    finally:
+        first.communicate("", timeout=30)
+    run(transport, plan)
+    read_samples(plan)
+
+
+def test_a_phone_without_a_folder_is_asked_for_it_before_the_cable(
+    phone: Phone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HWNAS_CACHE", str(tmp_path / "empty"))
+    phone.connect()
+    transport, _ = opened(phone, tmp_path, wait_s=600)
+    assert isinstance(transport, ReachedTransport)
+    done = threading.Event()
+
+    def check() -> None:
+        with pytest.raises(UserError, match="--fetch"):
+            transport.check()
+        done.set()
+
+    threading.Thread(target=check, daemon=True).start()
+    assert done.wait(30)
