@@ -161,4 +161,7 @@ def _test(env: Path, sdist: Path, cwd: Path) -> None:
     plugin = source / "examples" / "plugin"
     options = [f"--rootdir={plugin}", "-c", os.devnull, "-W", "ignore"]
     assert " passed" in run(*pytest_, *options, "tests", cwd=plugin)
-    assert " passed" in run(*pytest_, "-m", "not full", *TESTS_OF_THE_SDIST, cwd=source)
+    needs_source = ["-k", "not type_checkers"]  # reads hwnas/__init__.py beside the tests
+    assert " passed" in run(
+        *pytest_, "-m", "not full", *needs_source, *TESTS_OF_THE_SDIST, cwd=source
+    )
