@@ -6,11 +6,17 @@ Runs the configuration with several seeds, and per seed, on the test photos of i
 smallest network, five random subnets as fast as the winner by the table, and the full pretrained
 network at the largest resolution (in steps of 8 px) that keeps the limit, once fine-tuned as the
 winner was (`lower resolution`) and once trained by itself for as many images as the winner saw
-(`lower resolution, alone`). Prints JSON. `claims`: differences in points with paired bootstrap
-intervals over seeds and images, and whether they hold: winner above the smallest and above the mean
-of the random subnets, not significantly below the better one of the two full networks, at most the
-configured share of the largest's measured latency; random subnets at most 97 %, since an easier
-task shows nothing. `cpu_s`: processor time of the run itself, all stages, by seed.
+(`lower resolution, alone`). `--references FILE` (several times) adds published networks of other
+shapes, whose weights `hwnas pretrained import` reads; see `quickstart_parts/published.py`:
+
+    --references $DATA/weights_mobilenet_int8/mobilenet_v1_0.5_160_quant.npz
+
+Prints JSON. `claims`: differences in points with paired bootstrap intervals over seeds and images,
+and whether they hold: winner above the smallest and above the mean of the random subnets, not
+significantly below the better one of the two full networks, nor below a published network as the
+better of its two trainings leaves it, at most the configured share of the largest's measured
+latency; random subnets at most 97 %, since an easier task shows nothing. `cpu_s`: processor time of
+the run itself, all stages, by seed.
 
 `--work` keeps every network that is finished; the same command goes on where it was cut off.
 """
@@ -30,6 +36,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from pretrained_parts import networks
 from pretrained_parts.paired import Difference, Hits, hits, paired
+from quickstart_parts import published
 
 import hwnas
 from hwnas.cli.output import progress_for
@@ -90,14 +97,32 @@ def of_seed(options: argparse.Namespace, seed: int) -> dict[str, Any]:
             largest, is_alone = project.space.largest(), name == SMALLER_ALONE
             found[name] = _tuned(work, name, project, largest, px, alone=is_alone)
             latencies[name] = ms
+    outside = published.at_limits(project, options.references, limit, work / "timed/published")
+    for one in outside:
+        found |= _published(work, project, one)
+        latencies[one.name] = one.ms
     return {
         "seed": seed,
         "hits": found,
         "latency_ms": latencies,
         "limit_ms": limit,
         "lower_px": None if lower is None else lower[0],
+        "published_px": {one.name: one.px for one in outside},
         "cpu_s": read_json(work / "cpu.json")["cpu_s"],
     }
+
+
+def _published(work: Path, project: Project, one: published.Published) -> dict[str, Hits]:
+    """Hits of a published network, by the way in which it was trained."""
+    found = {}
+    for way in published.WAYS:
+        name = f"{one.name}, {way}"
+        path, steps = work / f"{name}.npy", work / "steps" / name
+        if not path.exists():
+            np.save(path, hits(published.trained(project, one, way, steps), project.data, one.px))
+            print(f"{work.name}, {name}: {np.load(path).mean():.3f}", file=sys.stderr, flush=True)
+        found[name] = np.load(path)
+    return found
 
 
 def _kept(work: Path, name: str, make: Any, project: Project) -> Hits:
@@ -149,6 +174,7 @@ def claims(rows: list[dict[str, Any]], most: float) -> dict[str, Any]:
         "winner - smallest": {**smallest.to_dict(), "holds": smallest.is_above},
         "winner - mean of random subnets": {**drawn.to_dict(), "holds": drawn.is_above},
         **_lower(rows, winner),
+        **_outside(rows, winner),
         "share of the largest's latency": {
             "of seeds": [round(share, 3) for share in shares],
             "holds": max(shares) <= most,
@@ -164,7 +190,22 @@ def _lower(rows: list[dict[str, Any]], winner: list[Hits]) -> dict[str, Any]:
     """The claim on the full network at a lower resolution, as the better of the two ways."""
     if any(SMALLER not in row["hits"] for row in rows):
         return {"winner - lower resolution": {"holds": True, "note": "none keeps the limit"}}
-    both = {name: [row["hits"][name] for row in rows] for name in (SMALLER, SMALLER_ALONE)}
+    return _beside(rows, winner, (SMALLER, SMALLER_ALONE))
+
+
+def _outside(rows: list[dict[str, Any]], winner: list[Hits]) -> dict[str, Any]:
+    """The claims on published networks that keep the limit with every seed."""
+    found = {}
+    for name in set.intersection(*({*row["published_px"]} for row in rows)):
+        found |= _beside(rows, winner, tuple(f"{name}, {way}" for way in published.WAYS))
+    return found
+
+
+def _beside(
+    rows: list[dict[str, Any]], winner: list[Hits], ways: tuple[str, ...]
+) -> dict[str, Any]:
+    """The claim that the winner is not below a network, as the better training leaves that."""
+    both = {name: [row["hits"][name] for row in rows] for name in ways}
     better = max(both, key=lambda name: float(np.mean(both[name])))
     found = paired([winner], [both[better]], level=LEVEL)
     aim = found.points > 0
@@ -186,6 +227,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="run folders and results")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--most", type=float, default=0.4, help="share of the largest's latency")
+    parser.add_argument("--references", type=Path, action="append", default=[], metavar="FILE")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     options = parser.parse_args()
     rows = [of_seed(options, seed) for seed in range(options.seeds)]
@@ -196,16 +238,7 @@ def main() -> None:
                 "config": options.config,
                 "settings": options.set,
                 "claims": claims(rows, options.most),
-                "seeds": [
-                    {
-                        **row,
-                        "hits": None,
-                        "top1": {
-                            name: round(float(v.mean()), 4) for name, v in row["hits"].items()
-                        },
-                    }
-                    for row in rows
-                ],
+                "seeds": [_shown(row) for row in rows],
                 "n_test_images": len(rows[0]["hits"]["winner"]),
                 "host": host_facts(),
             },

@@ -255,7 +255,6 @@ def winners_curse() -> str:
 
 def judgement() -> str:
     """What `verify` says, by where the re-timed latency lies."""
-    parts = [text(300, 28, "estimate, its 90 % interval, and the limit", bold=True)]
     rows = [
         (4.7, "exit 0: near the estimate, below the limit", GREEN),
         (5.6, "exit 3: too far from the estimate", RED),
@@ -265,6 +264,11 @@ def judgement() -> str:
     def scale(ms: float) -> float:
         return 60 + (ms - 4) * 180
 
+    parts = [
+        text(300, 28, "estimate, its 90 % interval, and the limit", bold=True),
+        dashed(scale(5), 50, scale(5), 250),
+        text(scale(5), 268, "limit 5 ms"),
+    ]
     for n, (measured, words, colour) in enumerate(rows):
         y = 75 + 70 * n
         diamond = f"M{scale(measured):.0f} {y - 14}l7 14l-7 14l-7 -14z"
@@ -272,7 +276,9 @@ def judgement() -> str:
             rect(scale(4.4), y - 9, scale(5.3) - scale(4.4), 18, SKY, 0.5),
             f'<circle cx="{scale(4.85):.0f}" cy="{y}" r="5" fill="{BLUE}"/>',
             f'<path d="{diamond}" fill="{colour}"/>',
+            '<g paint-order="stroke" stroke="#fff" stroke-width="5">',  # over the dashed line
             text(scale(4), y + 32, words, anchor="start", size=12, colour=colour),
+            "</g>",
         ]
     notes = (
         "band: interval, dot: estimate,",
@@ -281,7 +287,6 @@ def judgement() -> str:
         "machine slower than its table",
         "by more than a quarter: exit 4",
     )
-    parts += [dashed(scale(5), 50, scale(5), 250), text(scale(5), 268, "limit 5 ms")]
     parts += [text(470, 75 + 18 * n, line, anchor="start", size=12) for n, line in enumerate(notes)]
     return page(690, 285, "How verify judges a re-timed network", parts)
 

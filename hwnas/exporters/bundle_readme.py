@@ -18,6 +18,8 @@ from hwnas.exporters.manifest import LatencyFact, Manifest
 __all__ = ["readme"]
 
 MOST_CLASSES = 20  # that are named
+LICENCES = {"sign_digits": "Apache-2.0 (Sign Language Digits Dataset, arXiv:2011.08927)"}
+"""Of the photos that ship with hwnas."""
 LINK = re.compile(r"\[([^\]]+)\]\(\.\./[^)]*\)")
 """Links of the kit's page that lead out of its folder, and would out of a bundle."""
 
@@ -137,12 +139,11 @@ def _origin(manifest: Manifest) -> Iterator[str]:
     """Data, starting weights and their licences, and the provenance of the network."""
     facts = dict(manifest.provenance)
     weights = facts.pop("weights", "were random at the start; no licence of others applies")
-    data = sorted({fact.dataset for fact in manifest.accuracy})
     yield "## Data, weights and licences"
     yield ""
-    if data:
-        named = ", ".join(map(_plain, data))
-        yield f"- Trained on: {named}. hwnas does not know the licence of the images."
+    for name in sorted({fact.dataset for fact in manifest.accuracy}):
+        licence = f"is {LICENCES[name]}" if name in LICENCES else "is not known to hwnas"
+        yield f"- Trained on: {_plain(name)}. The licence of the images {licence}."
     yield f"- The weights {_plain(weights)}."
     yield "- The scripts of this folder are part of hwnas, licence Apache-2.0."
     yield "- Not measured: other devices and runtimes, and images unlike the test images."

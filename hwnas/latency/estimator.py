@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,6 +36,7 @@ STRANGE = (
     " of the space, or on another space: its intervals are wider"
 )
 
+TITLE, SHOWN = "estimated latency, with its 90 % interval", 10
 MAX_DOUBT = 0.5  # share of an estimate; the same network with the timed classifier is well known
 MIN_SHARE = 0.1  # minimum estimate relative to the sum of rows, even with a negative overhead
 
@@ -55,10 +57,18 @@ class Estimate:
     high: FloatArray
     correction: str | None
 
+    def __str__(self) -> str:
+        first = islice(self._ends(), SHOWN)
+        lines = [f"{ms:.4g} ms ({low:.4g} to {high:.4g})" for ms, low, high in first]
+        rest = [f"... and {len(self.ms) - SHOWN:,} more"] if len(self.ms) > SHOWN else []
+        return "\n".join([f"{TITLE}:", *lines, *rest])
+
     def _repr_html_(self) -> str:
-        ends = zip(self.ms.tolist(), self.low.tolist(), self.high.tolist(), strict=True)
-        rows = [{"ms": ms, "from": low, "to": high} for ms, low, high in ends]
-        return html_table(rows, title="estimated latency, with its 90 % interval")
+        rows = [{"ms": ms, "from": low, "to": high} for ms, low, high in self._ends()]
+        return html_table(rows, title=TITLE)
+
+    def _ends(self) -> Iterable[tuple[float, float, float]]:
+        return zip(self.ms.tolist(), self.low.tolist(), self.high.tolist(), strict=True)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values; None stands for an unknown upper end."""

@@ -58,7 +58,8 @@ def draw_space(space: SearchSpace) -> str:
         y += height + GAP
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {y:.0f}" '
-        f'width="{width:.0f}" role="img" aria-label="search space {escape(space.name)}">'
+        f'width="{width:.0f}" style="max-width: 100%; height: auto" role="img" '
+        f'aria-label="search space {escape(space.name)}">'
         f"{''.join(parts)}</svg>"
     )
 

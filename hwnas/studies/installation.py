@@ -141,9 +141,11 @@ def _elsewhere(home: Path) -> Iterator[Path]:
     seen = {home}
     for entry in sys.path:
         folder = Path(entry or ".").resolve()
-        for place in (folder / PACKAGE, folder / f"{PACKAGE}.py"):
-            is_module = place.is_file() or (place / "__init__.py").is_file()
-            if is_module and place.resolve() not in seen:
+        package, module = folder / PACKAGE, folder / f"{PACKAGE}.py"
+        found = [package] if (package / "__init__.py").is_file() else []  # not the command `hwnas`
+        found += [module] if module.is_file() else []
+        for place in found:
+            if place.resolve() not in seen:
                 seen.add(place.resolve())
                 yield place
 

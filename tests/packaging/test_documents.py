@@ -18,6 +18,7 @@ from typer.core import TyperGroup
 from hwnas.cli.main import app
 
 ROOT = Path(__file__).resolve().parents[2]
+COMMAND = typer.main.get_command(app)
 USAGE_ERROR = typer.BadParameter.__base__
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 
@@ -65,6 +66,9 @@ def test_python_of_a_document_runs_from_top_to_bottom(path: Path, tmp_path: Path
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout
+    if path.name == "README.md":  # comments of their own lines are what is printed
+        shown = re.findall(r"^# (.+)", "\n".join(python_blocks(path)), re.M)
+        assert len(shown) == 4 and "\n".join(shown) in done.stdout
 
 
 def test_python_blocks_that_are_not_run_are_none_of_the_python_page():
@@ -98,7 +102,7 @@ def test_no_path_leads_out_of_the_repository(folder: str):
 def shown_commands() -> list[tuple[str, str]]:
     """(file, command) of every `hwnas ...` in the documents' shell blocks and configs' heads."""
     texts = {}
-    for path in DOCUMENTS:
+    for path in [*DOCUMENTS, *(ROOT / "docs" / "tutorials").glob("*.md")]:
         blocks = re.findall(r"^```(?:bash|sh).*?\n(.*?)^```", path.read_text(), re.M | re.S)
         texts[path.name] = "".join(blocks).replace("\\\n", " ")
     for path in sorted((ROOT / "configs").glob("*.yaml")):
@@ -110,9 +114,9 @@ def shown_commands() -> list[tuple[str, str]]:
 
 def parse(command: str) -> None:
     """Read the words behind `hwnas` as the command line does; nothing runs."""
-    words = [w for w in shlex.split(command) if w != "--debug" and w[0] != "$"]
+    words = [w for w in shlex.split(command) if w not in ("--debug", "$options", "$")]
     words = list(takewhile(lambda w: w not in (">", "2>", "<"), words))
-    found, name = typer.main.get_command(app), "hwnas"
+    found, name = COMMAND, "hwnas"
     while isinstance(found, TyperGroup):
         context = found.context_class(found, info_name=name)
         rest = found.parse_args(context, words)

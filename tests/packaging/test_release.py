@@ -21,6 +21,12 @@ import hwnas
 ROOT = Path(__file__).resolve().parents[2]
 PYTHONS = ("3.10", "3.12", "3.13")
 MAX_WHEEL_BYTES = 15_000_000
+TESTS_OF_THE_SDIST = (
+    "tests/integration/test_old_work.py",
+    "tests/integration/test_public_face.py",
+    "tests/unit/test_core_config.py",
+)
+"""Files of other Pythons are read, nothing heavy is imported too early, settings are checked."""
 
 
 def interpreter(version: str) -> Path | None:
@@ -86,38 +92,76 @@ def test_the_files_of_a_release_have_its_version_and_are_small(dist: Path) -> No
 
 @pytest.mark.full
 @pytest.mark.parametrize("version", PYTHONS)
-@pytest.mark.parametrize("kind", ["whl", "tar.gz"])
-def test_a_fresh_installation_works(version: str, kind: str, dist: Path, tmp_path: Path) -> None:
-    """Installed with its dependencies: a run, a bundle that predicts, the plugin beside it."""
+def test_a_fresh_installation_works(version: str, dist: Path, tmp_path: Path) -> None:
+    """Wheel and sdist, one after the other in one environment, whose packages take gigabytes."""
     python = interpreter(version)
     if python is None:
         pytest.skip(f"no Python {version} here (python{version}, pyenv, uv)")
     run(python, "-m", "venv", "env", cwd=tmp_path)
-    new = tmp_path / "env" / "bin" / "python"
-    install = [new, "-m", "pip", "install", "--quiet", "--prefer-binary"]
-    extra = ["--extra-index-url", url] if (url := os.environ.get("HWNAS_TEST_TORCH_INDEX")) else []
-    file = next(dist.glob(f"*.{kind}"))
     try:
-        run(*install, *extra, file, cwd=tmp_path)
+        for kind in ("whl", "tar.gz"):
+            (tmp_path / kind).mkdir()
+            _install(tmp_path / "env", next(dist.glob(f"*.{kind}")), tmp_path / kind)
+            _use(tmp_path / "env", tmp_path / kind)
+        _test(tmp_path / "env", next(dist.glob("*.tar.gz")), tmp_path)
+    finally:
+        shutil.rmtree(tmp_path / "env")
+
+
+def _pip(env: Path, *arguments: str | Path, cwd: Path) -> None:
+    """`pip install` in an environment.
+
+    Raises:
+        Skipped: a package has no file for this Python, or the index cannot be reached.
+    """
+    extra = ["--extra-index-url", url] if (url := os.environ.get("HWNAS_TEST_TORCH_INDEX")) else []
+    options = ["--quiet", "--no-compile", "--prefer-binary", *extra]
+    try:
+        run(env / "bin" / "python", "-m", "pip", "install", *options, *arguments, cwd=cwd)
     except AssertionError as error:
         if re.search(
             r"No matching distribution|Could not find a version|Connection|Temporary failure",
             str(error),
         ):
-            pytest.skip(f"a dependency cannot be installed for Python {version}: no network?")
+            pytest.skip(f"a dependency cannot be installed in {env}: no network?")
         raise
-    command = tmp_path / "env" / "bin" / "hwnas"
-    shown = run(command, "--version", cwd=tmp_path)
-    assert shown.strip() == f"hwnas {hwnas.__version__}"
-    run(command, "doctor", cwd=tmp_path, HWNAS_CACHE=str(tmp_path / "cache"))
+
+
+def _install(env: Path, file: Path, cwd: Path) -> None:
+    """hwnas from this file, in place of the one that is there, with its dependencies."""
+    run(env / "bin" / "python", "-m", "pip", "uninstall", "--quiet", "--yes", "hwnas", cwd=cwd)
+    _pip(env, file, cwd=cwd)
+
+
+def _use(env: Path, cwd: Path) -> None:
+    """The version, `doctor`, a small run, and a bundle that predicts."""
+    command = env / "bin" / "hwnas"
+    assert run(command, "--version", cwd=cwd).strip() == f"hwnas {hwnas.__version__}"
+    run(command, "doctor", cwd=cwd, HWNAS_CACHE=str(cwd / "cache"))
     mini = ROOT / "tests" / "integration" / "mini.yaml"
-    run(command, "run", mini, "--run", "run", "--report-only", cwd=tmp_path)
+    run(command, "run", mini, "--run", "run", "--report-only", cwd=cwd)
     code = (
         "import hwnas\n"
         "bundle = hwnas.load_bundle('run/bundles/main/local')\n"
         "print(bundle.predict(next(bundle.folder.glob('samples/*'))))\n"
     )
-    assert "%" in run(new, "-c", code, cwd=tmp_path)
-    plugin = shutil.copytree(ROOT / "examples" / "plugin", tmp_path / "plugin")
-    run(*install, "--no-deps", plugin, cwd=tmp_path)
-    assert "thin" in run(command, "list", "spaces", cwd=tmp_path)
+    assert "%" in run(env / "bin" / "python", "-c", code, cwd=cwd)
+
+
+def _test(env: Path, sdist: Path, cwd: Path) -> None:
+    """The plugin with its tests, and tests out of the sdist, against the installed package."""
+    with tarfile.open(sdist) as archive:
+        archive.extractall(cwd / "sdist", filter="data")
+    (source,) = (cwd / "sdist").iterdir()
+    (source / "hwnas").rename(cwd / "not-imported")
+    _pip(env, "pytest", "hypothesis", "jsonschema", cwd=cwd)
+    _pip(env, "--no-deps", source / "examples" / "plugin", cwd=cwd)
+    assert "thin" in run(env / "bin" / "hwnas", "list", "spaces", cwd=cwd)
+    pytest_ = [env / "bin" / "python", "-m", "pytest", "-p", "no:cacheprovider"]
+    plugin = source / "examples" / "plugin"
+    options = [f"--rootdir={plugin}", "-c", os.devnull, "-W", "ignore"]
+    assert " passed" in run(*pytest_, *options, "tests", cwd=plugin)
+    needs_source = ["-k", "not type_checkers"]  # reads hwnas/__init__.py beside the tests
+    assert " passed" in run(
+        *pytest_, "-m", "not full", *needs_source, *TESTS_OF_THE_SDIST, cwd=source
+    )

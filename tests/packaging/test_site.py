@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,8 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
+NAMES = "chromium", "chromium-browser", "google-chrome"
+CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
 LOADED = re.compile(
     r"""<(?:script|img|iframe)[^>]+src=["']?(https?:)?//|<link[^>]+href=["']?https?:"""
 )
@@ -58,28 +61,57 @@ def test_the_citation_names_this_version() -> None:
     assert all(paper.removeprefix("arXiv:") in text for paper in cited) and len(cited) == 4
 
 
-@pytest.mark.skipif(
-    any(importlib.util.find_spec(name) is None for name in ("mkdocs", "material", "mkdocstrings")),
-    reason="not installed: pip install 'hwnas[docs]'",
-)
-def test_the_site_builds_and_loads_nothing_from_elsewhere(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The built site."""
+    if any(
+        importlib.util.find_spec(name) is None for name in ("mkdocs", "material", "mkdocstrings")
+    ):
+        pytest.skip("not installed: pip install 'hwnas[docs]'")
+    out = tmp_path_factory.mktemp("docs") / "site"
     done = subprocess.run(
-        [sys.executable, "-m", "mkdocs", "build", "--quiet", "--site-dir", str(tmp_path / "site")],
+        [sys.executable, "-m", "mkdocs", "build", "--quiet", "--site-dir", str(out)],
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    pages = sorted((tmp_path / "site").rglob("*.html"))
+    return out
+
+
+def test_the_site_loads_nothing_from_elsewhere(site: Path) -> None:
+    pages = sorted(site.rglob("*.html"))
     assert len(pages) > 40
     for page in pages:
         text = page.read_text()
         assert not LOADED.search(text), page
+        assert not re.search(r"<img(?![^>]*alt=\"[^\"]{10,}\")[^>]*>", text), f"{page}: no alt="
         if page.name == "404.html":  # its links are absolute
             continue
         for target in re.findall(r'href="(?!https?:|#|mailto:|data:|/)([^"#?]+)', text):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
-    functions = (tmp_path / "site" / "reference" / "functions.html").read_text()
+    functions = (site / "reference" / "functions.html").read_text()
     for name in ("run", "profile", "search", "load_bundle", "doctor"):
         assert f'id="hwnas.api.{"bundle" if name == "load_bundle" else name}.{name}"' in functions
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium")
+def test_the_search_works_from_a_file(site: Path, tmp_path: Path) -> None:
+    """Without a server, where browsers start no worker and fetch no index."""
+    done = subprocess.run(
+        [
+            *(str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu"),
+            *("--disable-dev-shm-usage", f"--user-data-dir={tmp_path}"),
+            *("--virtual-time-budget=20000", "--dump-dom"),
+            f"{(site / 'index.html').as_uri()}?q=supernet",
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    if "</html>" not in done.stdout:
+        pytest.skip(f"Chromium does not start here: {done.stderr[-300:]}")
+    found = re.search(r'md-search-result__meta">(\d+) matching documents', done.stdout)
+    assert found and int(found[1]) > 5

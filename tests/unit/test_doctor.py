@@ -112,6 +112,17 @@ def test_another_package_of_this_name_is_a_problem(
     assert shown["problems"] >= 2 and shown.keys() == hwnas.doctor().to_dict().keys()
 
 
+def test_the_command_in_the_folder_of_programs_is_no_module(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python puts the folder of an installed command first on its path."""
+    (tmp_path / "hwnas").write_text("#!/usr/bin/env python3\n")
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    assert all(str(tmp_path) not in one.found for one in rivals())
+    (tmp_path / "hwnas.py").write_text("")
+    assert by_name(rivals())["module hwnas"].found.startswith(f"another one in {tmp_path}")
+
+
 def test_a_copy_of_hwnas_that_is_not_imported_is_named_and_no_problem(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

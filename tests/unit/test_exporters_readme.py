@@ -62,6 +62,17 @@ def test_limits_say_whether_they_are_met(met: bool | None, text: str) -> None:
     assert f"Limit: latency_ms on bo\\*ard at most 2.5: {text}." in found.splitlines()
 
 
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [("sign_digits", "is Apache-2.0 (Sign Language Digits"), ("mine", "is not known to hwnas.")],
+)
+def test_the_licence_of_the_photos_is_said_where_it_is_known(data: str, text: str) -> None:
+    (fact, *_) = colour_manifest().accuracy
+    found = page(accuracy=(replace(fact, dataset=data),))
+    escaped = data.replace("_", "\\_")
+    assert f"- Trained on: {escaped}. The licence of the images {text}" in found
+
+
 @pytest.mark.parametrize("n", [MOST_CLASSES, MOST_CLASSES + 1])
 def test_the_first_classes_are_named(n: int) -> None:
     spec = replace(colour_manifest().input, class_names=tuple(f"c{i}" for i in range(n)))

@@ -35,6 +35,9 @@ def test_results_of_functions_draw_themselves() -> None:
     assert all("<table>" in page or "<svg" in page for page in pages)
     assert pages[3].count("<tr>") == 4 and f"{estimate.ms[0]:.4g}" in pages[3]
     assert found.winner.arch.key in pages[4]
+    assert str(estimate).splitlines()[1].startswith(f"{estimate.ms[0]:.4g} ms (")
+    many = str(table.estimate(space, space.sample(1000, seed=0))).splitlines()
+    assert len(many) == 12 and many[-1] == "... and 990 more"
 
 
 class Notebook:
