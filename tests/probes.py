@@ -41,7 +41,7 @@ from hwnas.measure.profile import Timings
 from hwnas.measure.references.timing import References
 from hwnas.nets import hub
 from hwnas.nets.from_timm import timm_network
-from hwnas.pipeline import evaluators, project, reference_training
+from hwnas.pipeline import evaluators, project
 from hwnas.pipeline.config import ExperimentConfig, load_config
 from hwnas.pipeline.outcomes import Results
 from hwnas.pipeline.project import Project
@@ -57,6 +57,7 @@ from hwnas.pipeline.stages import (
     verify,
 )
 from hwnas.pipeline.task import task
+from hwnas.pipeline.tuning import Tuning
 from hwnas.spaces.index import enumerate_ops
 from hwnas.spaces.lowering import lower
 from hwnas.training import finetune as finetuning
@@ -547,7 +548,7 @@ def probe_references(bench: Bench, config: ExperimentConfig, patch: pytest.Monke
     patch.setattr(references, "time_references", timed)
     patch.setattr(finetuning, "finetune", tuned)
     patch.setattr(hub, "fetched_file", fetched)
-    patch.setattr(reference_training, "teacher_of", lambda *_: "teacher")
+    patch.setattr(Tuning, "teacher", "teacher")
     with bench.project(config) as it:
         references.references(it, silent)
     return calls

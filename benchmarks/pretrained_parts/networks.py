@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Mapping
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -18,15 +17,14 @@ from hwnas.measure.networks import network_id, network_models
 from hwnas.nets.extract import extract
 from hwnas.nets.supernet import Supernet
 from hwnas.pipeline.project import Project
-from hwnas.pipeline.start import Inherited
-from hwnas.pipeline.teacher import teacher_of
 from hwnas.pipeline.timing import time_beside_table
+from hwnas.pipeline.tuning import Tuning
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.choice import Choice
 from hwnas.spaces.load import build_space
 from hwnas.spaces.lowering import resolution
 from hwnas.spaces.space import SearchSpace
-from hwnas.training.finetune import TeacherSubnet, finetune
+from hwnas.training.finetune import finetune
 from hwnas.training.sections import FinetuneConfig
 
 N_DRAWN = 8192
@@ -50,22 +48,17 @@ class Tuner:
     """Fine-tunes networks of the trained supernet as the winner was; reads it when first called."""
 
     def __init__(self, project: Project) -> None:
-        self._project = project
-
-    @cached_property
-    def _start(self) -> tuple[Inherited, TeacherSubnet]:
-        inherited = Inherited.of(self._project)
-        return inherited, teacher_of(inherited)
+        self._project, self._tuning = project, Tuning(project)
 
     def __call__(self, arch: Arch, px: int, folder: Path) -> torch.nn.Module:
         """The network, trained and tested at `px`; `folder`: to resume from."""
-        project, (inherited, teacher) = self._project, self._start
+        project, tuning = self._project, self._tuning
         return finetune(
-            inherited.network(arch),
+            tuning.inherited.network(arch),
             project.data,
             project.config.finetune,
             px=px,
-            teacher=teacher,
+            teacher=tuning.teacher,
             seed=project.config.seed,
             checkpoints=folder,
         )

@@ -20,7 +20,7 @@ from hwnas.nets.extract import extract
 from hwnas.nets.supernet import Supernet
 from hwnas.pipeline.project import Project
 from hwnas.pipeline.start import start_images
-from hwnas.pipeline.teacher import teacher_of
+from hwnas.pipeline.tuning import Tuning
 from hwnas.spaces.load import build_space
 from hwnas.spaces.lowering import resolution
 from hwnas.spaces.space import SearchSpace
@@ -85,7 +85,7 @@ def trained(project: Project, one: Published, way: str, folder: Path) -> torch.n
         project.data,
         recipe,
         px=one.px,
-        teacher=teacher_of(project, project.supernet()),
+        teacher=Tuning(project).teacher,
         seed=project.config.seed,
         checkpoints=folder,
     )

@@ -15,8 +15,7 @@ from hwnas.measure.references.graphs import architecture
 from hwnas.measure.references.settings import ReferencesConfig
 from hwnas.measure.references.timing import TrainedReference
 from hwnas.pipeline.project import Project
-from hwnas.pipeline.start import Inherited
-from hwnas.pipeline.teacher import teacher_of
+from hwnas.pipeline.tuning import Tuning
 from hwnas.pipeline.winners import result_on
 from hwnas.spaces.lowering import resolution
 from hwnas.training.sections import FinetuneConfig
@@ -91,7 +90,7 @@ def _trained(
             progress(n * total + done, len(config.train) * total, f"{name}, {note}")
 
         if how.has_teacher and teacher is None:
-            teacher = teacher_of(Inherited.of(project))
+            teacher = Tuning(project).teacher
         network = _network(project, config, name)
         place(network, project.accelerator)
         tuned = finetune(

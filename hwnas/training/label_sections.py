@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -19,6 +19,8 @@ class StandaloneRecipe(FinetuneConfig):
     distillation: Annotated[float, RETIRED] = Field(default=0.5, ge=0, le=1)
     """Has no effect."""
     feature_distillation: Annotated[float, LATER, RETIRED] = Field(default=0.0, ge=0)
+    """Has no effect."""
+    teacher: Annotated[Literal["inherited", "tuned"], LATER, RETIRED] = "inherited"
     """Has no effect."""
     average: Annotated[bool, LATER, RETIRED] = False
     """Has no effect."""

@@ -248,6 +248,10 @@ class FinetuneConfig(StrictModel):
     """Weight of the distance to the teacher's features, the inputs of the classifier, which is
     added; 2 to 6 for subnets of pretrained networks and a few thousand photos.
     """
+    teacher: Annotated[Literal["inherited", "tuned"], LATER] = "inherited"
+    """The largest network, the teacher: with the weights of the supernet, or fine-tuned from the
+    labels first; then it is better, if the supernet has been trained for few steps.
+    """
     average: Annotated[bool, LATER] = False
     """Whether to average the weights before and after a training, with the share that has the
     smallest validation loss (WiSE-FT 2109.01903): of fine-tuning (not in int8), and, with

@@ -19,7 +19,8 @@ from hwnas.measure.references.settings import ReferencesConfig
 from hwnas.measure.references.timing import References
 from hwnas.nets import pretrained
 from hwnas.nets.extract import extract
-from hwnas.pipeline import foreign_tables, graph, reference_training, start
+from hwnas.nets.subnet import build_subnet
+from hwnas.pipeline import foreign_tables, graph, reference_training, start, tuning
 from hwnas.pipeline.answers import Answered, Answers
 from hwnas.pipeline.disk import weights_bytes
 from hwnas.pipeline.outcomes import Exported, NetworkResult
@@ -37,6 +38,7 @@ from hwnas.pipeline.stages import (
     verify,
 )
 from hwnas.spaces.lowering import resolution
+from hwnas.training import finetune as finetuning
 from hwnas.training import standalone
 from hwnas.training.averaging import best_average
 from hwnas.training.distributed import Ranks
@@ -563,11 +565,38 @@ def test_damaged_weights_of_a_network_are_trained_again(
 ) -> None:
     with bench.project(bench.config({})) as it:
         winner = it.files.read_roles()["winner"]
-        assert finetune._is_whole(it, winner) and not caplog.text
+        assert tuning.Tuning(it)._known(winner) is not None and not caplog.text
         path = it.files.network(winner)
         path.write_bytes(path.read_bytes()[:-1])
-        assert not finetune._is_whole(it, winner)
+        assert tuning.Tuning(it)._known(winner) is None
         assert "it is fine-tuned again" in caplog.text
+
+
+@pytest.mark.parametrize("teacher", ["inherited", "tuned"])
+def test_the_largest_network_teaches_as_inherited_or_fine_tuned_first(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, teacher: str
+) -> None:
+    """Fine-tuned, it learns from labels alone, before the others."""
+    seen: list[tuple[int, Any]] = []
+
+    def tuned(model: Any, *_: Any, teacher: Any, **__: Any) -> Any:
+        seen.append((sum(p.numel() for p in model.parameters()), teacher))
+        return model.eval()
+
+    monkeypatch.setattr(finetuning, "finetune", tuned)
+    with bench.project(bench.config({"finetune.teacher": teacher})) as it:
+        archs = it.files.read_roles()
+        for arch in archs.values():
+            it.files.network(arch).unlink(missing_ok=True)
+        finetune.finetune_all(it, silent)
+        largest = build_subnet(it.space, it.space.largest(), seed=0)
+        n_params = sum(p.numel() for p in largest.parameters())
+    sizes, teachers = zip(*seen, strict=True)
+    assert sizes[0] == n_params and max(sizes[1:]) < n_params
+    assert len(set(map(id, teachers[1:]))) == 1 and teachers[1] is not None
+    assert (teachers[0] is None) == (teacher == "tuned")
+    of_teacher = sum(p.numel() for p in teachers[1].model.parameters())
+    assert of_teacher == n_params and teachers[1].px == it.space.macro.resolutions[-1]
 
 
 def test_references_learn_the_logits_of_the_teacher_but_not_its_features(bench: Bench) -> None:

@@ -10,8 +10,6 @@ from hwnas.core.command import command_line
 from hwnas.core.errors import UserError
 from hwnas.core.progress import Parts, Progress
 from hwnas.core.rng import rng
-from hwnas.core.store import write_bytes
-from hwnas.core.tensor_file import require_sealed, sealed_tensors
 from hwnas.pipeline.checks import auxiliary_exists, optimizer_exists
 from hwnas.pipeline.costs import prices
 from hwnas.pipeline.data_checks import recipe_fits
@@ -21,19 +19,17 @@ from hwnas.pipeline.exports import rounding_of
 from hwnas.pipeline.plan import Stage
 from hwnas.pipeline.project import Project
 from hwnas.pipeline.standalone import train_standalone
-from hwnas.pipeline.start import Inherited, start_files
+from hwnas.pipeline.start import start_files
 from hwnas.pipeline.task import task
-from hwnas.pipeline.teacher import teacher_of
+from hwnas.pipeline.tuning import Tuning
 from hwnas.pipeline.winners import (
     SMALLER_IMAGES,
     has_smaller_images,
-    load_network,
     result_on,
     role_names,
     winner_role,
 )
 from hwnas.spaces.arch import Arch
-from hwnas.spaces.lowering import resolution
 
 __all__ = ["check", "finetune_all", "on_smaller_images", "random_subnet", "stage"]
 
@@ -130,9 +126,6 @@ def on_smaller_images(project: Project) -> Arch:
 
 def finetune_all(project: Project, progress: Progress) -> None:
     """Fine-tunes all roles with distillation from the largest network; skips finished ones."""
-    from hwnas.training.checkpoint import weights_bytes
-    from hwnas.training.finetune import finetune
-
     space, config, data = project.space, project.config.finetune, project.data
     roles = {
         winner_role(project, device): result_on(project, device).winner.arch
@@ -145,40 +138,17 @@ def finetune_all(project: Project, progress: Progress) -> None:
     roles["random subnet"] = random_subnet(project, roles["winner"])
     if has_smaller_images(project):
         roles[SMALLER_IMAGES] = on_smaller_images(project)
-    inherited = Inherited.of(project)
-    teacher = teacher_of(inherited)
-    archs, rounding = list(dict.fromkeys(roles.values())), rounding_of(project)
+    archs = list(dict.fromkeys([space.largest(), *roles.values()]))  # first, because it teaches
     n_steps = config.epochs * (data.info.n_images["train"] // config.batch_size)
     n_alone = project.config.alone.n
     alone = n_alone * n_steps * project.config.alone.epochs // max(1, config.epochs)
     parts = Parts(progress, [max(1, n_steps)] * len(archs) + [alone])
-    names = {arch: role for role, arch in reversed(roles.items())}
+    names, tuning = (
+        {arch: role for role, arch in reversed(roles.items())},
+        Tuning(project, rounding_of(project)),
+    )
     for n, arch in enumerate(archs):
-        path = project.files.network(arch)
-        if path.exists() and _is_whole(project, arch):
-            continue
-        tuned = finetune(
-            inherited.network(arch),
-            data,
-            config,
-            px=resolution(space, arch),
-            teacher=teacher,
-            seed=project.config.seed,
-            rounding=rounding,
-            checkpoints=project.files.network_steps(arch),
-            progress=parts.part(n, f"{names[arch]} ({n + 1} of {len(archs)} networks)"),
-        )
-        write_bytes(path, sealed_tensors(weights_bytes(tuned, project.metadata(arch))))
+        name = f"{names[arch]} ({n + 1} of {len(archs)} networks)"
+        tuning.network(arch, parts.part(n, name))
     train_standalone(project, parts.part(len(archs)))
     project.files.write_roles(roles)
-
-
-def _is_whole(project: Project, arch: Arch) -> bool:
-    """Whether the weights of a network are as written; otherwise it is fine-tuned again."""
-    try:
-        require_sealed(project.files.network(arch), "the weights of a network are not as written")
-        load_network(project, arch)
-    except UserError as error:
-        log.warning("%s\n  it is fine-tuned again", error)
-        return False
-    return True

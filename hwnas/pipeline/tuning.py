@@ -1,0 +1,92 @@
+"""Fine-tunes networks of the trained supernet, and the network that teaches them."""
+
+from __future__ import annotations
+
+import logging
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from hwnas.core.errors import UserError
+from hwnas.core.progress import Progress, silent
+from hwnas.core.store import write_bytes
+from hwnas.core.tensor_file import require_sealed, sealed_tensors
+from hwnas.interfaces import EightBits
+from hwnas.pipeline.project import Project
+from hwnas.pipeline.start import Inherited
+from hwnas.pipeline.winners import load_network
+from hwnas.spaces.arch import Arch
+from hwnas.spaces.lowering import resolution
+
+if TYPE_CHECKING:
+    import torch
+
+    from hwnas.training.finetune import TeacherSubnet
+
+__all__ = ["Tuning"]
+
+log = logging.getLogger(__name__)
+
+
+class Tuning:
+    """The fine-tuned networks of a run, by section `finetune`; reads the supernet when needed.
+
+    rounding: that of the 8-bit file (`exports.rounding_of`), to train in 8 bits.
+    """
+
+    def __init__(self, project: Project, rounding: EightBits | None = None) -> None:
+        self._project, self._rounding = project, rounding
+
+    @cached_property
+    def inherited(self) -> Inherited:
+        """What fine-tuning starts from."""
+        return Inherited.of(self._project)
+
+    @cached_property
+    def teacher(self) -> TeacherSubnet:
+        """The largest network, as it is inherited or fine-tuned (`finetune.teacher`)."""
+        from hwnas.nets.bn import recalibrate_in_place
+        from hwnas.training.finetune import TeacherSubnet
+        from hwnas.training.images import resize
+
+        project, largest = self._project, self._project.space.largest()
+        px = resolution(project.space, largest)
+        if project.config.finetune.teacher == "tuned":
+            return TeacherSubnet(self.network(largest), px)
+        calibration = project.config.finetune.calibration
+        images = project.data.calibration_batches(calibration.n_batches, calibration.batch_size)
+        seen = [resize(batch, px) for batch in images]
+        return TeacherSubnet(recalibrate_in_place(self.inherited.network(largest), seen), px)
+
+    def network(self, arch: Arch, progress: Progress = silent) -> torch.nn.Module:
+        """A fine-tuned network, in eval mode; if it is not there yet, it is trained and stored."""
+        from hwnas.training.checkpoint import weights_bytes
+        from hwnas.training.finetune import finetune
+
+        project, path = self._project, self._project.files.network(arch)
+        if path.exists() and (known := self._known(arch)) is not None:
+            return known
+        recipe = project.config.finetune
+        is_pupil = recipe.teacher != "tuned" or arch != project.space.largest()
+        tuned = finetune(
+            self.inherited.network(arch),
+            project.data,
+            recipe,
+            px=resolution(project.space, arch),
+            teacher=self.teacher if is_pupil and recipe.has_teacher else None,
+            seed=project.config.seed,
+            rounding=self._rounding,
+            checkpoints=project.files.network_steps(arch),
+            progress=progress,
+        )
+        write_bytes(path, sealed_tensors(weights_bytes(tuned, project.metadata(arch))))
+        return tuned
+
+    def _known(self, arch: Arch) -> torch.nn.Module | None:
+        """The stored network, if its weights are as they were written."""
+        path = self._project.files.network(arch)
+        try:
+            require_sealed(path, "the weights of a network are not as written")
+            return load_network(self._project, arch)
+        except UserError as error:
+            log.warning("%s\n  it is fine-tuned again", error)
+            return None
