@@ -143,10 +143,8 @@ def finetune_all(project: Project, progress: Progress) -> None:
     n_alone = project.config.alone.n
     alone = n_alone * n_steps * project.config.alone.epochs // max(1, config.epochs)
     parts = Parts(progress, [max(1, n_steps)] * len(archs) + [alone])
-    names, tuning = (
-        {arch: role for role, arch in reversed(roles.items())},
-        Tuning(project, rounding_of(project)),
-    )
+    names = {arch: role for role, arch in reversed(roles.items())}
+    tuning = Tuning(project, rounding_of(project))
     for n, arch in enumerate(archs):
         name = f"{names[arch]} ({n + 1} of {len(archs)} networks)"
         tuning.network(arch, parts.part(n, name))
