@@ -7,7 +7,7 @@ import os
 import re
 import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,12 +93,13 @@ class Phone:
         """
         deadline, has_said = time.monotonic() + longest_s, False
         while (state := self._found()[1]) != "device":
-            fix = FIXES.get(state, FIXES[""])
+            others = "" if state else _shown(self._connected())
+            fix = f"check `serial:`; {others}" if others else FIXES.get(state, FIXES[""])
             if time.monotonic() >= deadline:
                 raise UserError(
                     "cannot reach the device",
                     expected="a phone in the list of `adb devices`, with the state `device`",
-                    found=f"{self.serial or 'a phone'}: {state}" if state else "no such phone",
+                    found=f"{self.serial or 'a phone'}: {state or 'not there'}",
                     where=self.where,
                     fix=fix,
                 )
@@ -126,21 +127,25 @@ class Phone:
             return ""
         return f"{sum(1 << cpu for cpu in chosen):x}"
 
+    def _connected(self) -> dict[str, str]:
+        """State of every phone by its serial number."""
+        listed = call(["adb", "devices"], where=self.where).partition(LISTED)[2]
+        rows = (line.partition("\t") for line in listed.splitlines())
+        return {name: state.strip() for name, _, state in rows if name.strip() and state.strip()}
+
     def _found(self) -> tuple[str, str]:
         """Serial number and state of the phone in `adb devices`; an empty state: it is not there.
 
         Raises:
             UserError: there are several, and none is chosen.
         """
-        listed = call(["adb", "devices"], where=self.where).partition(LISTED)[2]
-        rows = (line.partition("\t") for line in listed.splitlines())
-        states = {name: state.strip() for name, _, state in rows if name.strip() and state.strip()}
+        states = self._connected()
         chosen = self.serial or os.environ.get("ANDROID_SERIAL")  # as adb itself
         if chosen is None and len(states) > 1:
             raise UserError(
                 "several devices are connected",
                 expected="one, or `serial:` under `transport:` in the file of the device",
-                found=", ".join(f"{name} ({state})" for name, state in states.items()),
+                found=_shown(states),
                 where=self.where,
                 fix=f"set `serial: {next(iter(states))}`, or another of them",
             )
@@ -151,6 +156,11 @@ class Phone:
     def _adb(self, *words: str) -> list[str]:
         serial = [] if self.serial is None else ["-s", self.serial]
         return ["adb", *serial, *words]
+
+
+def _shown(states: Mapping[str, str]) -> str:
+    named = ", ".join(f"{name} ({state})" for name, state in states.items())
+    return named and f"connected: {named}"
 
 
 def fast_processors(speeds: Sequence[tuple[int, int]], n_threads: int) -> list[int]:

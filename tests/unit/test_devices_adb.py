@@ -156,6 +156,15 @@ def test_a_phone_that_does_not_answer_is_explained(
         run(transport, plan)
 
 
+def test_a_wrong_serial_number_is_explained(phone: Phone, tmp_path: Path) -> None:
+    phone.connect(FAKE123="device")
+    transport, plan = opened(phone, tmp_path, serial="NOPE")
+    with pytest.raises(
+        UserError, match=r"NOPE: not there(?s:.*)check `serial:`.*FAKE123 \(device\)"
+    ):
+        run(transport, plan)
+
+
 def test_a_phone_is_waited_for(
     phone: Phone, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
