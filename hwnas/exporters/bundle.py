@@ -77,8 +77,7 @@ def write_bundle(
 
     models: current path of the content of each `manifest.models[i].path`.
     companions: the same for files that a model needs in addition (code, a definition).
-    golden_input: [n, C, H, W], as the network receives it.
-    golden_output: [n, classes], the logits of torch for it.
+    golden_input, golden_output: [n, C, H, W] as the network receives it; torch's logits for it.
     samples: test images before `resize_px[1:]` and normalisation.
     is_ours: replace `folder` even without a manifest (in a run folder, where it was damaged).
 
