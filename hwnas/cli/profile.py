@@ -101,7 +101,9 @@ def device(
     profile_settings: ProfileSettings = None,
     run: Annotated[
         Path | None,
-        typer.Option("--run", help="Profile for a run folder; allows --set and --profile."),
+        typer.Option(
+            "--run", readable=False, help="Profile for a run folder; allows --set and --profile."
+        ),
     ] = None,
     config: Annotated[
         str | None, typer.Option("--config", help="With --run: start or replace its configuration.")

@@ -37,7 +37,9 @@ def references(
     run: Annotated[
         Path | None,
         typer.Option(
-            "--run", help=("Time on the devices of a run folder, together with its winners.")
+            "--run",
+            readable=False,
+            help="Time on the devices of a run folder, together with its winners.",
         ),
     ] = None,
     names: Annotated[

@@ -27,7 +27,8 @@ def register(parent: typer.Typer) -> None:
 def run(
     config: Annotated[str, typer.Argument(help="A shipped name (`hwnas list configs`) or a path.")],
     folder: Annotated[
-        Path | None, typer.Option("--run", metavar="DIR", help="Run folder [runs/CONFIG].")
+        Path | None,
+        typer.Option("--run", metavar="DIR", readable=False, help="Run folder [runs/CONFIG]."),
     ] = None,
     settings: SetOption = None,
     format: FormatOption = Format.table,

@@ -51,7 +51,8 @@ def register(parent: typer.Typer) -> None:
 @app.command("list")
 def list_tables(
     run: Annotated[
-        Path | None, typer.Option("--run", help="Also list the tables of a run folder.")
+        Path | None,
+        typer.Option("--run", readable=False, help="Also list the tables of a run folder."),
     ] = None,
     format: FormatOption = Format.table,
 ) -> None:

@@ -71,19 +71,19 @@ def write_bundle(
     golden_output: NDArray[np.float32],
     companions: Mapping[str, Path] | None = None,
     samples: Sequence[SampleImage] = (),
+    is_ours: bool = False,
 ) -> Manifest:
     """Writes the bundle `folder`, replacing an older one; returns the manifest with its files.
 
     models: current path of the content of each `manifest.models[i].path`.
     companions: the same for files that a model needs in addition (code, a definition).
-    golden_input: [n, C, H, W], as the network receives it.
-    golden_output: [n, classes], the logits of torch for it.
+    golden_input, golden_output: [n, C, H, W] as the network receives it; torch's logits for it.
     samples: test images before `resize_px[1:]` and normalisation.
+    is_ours: replace `folder` even without a manifest (in a run folder, where it was damaged).
 
     Raises:
         UserError: a model of the manifest has no source or an unsafe name, golden data or samples
-            do not fit the input spec, `folder` is not a bundle, or it cannot be written. An older
-            bundle is kept.
+            do not fit the input spec, `folder` is not a bundle, or cannot be written (and is kept).
     """
     folder, companions = Path(os.path.realpath(folder)), companions or {}
     encoded = list(sample_files(samples, manifest.input.class_names))
@@ -105,7 +105,7 @@ def write_bundle(
     building = folder.with_name(f".{folder.name}.building")
     with explained("write the bundle", folder):
         recover_folder(folder)
-        if folder.exists() and not _may_be_replaced(folder):
+        if folder.exists() and not ((is_ours and folder.is_dir()) or _may_be_replaced(folder)):
             raise UserError(
                 "cannot replace a folder that is not a bundle",
                 expected=f"nothing, or a folder with a {MANIFEST_NAME}",

@@ -122,6 +122,7 @@ def bundle_winner(project: Project, device: DeviceSpec, winner: Winner) -> None:
             for name in one.files[1:]
         },
         samples=_samples(project, model, px),
+        is_ours=True,
     )
 
 

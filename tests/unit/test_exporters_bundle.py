@@ -275,6 +275,17 @@ def test_will_not_replace_what_is_no_bundle(tmp_path: Path) -> None:
     assert read_manifest(tmp_path / "empty").name == "winner"
 
 
+def test_a_bundle_of_a_run_that_lost_its_manifest_is_replaced(folder: Path, tmp_path: Path) -> None:
+    (folder / "manifest.json").unlink()
+    with pytest.raises(UserError, match="cannot replace"):
+        colour_bundle(folder)
+    colour_bundle(folder, is_ours=True)
+    assert read_manifest(folder).name == "winner"
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot replace"):
+        colour_bundle(tmp_path / "file", is_ours=True)
+
+
 def test_companions_of_models_are_shipped_and_guarded(tmp_path: Path) -> None:
     code = tmp_path / "model.py"
     code.write_text("print(1)")

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
 from torch.utils.data import DataLoader
 from typer.testing import CliRunner
 
@@ -253,6 +254,22 @@ def test_a_folder_that_must_not_be_read_is_told_with_its_owner(
         done = CliRunner().invoke(app, [verb, str(run)])
         text = done.output if done.exception is None else str(done.exception)
         assert "cannot read the run folder" in text and owner_of(run) in text, (verb, text)
+
+
+def test_no_option_for_a_run_folder_refuses_an_unreadable_one_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The parser of options does not name the owner."""
+    parsers = [typer.main.get_command(app)]
+    for group in parsers:
+        parsers += getattr(group, "commands", {}).values()
+    options = [one for command in parsers for one in command.params if "--run" in one.opts]
+    declared = [vars(one)["type_descriptor"].parameter_info for one in options]
+    assert len(declared) >= 4 and not any(one.readable for one in declared)
+    ask = os.access
+    monkeypatch.setattr(os, "access", lambda path, how: Path(path) != tmp_path and ask(path, how))
+    with pytest.raises(UserError, match=f"a folder of {owner_of(tmp_path)}"):
+        hwnas.table_list(run=tmp_path)
 
 
 def cli(*arguments: str, before: str = "", **options: object) -> subprocess.CompletedProcess[str]:
