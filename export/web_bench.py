@@ -18,7 +18,10 @@ kept, and the same command resumes.
 import argparse
 import contextlib
 import os
+import re
 import secrets
+import shutil
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -43,7 +46,8 @@ LOOK_S = 0.25
 FAREWELL_S = 0.5  # for the last answer to reach the page
 PROVIDERS = {"litert": "cpu", "onnxruntime": "CPUExecutionProvider"}
 """The runtimes that have a version for browsers, and what their WebAssembly is called there."""
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
+ANY = "0.0.0.0"
+LOOPBACK = ("127.0.0.1", "localhost")
 
 
 def require_runnable(plan):
@@ -79,10 +83,10 @@ def known_token(path):
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with open(handle, "w") as stream:
             stream.write(secrets.token_urlsafe(24))
-    token = path.read_text().strip()
-    if len(token) < 32 or not token.replace("-", "").replace("_", "").isalnum():
+    token = path.read_bytes().strip()
+    if re.fullmatch(rb"[A-Za-z0-9_-]{32,200}", token) is None:
         raise KitError(f"{path} has no token; delete it")
-    return token
+    return token.decode()
 
 
 def headless(browser, url, folder):
@@ -137,6 +141,41 @@ def wait(session, wait_s, browser=None, log=None):
         raise session.problem
 
 
+def https(certificate, key):
+    """The context of ssl with a certificate; None without one."""
+    if certificate is None:
+        if key is not None:
+            raise KitError(f"the key {key} needs --certificate")
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        context.load_cert_chain(certificate, key)
+    except OSError as error:
+        files = " and ".join(str(path) for path in (certificate, key) if path)
+        raise KitError(
+            f"no certificate with its key, without a pass phrase, in {files}: {error}"
+        ) from error
+    return context
+
+
+def served(options, files, session):
+    """The server of the page; it listens."""
+    token, context = known_token(options.token), https(options.certificate, options.key)
+    try:
+        server = Server(options.host, options.port, token, files, session.answers, context)
+    except (OSError, UnicodeError, OverflowError) as error:
+        place = f"{options.host}:{options.port}"
+        raise KitError(
+            f"cannot serve a page at {place}: {error}; give another port or address"
+        ) from error
+    if server.server_address[0] == ANY:
+        server.server_close()
+        raise KitError(
+            f"no page has the address {options.host!r}; give that of this machine in its network"
+        )
+    return server
+
+
 def bench(options):
     """Times a plan in a page, or tries its models."""
     if options.host not in LOOPBACK and options.certificate is None:
@@ -152,14 +191,7 @@ def bench(options):
     session = Session(plan, results, facts, here, StderrProgress())
     if session.is_finished():
         return
-    token = known_token(options.token)
-    served = files(plan, options.plan, options.runtime)
-    paths = options.certificate, options.key
-    try:
-        server = Server(options.host, options.port, token, served, session.answers, *paths)
-    except OSError as error:  # the port is taken, or the certificate cannot be read
-        place = f"{options.host}:{options.port}"
-        raise KitError(f"cannot serve a page at {place}: {error}; give another port") from error
+    server = served(options, files(plan, options.plan, options.runtime), session)
     with server, contextlib.ExitStack() as stack:
         server.start()
         stack.callback(server.shutdown)
@@ -167,7 +199,8 @@ def bench(options):
             print(f"bench.py: note: open {server.url} in the browser", file=sys.stderr, flush=True)
             wait(session, options.wait_s)
             return
-        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="hwnas-browser-"))
+        folder = tempfile.mkdtemp(prefix="hwnas-browser-")
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)  # a browser may still write there
         process = headless(options.browser, server.url, folder)
         stack.callback(stop, process)
         wait(session, options.wait_s, process, f"{folder}/log")
@@ -191,6 +224,8 @@ def main(arguments=None):
     options = parser.parse_args(arguments)
     if not (options.out or options.tries):
         parser.error("give --out results.jsonl, or --try")
+    if not (0 <= options.port <= 65535 and 0 < options.wait_s < 1e9):
+        parser.error("--port is 0 to 65535, --wait-s a positive number")
     try:
         bench(options)
     except KitError as error:

@@ -7,7 +7,6 @@ in a list of files; it never becomes the path of a file.
 
 import hmac
 import json
-import ssl
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -48,23 +47,23 @@ class Refused(Exception):
 class Server(ThreadingHTTPServer):
     """Serves `files` ({path: file}) and `answers` ({path: function of the message}) under a token.
 
-    It listens on `host` as soon as it exists, and answers after `start`. With a certificate it
-    speaks https.
+    It listens on `host` as soon as it exists, and answers after `start`. With `context` (of ssl)
+    it speaks https.
     """
 
     daemon_threads = True
     request_queue_size = 32
 
-    def __init__(self, host, port, token, files, answers, certificate=None, key=None):
+    def __init__(self, host, port, token, files, answers, context=None):
         super().__init__((host, port), Handler)
         self.token, self.files, self.answers = token, files, answers
-        scheme, port = ("https" if certificate else "http"), self.server_address[1]
-        names = {host, "localhost", "127.0.0.1"}  # `adb reverse` makes it the phone's localhost
+        scheme, port = ("https" if context else "http"), self.server_address[1]
+        names = {host.lower(), "localhost", "127.0.0.1"}  # `adb reverse`: the phone's localhost
         self.own_names = {f"{name}:{port}" for name in names}
+        if port == (443 if context else 80):
+            self.own_names |= names  # a browser leaves out the usual port
         self.url = f"{scheme}://{host}:{port}/{token}/"
-        if certificate:
-            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            context.load_cert_chain(certificate, key)
+        if context:
             self.socket = context.wrap_socket(
                 self.socket, server_side=True, do_handshake_on_connect=False
             )
@@ -107,10 +106,10 @@ class Handler(BaseHTTPRequestHandler):
         Raises:
             Refused: another host (a page that rebinds a name to this address), or a wrong token.
         """
-        if self.headers.get("Host") not in self.server.own_names:
+        if self.headers.get("Host", "").lower() not in self.server.own_names:
             raise Refused(403, "another host name")
         origin = self.headers.get("Origin")
-        if origin is not None and origin.partition("://")[2] not in self.server.own_names:
+        if origin is not None and origin.lower().partition("://")[2] not in self.server.own_names:
             raise Refused(403, "another origin")
         _, token, route = (*self.path.split("/", 2), "", "")[:3]
         if not hmac.compare_digest(token.encode(), self.server.token.encode()):

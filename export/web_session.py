@@ -116,6 +116,8 @@ class Session:
         self._require_page(message)
         if self._results is None:
             raise Refused(400, "nothing is timed")
+        if self.is_done:
+            return {"is_done": True, "orders": []}
         turns = message.get("turns")
         if not isinstance(turns, list) or len(turns) > len(self._orders):
             raise Refused(400, "more turns than were asked for")
@@ -137,8 +139,9 @@ class Session:
         return {"is_done": self.is_done, "orders": self._orders}
 
     def _alive(self, message):
-        """The page waits, for example in the background."""
+        """The page waits in the background."""
         self._require_page(message)
+        self._progress(0, 0, "waiting for the page to come to the front", None)
         return {}
 
     def _failed(self, message):

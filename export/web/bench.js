@@ -22,13 +22,18 @@ class Refused extends Error {
   }
 }
 
+class Unanswered extends Error {}
+
 async function send(name, message) {
-  const response = await fetch(name, {
-    method: "POST",
-    headers: { "Content-Type": "application/json" },
-    body: JSON.stringify({ tab, plan_hash: plan?.plan_hash ?? null, ...message }),
-  });
-  const answer = await response.json();
+  const body = JSON.stringify({ tab, plan_hash: plan?.plan_hash ?? null, ...message });
+  let response, answer;
+  try {
+    const headers = { "Content-Type": "application/json" };
+    response = await fetch(name, { method: "POST", headers, body });
+    answer = await response.json();
+  } catch (error) {
+    throw new Unanswered(error.message);
+  }
   if (!response.ok) throw new Refused(response.status, answer.refused ?? response.statusText);
   return answer;
 }
@@ -40,10 +45,11 @@ async function facts() {
   const brands = (known.fullVersionList ?? []).filter(({ brand }) => !/not.?a.?brand/i.test(brand));
   const brand = brands.find((b) => b.brand !== "Chromium") ?? brands[0];
   const firefox = navigator.userAgent.match(/(Firefox|Version)\/([\d.]+)/);
+  const platform = data?.platform || navigator.platform || "unknown";
   const other = firefox ? `${firefox[1] === "Version" ? "Safari" : "Firefox"} ${firefox[2]}` : "";
   return {
     browser: brand ? `${brand.brand} ${brand.version}` : other || "an unknown browser",
-    system: `${data?.platform || navigator.platform} ${known.platformVersion ?? ""}`.trim(),
+    system: `${platform} ${known.platformVersion ?? ""}`.trim(),
     device: known.model || "browser",
     machine: [known.architecture, known.bitness].filter(Boolean).join(" ") || "unknown",
     n_cpus: navigator.hardwareConcurrency || 1,
@@ -164,13 +170,14 @@ for (;;) {
     location.reload(); // frees the memory of the models
     break;
   } catch (error) {
-    if (error instanceof TypeError) {
-      show("Waiting for hwnas.", 0); // nobody answers
+    if (error instanceof Unanswered) {
+      show("Waiting for hwnas.", 0);
     } else if (error instanceof Refused) {
       element("problem").textContent = error.message;
     } else {
-      element("problem").textContent = error.message;
-      if (plan !== null) await send("failed", { message: error.message }).catch(() => {});
+      const text = String(error?.message || error);
+      element("problem").textContent = text;
+      if (plan !== null) await send("failed", { message: text }).catch(() => {});
     }
     plan = null;
     await pause(WAIT_MS);

@@ -20,6 +20,7 @@ from hwnas.core.confined import read_regular
 from hwnas.core.env import cache_folder
 from hwnas.core.errors import UserError
 from hwnas.core.store import explained, write_bytes
+from hwnas.core.text import visible
 
 __all__ = ["RUNTIMES", "WebPackage", "WebRuntime", "fetch_runtime", "runtime_folder"]
 
@@ -134,7 +135,7 @@ def runtime_folder(name: str) -> Path:
             the command that downloads them.
     """
     folder = _folder(_runtime(name))
-    if not folder.is_dir():
+    if not _is_whole(_runtime(name), folder):
         raise _absent(name, folder)
     return folder
 
@@ -149,21 +150,21 @@ def fetch_runtime(name: str) -> Path:
     """
     runtime = _runtime(name)
     folder = _folder(runtime)
-    if folder.is_dir():
+    if _is_whole(runtime, folder):
         return folder
-    contents = {
-        target: content
-        for package in runtime.packages
-        for target, content in _members(package, _archive(name, package, folder.parent)).items()
-    }
     with explained("store a runtime for browsers", folder):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
-            made = Path(temporary, "files")
-            for target, content in contents.items():
-                write_bytes(made / target, content)
-            made.rename(folder)
+        contents = {
+            target: content
+            for package in runtime.packages
+            for target, content in _members(package, _archive(name, package, folder.parent)).items()
+        }
+        for target, content in contents.items():
+            write_bytes(folder / target, content)
     return folder
+
+
+def _is_whole(runtime: WebRuntime, folder: Path) -> bool:
+    return all((folder / name).is_file() for name in runtime.files)
 
 
 def _runtime(name: str) -> WebRuntime:
@@ -211,14 +212,22 @@ def _archive(name: str, package: WebPackage, folder: Path) -> bytes:
         command.append(f"{package.name}@{package.version}")
         try:
             done = subprocess.run(
-                command, cwd=temporary, capture_output=True, text=True, timeout=TIMEOUT_S
+                command,
+                cwd=temporary,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=TIMEOUT_S,
             )
         except subprocess.TimeoutExpired as error:
             raise _absent(name, folder / "-", "npm does not end") from error
+        except OSError as error:
+            raise _absent(name, folder / "-", f"npm does not start: {error.strerror}") from error
         path = Path(temporary, package.archive)
         if done.returncode != 0 or not path.is_file():
             said = done.stderr.strip().splitlines()[:1] or [f"exit status {done.returncode}"]
-            raise _absent(name, folder / "-", f"npm: {said[0][:200]}")
+            raise _absent(name, folder / "-", f"npm: {visible(said[0])[:200]}")
         return _checked(read_regular(path, at_most=MAX_ARCHIVE_BYTES), package, path)
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -14,7 +15,7 @@ from hwnas.core.config import BESIDE, StrictModel
 from hwnas.core.errors import UserError
 from hwnas.core.leftover import Leftover
 from hwnas.core.progress import Progress
-from hwnas.devices.adb_phone import HEAT, Phone
+from hwnas.devices.adb_phone import HEAT, MOST_LOST, Phone
 from hwnas.devices.benchmark_model import BenchmarkModel
 from hwnas.devices.carried import carried_runtime
 from hwnas.devices.reach import alone
@@ -27,7 +28,6 @@ log = logging.getLogger(__name__)
 
 Place = Annotated[str, Field(pattern=r"^[A-Za-z0-9_./][A-Za-z0-9_./-]*$")]  # never an option
 OF_TERMUX = "/data/data/com.termux/files/usr/bin/python3"
-MOST_LOST = 3  # times in a row without any timing between
 HEAT_EVERY_S = 5
 HOT = "hot"  # file that holds the kit
 WATCH = """
@@ -146,9 +146,8 @@ class _AdbKit:
 
     def run_bench(self, plan: Path, results: Path, *, progress: Progress) -> None:
         """See `Transport.run_bench`. A lost cable is waited for, and the timing goes on."""
-        self.phone.wait(self.config.wait_s)
-        with alone(self.phone):
-            self._run_alone(plan, results, progress)
+        with self._alone() as same:
+            same._run_alone(plan, results, progress)
 
     def _run_alone(self, plan: Path, results: Path, progress: Progress) -> None:
         n_lost = 0
@@ -171,8 +170,8 @@ class _AdbKit:
 
     def try_out(self, plan: Path) -> None:
         """See `TryingTransport.try_out`."""
-        self.phone.wait(self.config.wait_s)
-        self._placed().try_out(plan)
+        with self._alone() as same:
+            same._placed().try_out(plan)
 
     def check(self) -> None:
         """See `ReachedTransport.check`."""
@@ -188,6 +187,13 @@ class _AdbKit:
         """See `CleaningTransport.leftovers`."""
         self.phone.wait(self.config.wait_s)
         return self.kit.leftovers(home)
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[_AdbKit]:
+        """This kit on a phone that stays the same, also if another one is connected."""
+        phone = self.phone.wait(self.config.wait_s)
+        with alone(phone):
+            yield replace(self, phone=phone, kit=replace(self.kit, reach=phone))
 
     def _placed(self) -> RemoteKit:
         """The kit on the fast processors, with a shell beside it that watches the heat."""

@@ -8,17 +8,19 @@ import re
 import shlex
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hwnas.core.errors import UserError
 from hwnas.devices.reach import call
 
-__all__ = ["HEAT", "Phone", "fast_processors"]
+__all__ = ["HEAT", "MOST_LOST", "Phone", "fast_processors"]
 
 log = logging.getLogger(__name__)
 
 LOOK_S = 1.0
+MOST_LOST = 3
+"""How often in a row a phone may be lost without a result: one model may restart it each time."""
 LISTED = "List of devices attached"  # above the phones; a daemon that starts talks before it
 MOST_CPUS = 1024
 CPUS = "/sys/devices/system/cpu"
@@ -85,14 +87,15 @@ class Phone:
         """The output of a shell script on the phone."""
         return call(self.command(script), where=self.where)
 
-    def wait(self, longest_s: float) -> None:
-        """Waits until the phone answers.
+    def wait(self, longest_s: float) -> Phone:
+        """Waits until the phone answers. Returns it by its serial number: it stays the same one.
 
         Raises:
             UserError: it does not, or several phones are connected and none is chosen.
         """
         deadline, has_said = time.monotonic() + longest_s, False
-        while (state := self._found()[1]) != "device":
+        while (found := self._found())[1] != "device":
+            state = found[1]
             others = "" if state else _shown(self._connected())
             fix = f"check `serial:`; {others}" if others else FIXES.get(state, FIXES[""])
             if time.monotonic() >= deadline:
@@ -107,6 +110,7 @@ class Phone:
                 has_said = True
                 log.warning("waiting up to %.0f s for %s: %s", longest_s, self.where, fix)
             time.sleep(LOOK_S)
+        return replace(self, serial=found[0])
 
     def is_there(self) -> bool:
         """Whether the phone answers now."""
@@ -140,7 +144,7 @@ class Phone:
             UserError: there are several, and none is chosen.
         """
         states = self._connected()
-        chosen = self.serial or os.environ.get("ANDROID_SERIAL")  # as adb itself
+        chosen = self.serial or os.environ.get("ANDROID_SERIAL") or None  # as adb itself
         if chosen is None and len(states) > 1:
             raise UserError(
                 "several devices are connected",
@@ -176,5 +180,5 @@ def fast_processors(speeds: Sequence[tuple[int, int]], n_threads: int) -> list[i
 def _speeds(lines: Sequence[str]) -> list[tuple[int, int]]:
     """Processors and speeds in lines of `LIST_CPUS`; others are left out."""
     found = (re.fullmatch(r"([0-9]{1,4}) ([0-9]{1,12})", line.strip()) for line in lines)
-    pairs = [(int(match[1]), int(match[2])) for match in found if match]
-    return [(cpu, speed) for cpu, speed in pairs if cpu < MOST_CPUS]
+    pairs = {int(match[1]): int(match[2]) for match in found if match}
+    return [(cpu, speed) for cpu, speed in pairs.items() if cpu < MOST_CPUS]

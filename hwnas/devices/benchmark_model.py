@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import itertools
 import logging
 import platform
 import re
 import shlex
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from hwnas.core.errors import UserError
 from hwnas.core.leftover import Leftover
@@ -25,9 +27,9 @@ from hwnas.core.progress import Progress
 from hwnas.core.resources import kit_module
 from hwnas.core.store import file_hash, read_json, write_json
 from hwnas.core.text import visible
-from hwnas.devices.adb_phone import CPUS, HEAT, Phone
+from hwnas.devices.adb_phone import CPUS, HEAT, MOST_LOST, Phone
 from hwnas.devices.benchmark_output import BinaryRun, read_output
-from hwnas.devices.reach import FULL, alone, full_disk
+from hwnas.devices.reach import FULL, Unreached, alone, full_disk
 from hwnas.devices.remote_files import put_files
 from hwnas.devices.remote_kits import leftovers
 from hwnas.interfaces import DeviceSpec
@@ -35,6 +37,8 @@ from hwnas.interfaces import DeviceSpec
 __all__ = ["BenchmarkModel"]
 
 log = logging.getLogger(__name__)
+
+_Found = TypeVar("_Found")
 
 TURNS_PER_CALL = 24
 LEAST_S = 0.02  # of the timed runs of a turn
@@ -87,23 +91,23 @@ class BenchmarkModel:
         protocol = kit_module("bench_protocol")
         content = read_json(plan)
         try:
-            self.phone.wait(self.wait_s)
-            with alone(self.phone):
+            with self._alone() as same:
                 there = f"{self.folder}/{results.stem}"
-                self._install(plan, content, there)
+                same._again(lambda: same._install(plan, content, there))
+                facts = same._again(lambda: same._facts(content))
                 with contextlib.closing(protocol.Results(results)) as timed:
-                    timed.open_for(content, *self._facts(content))
-                    self._time(content, there, timed, progress)
-                self._profile(content, there, results)
+                    timed.open_for(content, *facts)
+                    same._time(content, there, timed, progress)
+                same._profile(content, there, results)
         except protocol.KitError as error:
             raise UserError("cannot store the timings", found=error, where=results) from error
 
     def try_out(self, plan: Path) -> None:
         """See `TryingTransport.try_out`."""
-        self.phone.wait(self.wait_s)
         content, there = read_json(plan), f"{self.folder}/try"
-        self._install(plan, content, there)
-        self._run([str(item["file"]) for item in content["items"]], there, content)
+        with self._alone() as same:
+            same._install(plan, content, there)
+            same._run([str(item["file"]) for item in content["items"]], there, content)
 
     def check(self) -> None:
         """See `ReachedTransport.check`."""
@@ -121,6 +125,13 @@ class BenchmarkModel:
         self.phone.wait(self.wait_s)
         return leftovers(self.phone, self.folder, home)
 
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[BenchmarkModel]:
+        """This transport to a phone that stays the same, also if another one is connected."""
+        phone = self.phone.wait(self.wait_s)
+        with alone(phone):
+            yield replace(self, phone=phone)
+
     # --- timing -----------------------------------------------------------------------------------
 
     def _time(self, plan: dict[str, Any], there: str, results: Any, progress: Progress) -> None:
@@ -128,10 +139,10 @@ class BenchmarkModel:
         orders = protocol.Orders(plan, results)
         reference = [item["id"] for item in plan["items"]].index(plan["reference"])
         while turns := orders.next(TURNS_PER_CALL):
-            cool_s = self._cool(cool_s, progress)
+            cool_s = self._again(partial(self._cool, cool_s, progress))
             files = [plan["items"][i if i >= 0 else reference]["file"] for _, i in turns]
             begin = time.monotonic()
-            runs = self._again(files, there, plan)
+            runs = self._again(partial(self._run, files, there, plan))
             for (number, index), run in zip(turns, runs, strict=True):
                 samples = [_nanoseconds(run.first_us), _nanoseconds(run.average_us)]
                 results.add(number, index, samples, [])
@@ -140,16 +151,18 @@ class BenchmarkModel:
         if results.n_turns:
             results.close_run(protocol.warnings(results))
 
-    def _again(self, files: Sequence[str], there: str, plan: dict[str, Any]) -> list[BinaryRun]:
-        """The runs of the binary on some models; they are repeated if the cable is lost."""
-        while True:
+    def _again(self, act: Callable[[], _Found]) -> _Found:
+        """What `act` returns; it is repeated if the cable is lost."""
+        for n_lost in itertools.count(1):
             try:
-                return self._run(files, there, plan)
-            except UserError:
-                if self.wait_s == 0 or self.phone.is_there():
+                return act()
+            except UserError as error:
+                is_lost = isinstance(error, Unreached) or not self.phone.is_there()
+                if self.wait_s == 0 or n_lost == MOST_LOST or not is_lost:
                     raise
                 log.warning("lost %s; its samples are kept", self.phone.where)
                 self.phone.wait(self.wait_s)
+        raise AssertionError
 
     def _run(
         self, files: Sequence[str], there: str, plan: dict[str, Any], *options: str

@@ -102,7 +102,10 @@ def _operators(text: str) -> Iterator[OperatorTime]:
         if len(cells) != len(columns):
             break
         kind, average, n_calls, name = (cells[place].strip() for place in places)
-        yield OperatorTime(kind, name, float(average), int(n_calls))
+        found = OperatorTime(kind, name, float(average), int(n_calls))
+        if not (0 <= found.average_ms < MAX_NUMBER and 0 <= found.n_calls < MAX_NUMBER):
+            raise ValueError(f"a number out of range: {line.strip()[:200]!r}")
+        yield found
 
 
 def _cells(line: str) -> Sequence[str]:

@@ -39,7 +39,9 @@ class Config(StrictModel):
     browser: str | None = Field(
         None, description="Chromium's executable; default: the first on the PATH."
     )
-    address: str = Field("127.0.0.1", description="Address of this machine for the page.")
+    address: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.-]*$")] = Field(
+        "127.0.0.1", description="Address or name of this machine for the page (IPv4)."
+    )
     port: Annotated[int | None, Field(ge=0, le=65535)] = Field(
         None,
         description="Port of the page; 0: any free port. Default: 8421 if the user opens the page,"
@@ -59,6 +61,8 @@ class Config(StrictModel):
 
     @model_validator(mode="after")
     def _check(self) -> Config:
+        if self.key is not None and self.certificate is None:
+            raise ValueError("a key needs its certificate")
         if self.address not in LOOPBACK and self.certificate is None:
             raise ValueError(
                 f"other machines can reach {self.address}: give a certificate, or use 127.0.0.1"

@@ -102,12 +102,12 @@ class CarriedRuntime:
             UserError: it is not in the cache; names the command that makes it.
         """
         path = self.path
-        if path.is_file():
+        if self._is_whole():
             return path
         raise UserError(
             f"the folder with Python and {self.runtime} for {self.architecture} is not on this"
             " machine",
-            found="it is not in the cache",
+            found="it is damaged" if path.exists() else "it is not in the cache",
             where=path,
             fix="add --fetch to `hwnas profile DEVICE`, which downloads"
             f" {self.n_bytes / 1e6:.0f} MB with apt-get and pip",
@@ -125,7 +125,7 @@ class CarriedRuntime:
             UserError: a download fails; explains how to get the packages by hand.
         """
         path = self.path
-        if path.is_file():
+        if self._is_whole():
             return path
         with explained("store a runtime for devices", path):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -139,6 +139,13 @@ class CarriedRuntime:
                 os.unlink(temporary)
                 raise
         return path
+
+    def _is_whole(self) -> bool:
+        try:
+            with tarfile.open(self.path, "r:") as tar:
+                return all(member.isfile() for member in tar)
+        except (OSError, tarfile.TarError):
+            return False
 
     def members(self) -> Iterator[tuple[str, bytes, bool]]:
         """Path in the folder, content, and whether it is executable, of every file.

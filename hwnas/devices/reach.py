@@ -6,6 +6,8 @@ import contextlib
 import hashlib
 import os
 import subprocess
+import threading
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Protocol
@@ -14,12 +16,21 @@ from hwnas.core.env import cache_folder
 from hwnas.core.errors import UserError
 from hwnas.core.locks import exclusive_lock
 
-__all__ = ["FULL", "LOST", "Reach", "alone", "call", "full_disk"]
+__all__ = ["FULL", "LOST", "CommandFailed", "Reach", "Unreached", "alone", "call", "full_disk"]
 
 CALL_TIMEOUT_S = 600.0
+MOST_BYTES = 16 * 1024 * 1024  # of an answer; the longest are profiles of benchmark_model
 LOST = 255  # exit status of ssh itself, and of `adb shell` if the phone is gone
 FULL = "No space left on device"
 PACKAGES = {"ssh": "openssh-client"}  # of Debian, if they have another name than the program
+
+
+class Unreached(UserError):
+    """The device does not answer."""
+
+
+class CommandFailed(UserError):
+    """The device answers, and a command there ended with another status than 0."""
 
 
 class Reach(Protocol):
@@ -54,21 +65,17 @@ def call(
     """Runs a command that connects to the device. Returns its output, or writes it `into` a file.
 
     Raises:
-        UserError: the command is not installed, failed, or took more than ten minutes.
+        UserError: the command is not installed, failed, took more than ten minutes, or has no end
+            of output.
     """
     try:
         with contextlib.ExitStack() as stack:
             if into is not None:
                 into.unlink(missing_ok=True)  # it can have other hard links
             stdout = subprocess.PIPE if into is None else stack.enter_context(open(into, "wb"))
-            done = subprocess.run(
-                command,
-                stdin=subprocess.DEVNULL if stdin is None else stdin,
-                stdout=stdout,
-                stderr=subprocess.PIPE,
-                timeout=CALL_TIMEOUT_S,
-                check=False,
-            )
+            stdin = stdin or stack.enter_context(open(os.devnull, "rb"))
+            process = subprocess.Popen(command, stdin=stdin, stdout=stdout, stderr=subprocess.PIPE)
+            answer, complaint = _output(process)
     except FileNotFoundError as error:
         package = PACKAGES.get(command[0], command[0])
         raise UserError(
@@ -76,20 +83,60 @@ def call(
             where=where,
             fix=f"install it; in Debian: apt-get install {package}",
         ) from error
+    except OSError as error:
+        raise UserError(f"cannot run {command[0]}", found=error.strerror, where=where) from error
     except subprocess.TimeoutExpired as error:
         raise UserError("the device does not respond", where=where) from error
-    if done.returncode != 0:
-        said = done.stderr.decode(errors="replace").strip()[-1000:]
-        if FULL in said:
-            raise full_disk(said, where)
+    if max(len(answer), len(complaint)) > MOST_BYTES:
         raise UserError(
-            "cannot reach the device"
-            if done.returncode == LOST
-            else "a command failed on the device",
-            found=said or f"exit status {done.returncode}",
+            "the device does not stop answering",
+            expected=f"at most {MOST_BYTES // 2**20} MiB",
+            found=repr((answer or complaint)[:100]),
             where=where,
         )
-    return (done.stdout or b"").decode(errors="replace")
+    if process.returncode != 0:
+        said = complaint.decode(errors="replace").strip()[-1000:]
+        if FULL in said:
+            raise full_disk(said, where)
+        is_lost = process.returncode == LOST
+        raise (Unreached if is_lost else CommandFailed)(
+            "cannot reach the device" if is_lost else "a command failed on the device",
+            found=said or f"exit status {process.returncode}",
+            where=where,
+        )
+    return answer.decode(errors="replace")
+
+
+def _output(process: subprocess.Popen[bytes]) -> tuple[bytes, bytes]:
+    """What a process writes until it ends; after `MOST_BYTES` it is killed.
+
+    Raises:
+        subprocess.TimeoutExpired: it does not end, or a child of it keeps its output open.
+    """
+    found = [b"", b""]
+
+    def read(place: int, stream: IO[bytes]) -> None:
+        found[place] = stream.read(MOST_BYTES + 1)
+        if len(found[place]) > MOST_BYTES:
+            process.kill()
+        stream.close()
+
+    streams = enumerate((process.stdout, process.stderr))
+    readers = [threading.Thread(target=read, args=one, daemon=True) for one in streams if one[1]]
+    deadline = time.monotonic() + CALL_TIMEOUT_S
+    try:
+        for reader in readers:
+            reader.start()
+        for reader in readers:
+            reader.join(max(0.0, deadline - time.monotonic()))
+        process.wait(max(0.0, deadline - time.monotonic()))
+        if any(reader.is_alive() for reader in readers):
+            raise subprocess.TimeoutExpired(process.args, CALL_TIMEOUT_S)
+    except BaseException:
+        process.kill()
+        process.wait()
+        raise
+    return found[0], found[1]
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ import contextlib
 import logging
 import os
 import shlex
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ from hwnas.core.resources import kit_module
 from hwnas.core.store import read_json
 from hwnas.devices.carried import CarriedRuntime
 from hwnas.devices.kit import KitFailed, kit_files, run_kit
-from hwnas.devices.reach import FULL, LOST, Reach, call, full_disk
+from hwnas.devices.reach import FULL, LOST, CommandFailed, Reach, call, full_disk
 from hwnas.devices.remote_files import folder_of, put_files, put_runtime, words
 from hwnas.devices.remote_kits import leftovers
 from hwnas.devices.runtimes import install_line
@@ -199,7 +200,11 @@ class RemoteKit:
         members += [(path, path.name) for path in kit_files()]
         prepare = f"{self.before} && " if self.before else ""
         extract = f"{prepare}{self._interpreter} -m tarfile -e kit.tar ."
-        put_files(self.reach, there, members, first=STOP, extract=extract)
+        try:
+            put_files(self.reach, there, members, first=STOP, extract=extract)
+        except UserError as error:
+            self._distrust(error, there)
+            raise
         return self._samples_there(plan, there)
 
     def _samples_there(self, plan: Path, there: str) -> int:
@@ -214,9 +219,10 @@ class RemoteKit:
 
     def _distrust(self, error: UserError, there: str) -> None:
         """After a failure of the kit, the next run copies its files again: they may be changed."""
-        if isinstance(error, KitFailed):
+        if isinstance(error, (KitFailed, CommandFailed)):
+            runtime = "" if self.carried is None else f"../{folder_of(self.carried)}/python3"
             with contextlib.suppress(UserError):
-                self._run(f"cd {shlex.quote(there)} && rm -f installed-*")
+                self._run(f"cd {shlex.quote(there)} && rm -f installed-* {runtime}")
                 error.add_way_out("repeat the command, which copies models and kit again")
 
     @property
@@ -227,15 +233,22 @@ class RemoteKit:
     def _fetch(self, results: Path, there: str) -> None:
         """Replaces the local results by those of the device, which are append-only."""
         arrived = results.with_name(f".{results.name}.arriving")
+        _remove(arrived)
         try:
             self.reach.pull(f"{there}/{RESULTS}", arrived)
+            if not arrived.is_file():  # adb copies folders, too
+                raise _Unlike(
+                    "the samples on the device are no file",
+                    where=f"{self.reach.where}:{there}/{RESULTS}",
+                    fix="remove what is there",
+                )
             if not results.is_file():
                 os.replace(arrived, results)
             elif arrived.stat().st_size > results.stat().st_size:
                 self._require_continued(results, arrived, there)
                 os.replace(arrived, results)
         finally:
-            arrived.unlink(missing_ok=True)
+            _remove(arrived)
 
     def _require_continued(self, results: Path, arrived: Path, there: str) -> None:
         """Refuses results that do not begin with the whole lines of those that are here."""
@@ -259,3 +272,10 @@ class RemoteKit:
             return self._run("echo here").strip() == "here"
         except UserError:
             return False
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import re
@@ -85,9 +86,15 @@ def put_runtime(reach: Reach, folder: str, carried: CarriedRuntime) -> None:
     log.warning(
         "copying Python and %s to %s, once: %.0f MB", carried.runtime, reach.where, megabytes
     )
-    reach.push(archive, f"{folder}/{name}.tar")
-    unpack = f"rm -rf {part} && mkdir {part} && tar -xf {name}.tar -C {part} && rm {name}.tar"
-    call(reach.command(f"cd {quoted} && {unpack} && mv {part} {name}"), where=reach.where)
+    unpack = f"rm -rf {part} {name} && mkdir {part} && tar -xf {name}.tar -C {part}"
+    try:
+        reach.push(archive, f"{folder}/{name}.tar")
+        install = f"{unpack} && rm {name}.tar && mv {part} {name}"
+        call(reach.command(f"cd {quoted} && {install}"), where=reach.where)
+    except UserError:
+        with contextlib.suppress(UserError):  # it may fill the disk
+            call(reach.command(f"cd {quoted} && rm -rf {name}.tar {part}"), where=reach.where)
+        raise
 
 
 def words(reach: Reach, script: str, pattern: str) -> list[str]:

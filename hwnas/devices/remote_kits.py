@@ -22,9 +22,14 @@ for k in $kits; do
   if [ -n "$p" ] && grep -q bench.py "/proc/$p/cmdline" 2>/dev/null; then busy=yes; fi
 done
 """
+_HEX = "[0-9a-f]" * 16
 LIST = f"""
 for d in results-* try runtime-*; do
-  [ -d "$d" ] || continue
+  case $d in
+    try | results-{_HEX} | runtime-{_HEX} | runtime-{_HEX}.part) [ -d "$d" ] || continue ;;
+    runtime-{_HEX}.tar) [ -f "$d" ] || continue ;;
+    *) continue ;;
+  esac
   {BUSY}
   n=$(wc -c 2>/dev/null < "$d/results.jsonl" || echo 0)
   others=$(ls -A "$d" | grep -vcx results.jsonl)
@@ -40,7 +45,7 @@ for f in "$d"/* "$d"/.[!.]*; do
 done
 """
 LINE = re.compile(
-    r"((?:results|runtime)-[0-9a-f]{16}(?:\.part)?|try)"
+    r"((?:results|runtime)-[0-9a-f]{16}(?:\.part|\.tar)?|try)"
     r" ([0-9]{1,12}) +([0-9]{1,15}) +([0-9]{1,9}) (yes|no)"
 )
 
@@ -88,7 +93,8 @@ def _leftover(
     script = f"cd {shlex.quote(folder)} || exit\nd={name}\n{REMOVE}"
     kept = ""
     if is_home:
-        script += '[ ! -e "$d/results.jsonl" ] || rm "$d/results.jsonl"\nrmdir "$d"\n'
+        script += '[ ! -e "$d/results.jsonl" ] || rm "$d/results.jsonl"\n'
+        script += 'if [ -d "$d" ]; then rmdir "$d"; else rm -f "$d"; fi\n'
     else:
         kept = f"{n_samples / 1e6:.1f} MB of samples, which no run given here has"
         n_bytes = max(0, n_bytes - n_samples) if n_others else 0

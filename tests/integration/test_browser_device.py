@@ -16,6 +16,7 @@ import pytest
 
 import hwnas
 from hwnas.core.errors import UserError
+from hwnas.core.resources import kit_module
 from hwnas.core.store import read_jsonl
 from hwnas.core.web_runtimes import fetch_runtime
 from hwnas.devices.browser import CHROMIUMS, Config, build
@@ -89,6 +90,18 @@ def test_a_model_that_does_not_load_is_explained(runtime: str, tmp_path: Path) -
     with pytest.raises(UserError, match="in the browser") as caught:
         run(build(Config(), spec), plan)
     assert "broken" in str(caught.value)
+
+
+def test_a_runtime_that_does_not_load_ends_the_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not only a silent page that waits: it would be heard for ever."""
+    model = write_plan({"m": b"m"}, device("litert"), tmp_path / "plan", ProfileConfig(), seed=0)
+    (tmp_path / "empty").mkdir()
+    given = [str(model.path), "--out", str(tmp_path / "r.jsonl"), "--port", "0"]
+    given += ["--runtime", str(tmp_path / "empty"), "--browser", str(CHROMIUM)]
+    assert kit_module("web_bench").main(given) == 1
+    assert "in the browser: Failed to fetch dynamically" in capsys.readouterr().err
 
 
 def test_a_browser_that_is_killed_and_opened_again_goes_on(

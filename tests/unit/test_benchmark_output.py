@@ -110,3 +110,15 @@ def test_a_profile_that_is_cut_off_is_read_as_far_as_it_goes() -> None:
     text = recorded("tflite-2.8-riscv64-profiled.txt")
     middle = text.index("Conv2d_6_pointwise")
     assert 0 < len(read_output(text[:middle]).operators) < 31
+
+
+@pytest.mark.parametrize(("average", "n"), [("nan", "1"), ("inf", "1"), ("-1", "1"), ("1", "-1")])
+def test_a_profile_with_odd_numbers_is_refused(average: str, n: str) -> None:
+    text = recorded("tflite-2.8-riscv64-profiled.txt")
+    row = next(line for line in text.splitlines() if line.startswith("\t") and "CONV" in line)
+    cells = row.split("\t")
+    title = next(line for line in text.splitlines() if "[node type]" in line).split("\t")
+    names = [cell.strip(" []").lower() for cell in title]
+    cells[names.index("avg ms")], cells[names.index("times called")] = average, n
+    with pytest.raises(ValueError, match="out of range"):
+        read_output(text.replace(row, "\t".join(cells)))

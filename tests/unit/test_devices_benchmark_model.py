@@ -249,3 +249,28 @@ def test_samples_are_written_after_every_call(
     assert sum(len(line.get("turns", ())) for line in read_jsonl(plan.results)) == 2
     run(transport, plan)
     assert len(graphs(phone)) == 2 * 4
+
+
+def test_a_cable_that_is_lost_again_and_again_is_an_error(phone: Phone, tmp_path: Path) -> None:
+    """A phone that restarts whenever a model runs is not waited for endlessly."""
+    transport, plan = opened(phone, tmp_path, wait_s=5)
+    binary = tmp_path / "benchmark_model"
+    binary.write_text("#!/bin/sh\nexec kill -9 $PPID\n")
+    phone.program("kill", "exit 255")
+    adb_file = phone.folder.parent / "bin" / "adb"
+    adb_file.write_text(adb_file.read_text().replace("  status=$?\n", "  status=$?; status=255\n"))
+    with pytest.raises(UserError, match="cannot reach the device"):
+        run(transport, plan)
+    assert len(phone.calls()) < 100
+
+
+def test_a_cable_may_be_lost_while_the_phone_cools_down(phone: Phone, tmp_path: Path) -> None:
+    once = phone.folder / "once"
+    phone.program("dumpsys", f"[ -e {once} ] || {{ touch {once}; kill -9 $PPID; }}")
+    adb_file = phone.folder.parent / "bin" / "adb"
+    fails = f"  [ ! -e {once} ] || [ -e {once}2 ] || {{ touch {once}2; exit 255; }}\n  exit $status"
+    adb_file.write_text(adb_file.read_text().replace("  exit $status", fails))
+    transport, plan = opened(phone, tmp_path, wait_s=5)
+    run(transport, plan)
+    assert (phone.folder / "once2").exists()
+    read_samples(plan)

@@ -10,6 +10,7 @@ import subprocess
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ import pytest
 from hwnas.core.config import build_model
 from hwnas.core.errors import UserError
 from hwnas.core.progress import silent
+from hwnas.core.resources import kit_module
 from hwnas.core.store import read_jsonl
 from hwnas.devices import browser
 from hwnas.devices.spec import load_device
@@ -72,6 +74,17 @@ class Serving:
         self.thread.join(20)
         assert not self.thread.is_alive()
         return self.problem
+
+
+def certificate_in(folder: Path) -> tuple[Path, Path]:
+    if shutil.which("openssl") is None:
+        pytest.skip("no openssl to make a certificate")
+    certificate, key = folder / "cert.pem", folder / "key.pem"
+    make = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
+    make += ["-nodes", "-keyout", str(key), "-out", str(certificate), "-days", "2"]
+    make += ["-subj", "/CN=here", "-addext", "subjectAltName=IP:127.0.0.1"]
+    subprocess.run(make, check=True, capture_output=True)
+    return certificate, key
 
 
 def turns(plan: Plan) -> list[tuple[int, int]]:
@@ -335,18 +348,12 @@ def test_an_address_that_others_reach_needs_a_certificate() -> None:
 
 
 def test_with_a_certificate_the_page_uses_https(port: int, tmp_path: Path) -> None:
-    if shutil.which("openssl") is None:
-        pytest.skip("no openssl to make a certificate")
-    certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
-    make = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
-    make += ["-nodes", "-keyout", str(key), "-out", str(certificate), "-days", "2"]
-    make += ["-subj", "/CN=here", "-addext", "subjectAltName=IP:127.0.0.1"]
-    subprocess.run(make, check=True, capture_output=True)
+    certificate, key = certificate_in(tmp_path)
     plan = plan_in(tmp_path / "plan")
     with playing(Page(port, trusted=certificate)):
         timed(port, plan, certificate=str(certificate), key=str(key))
     assert len(turns(plan)) == 24
-    with pytest.raises(UserError, match="cannot serve"):
+    with pytest.raises(UserError, match="no certificate"):
         timed(port, plan_in(tmp_path / "b"), certificate=str(certificate), key=str(tmp_path))
 
 
@@ -417,3 +424,126 @@ def test_the_token_is_random_and_private(cache: Path, port: int, tmp_path: Path)
     (cache / "token").write_text("../..")
     serving = Serving(port, plan_in(tmp_path), wait_s=0.3)
     assert "delete it" in str(serving.end())
+
+
+@pytest.mark.parametrize("content", [b"\xff" * 40, "é".encode() * 40, b"", b"a\n" * 40])
+def test_a_file_without_a_token_is_named(
+    content: bytes, cache: Path, port: int, tmp_path: Path
+) -> None:
+    (cache / "token").write_bytes(content)
+    with pytest.raises(UserError, match=r"web_bench.py: .*token; delete it"):
+        timed(port, plan_in(tmp_path), wait_s=0.3)
+
+
+def test_bad_certificates_are_named(port: int, tmp_path: Path) -> None:
+    plan, (certificate, key) = plan_in(tmp_path / "plan"), certificate_in(tmp_path)
+    (tmp_path / "garbage.pem").write_bytes(b"\xff\0" * 99)
+    for given in (
+        {"certificate": tmp_path / "missing.pem", "key": key},
+        {"certificate": tmp_path / "garbage.pem", "key": key},
+        {"certificate": key, "key": certificate},
+        {"certificate": certificate},
+    ):
+        with pytest.raises(UserError, match="no certificate with its key") as caught:
+            timed(port, plan, wait_s=0.3, **{name: str(path) for name, path in given.items()})
+        assert str(given["certificate"]) in str(caught.value)
+    with pytest.raises(UserError, match="a key needs its certificate"):
+        transport(port, key=str(key))
+
+
+@pytest.mark.parametrize("address", ["", "-x", "::1", "a b", "[::1]"])
+def test_an_address_is_one_of_a_machine(address: str) -> None:
+    with pytest.raises(UserError, match="address"):
+        transport(0, address=address, certificate="cert.pem", key="key.pem")
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0", "0", "a..b"])
+def test_an_address_that_no_page_has_is_refused(address: str, port: int, tmp_path: Path) -> None:
+    certificate, key = certificate_in(tmp_path)
+    given = {"address": address, "certificate": str(certificate), "key": str(key), "wait_s": 0.3}
+    with pytest.raises(UserError, match=r"web_bench.py: (no page has|cannot serve)"):
+        timed(port, plan_in(tmp_path / "plan"), **given)
+
+
+@pytest.mark.parametrize(
+    ("port", "is_safe", "own"),
+    [
+        (443, True, ("laptop.local", "laptop.local:443", "Laptop.local", "localhost")),
+        (80, False, ("laptop.local", "127.0.0.1")),
+        (8421, False, ("laptop.local:8421", "LOCALHOST:8421")),
+    ],
+)
+def test_own_names_are_those_that_browsers_send(
+    port: int, is_safe: bool, own: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In small letters, and without the usual port."""
+    module = kit_module("web_server")
+    monkeypatch.setattr(module.ThreadingHTTPServer, "__init__", lambda *_: None)
+    monkeypatch.setattr(module.Server, "server_address", ("10.0.0.2", port), raising=False)
+    monkeypatch.setattr(module.Server, "socket", None, raising=False)
+    context = SimpleNamespace(wrap_socket=lambda plain, **_: plain) if is_safe else None
+    server = module.Server("Laptop.local", port, TOKEN, {}, {}, context)
+    for host in ("evil.example", f"evil.example:{port}", "laptop.local:1", "", *own):
+        page = SimpleNamespace(server=server, headers={"Host": host}, path=f"/{TOKEN}/x")
+        if host in own:
+            assert module.Handler._route(page) == "x", host
+        else:
+            with pytest.raises(module.Refused):
+                module.Handler._route(page)
+
+
+@pytest.mark.parametrize("option", ["--port=99999", "--port=-1", "--wait-s=nan", "--wait-s=-1"])
+def test_numbers_of_the_kit_are_checked(
+    option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["plan.json", "--out", str(tmp_path / "r"), "--runtime", str(tmp_path), option]
+    with pytest.raises(SystemExit):
+        kit_module("web_bench").main(given)
+    assert "--port is 0 to 65535" in capsys.readouterr().err
+
+
+def test_a_page_that_asks_on_adds_nothing(port: int, tmp_path: Path) -> None:
+    plan, page = plan_in(tmp_path), Page(port)
+    serving = Serving(port, plan)
+    page.play()
+    before = plan.results.read_bytes()
+    for _ in range(20):
+        assert page.send("turns", seconds=0.0, turns=[]) == (200, {"is_done": True, "orders": []})
+    assert serving.end() is None and plan.results.read_bytes() == before
+
+
+def test_a_page_in_the_background_is_reported(port: int, tmp_path: Path) -> None:
+    plan, page, notes = plan_in(tmp_path), Page(port), []
+    reported = threading.Event()
+
+    def progress(done: int, total: int, note: str = "") -> None:
+        notes.append(note)
+        reported.set()
+
+    def play() -> None:
+        page.hello()
+        page.send("alive")
+        reported.wait(20)
+        page.play()
+
+    thread = threading.Thread(target=play, daemon=True)
+    thread.start()
+    transport(port).run_bench(plan.path, plan.results, progress=progress)
+    thread.join(20)
+    assert notes[0] == "waiting for the page to come to the front"
+
+
+def test_a_browser_that_still_writes_hides_no_problem(
+    port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process of the browser that outlives it can make its folder impossible to remove."""
+
+    def refuse(*_: object, **options: bool) -> None:
+        assert options["ignore_errors"]
+
+    kit = kit_module("web_bench")
+    monkeypatch.setattr(kit.shutil, "rmtree", refuse)
+    monkeypatch.setattr(kit.tempfile, "tempdir", str(tmp_path))
+    given = [str(plan_in(tmp_path / "plan").path), "--out", str(tmp_path / "r"), "--port", "0"]
+    given += ["--runtime", str(tmp_path), "--browser", shutil.which("false") or "", "--wait-s", "9"]
+    assert kit.main(given) == 1

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -13,10 +15,11 @@ import pytest
 
 from hwnas.core.errors import UserError
 from hwnas.core.store import read_jsonl
-from hwnas.devices import adb, adb_phone
+from hwnas.devices import adb, adb_phone, reach
 from hwnas.devices.adb_phone import Phone as Reached
+from hwnas.devices.carried import carried_runtime
 from hwnas.devices.spec import load_device
-from hwnas.interfaces import ReachedTransport
+from hwnas.interfaces import CleaningTransport, ReachedTransport, TryingTransport
 from hwnas.latency.plan import write_plan
 from hwnas.latency.samples import read_samples
 from hwnas.latency.sections import ProfileConfig
@@ -211,8 +214,10 @@ def test_a_second_command_does_not_disturb_the_first(phone: Phone, tmp_path: Pat
     first = subprocess.Popen([sys.executable, "-c", HOLDS], stdin=-1, stdout=-1, text=True)
     try:
         assert first.stdout is not None and first.stdout.readline() == "holds\n"
-        with pytest.raises(UserError, match=r"(?s)another command times adb FAKE123.*pid"):
-            run(transport, plan)
+        assert isinstance(transport, TryingTransport)
+        for act in (lambda: run(transport, plan), lambda: transport.try_out(plan.path)):
+            with pytest.raises(UserError, match=r"(?s)another command times adb FAKE123.*pid"):
+                act()
         assert not (phone.folder / "hwnas-kit").exists()
     finally:
         first.communicate("", timeout=30)
@@ -236,3 +241,142 @@ def test_a_phone_without_a_folder_is_asked_for_it_before_the_cable(
 
     threading.Thread(target=check, daemon=True).start()
     assert done.wait(30)
+
+
+def test_an_empty_serial_of_the_environment_chooses_no_phone(
+    phone: Phone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    phone.connect(R58M12="device", FAKE123="device")
+    monkeypatch.setenv("ANDROID_SERIAL", "")
+    with pytest.raises(UserError, match="several devices"):
+        Reached(None, as_root=False).wait(0)
+
+
+@pytest.mark.parametrize("stream", ["", ">&2"])
+def test_an_answer_without_an_end_is_not_kept(
+    stream: str, phone: Phone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reach, "MOST_BYTES", 1 << 16)
+    phone.program("uname", f"exec yes {stream}")
+    transport, plan = opened(phone, tmp_path)
+    with pytest.raises(UserError, match="does not stop answering") as caught:
+        run(transport, plan)
+    assert len(str(caught.value)) < 1000
+
+
+@pytest.mark.parametrize("script", ["sleep 60", "sleep 60 &"])
+def test_a_phone_that_says_nothing_is_given_up(
+    script: str, phone: Phone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if a child of adb keeps its output open."""
+    monkeypatch.setattr(reach, "CALL_TIMEOUT_S", 0.2)
+    answering(phone, "")
+    (phone.folder.parent / "bin" / "adb").write_text(f"#!/bin/sh\n{script}\n")
+    with pytest.raises(UserError, match="does not respond"):
+        Reached(None, as_root=False).wait(0)
+
+
+@pytest.mark.parametrize("script", ["no program", "#!/bin\n"])
+def test_an_adb_that_does_not_start_is_explained(
+    script: str, phone: Phone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adb_file = phone.folder.parent / "bin" / "adb"
+    adb_file.write_text(script)
+    monkeypatch.setenv("PATH", str(adb_file.parent))
+    with pytest.raises(UserError, match="cannot run adb"):
+        Reached(None, as_root=False).wait(0)
+
+
+def test_another_phone_does_not_continue_the_timing(phone: Phone, tmp_path: Path) -> None:
+    """A phone that is connected in addition changes nothing, and one in its place is not used."""
+    phone.connect(FAKE123="device")
+    transport, plan = opened(phone, tmp_path, wait_s=0.2, rounds=20)
+    run(transport, plan, Acts("timing", lambda: phone.connect(FAKE123="device", B="device")))
+    read_samples(plan)
+    phone.connect(FAKE123="device")
+    other, plan = opened(phone, tmp_path, wait_s=0.2, rounds=1000, time_budget_s=60)
+
+    def swap() -> None:
+        phone.connect(B="device")
+        for kit in (phone.folder / "hwnas-kit").glob("*/pid"):
+            os.kill(int(kit.read_text()), signal.SIGKILL)
+
+    with pytest.raises(UserError):
+        run(other, plan, Acts("timing", swap))
+    assert {call[1] for call in phone.calls() if call[0] == "-s"} == {"FAKE123"}
+
+
+def test_a_folder_in_place_of_samples_is_not_copied(phone: Phone, tmp_path: Path) -> None:
+    """`adb pull` copies folders, too."""
+    adb_file = phone.folder.parent / "bin" / "adb"
+    adb_file.write_text(adb_file.read_text().replace("pull) cp", "pull) cp -r"))
+    transport, plan = opened(phone, tmp_path)
+    run(transport, plan)
+    ours = plan.results.read_bytes()
+    (there,) = phone.folder.rglob("results.jsonl")
+    (runtime,) = (phone.folder / "hwnas-kit").glob("runtime-*")
+    (runtime / "python3").write_text(f"rm -rf {there}; mkdir {there}; touch {there}/theirs")
+    with pytest.raises(UserError, match="no file"):
+        run(transport, plan)
+    assert plan.results.read_bytes() == ours
+    plan.results.unlink()
+    with pytest.raises(UserError, match=r"no file|failed"):
+        run(transport, plan)
+    assert not [path for path in plan.results.parent.iterdir() if "results" in path.name]
+
+
+def test_folders_of_others_do_not_prevent_a_removal(phone: Phone, tmp_path: Path) -> None:
+    transport, plan = opened(phone, tmp_path)
+    run(transport, plan)
+    kits = phone.folder / "hwnas-kit"
+    theirs = ["results-old", "runtime-a b", "results-0123456789abcdef0", "results-a\ntry 4 0 0 no"]
+    for name in theirs:
+        (kits / name).mkdir()
+    half = kits / "runtime-0123456789abcdef.tar"
+    half.write_bytes(b"a part of a runtime")
+    assert isinstance(transport, CleaningTransport)
+    found = transport.leftovers({plan.results.stem: plan.results.stat().st_size})
+    assert f"{half.parent.name}/{half.name}" in " ".join(one.where for one in found)
+    for one in found:
+        one.remove()
+    assert sorted(path.name for path in kits.iterdir()) == sorted(theirs)
+
+
+def test_a_full_phone_keeps_no_part_of_a_runtime(phone: Phone, tmp_path: Path) -> None:
+    (phone.folder / "full").touch()
+    transport, plan = opened(phone, tmp_path)
+    with pytest.raises(UserError, match="disk of the device is full"):
+        run(transport, plan)
+    assert not list((phone.folder / "hwnas-kit").iterdir())
+
+
+@pytest.mark.parametrize("change", ["exit 3", "gone"])
+def test_a_damaged_runtime_is_copied_again(change: str, phone: Phone, tmp_path: Path) -> None:
+    transport, plan = opened(phone, tmp_path)
+    run(transport, plan)
+    (runtime,) = (phone.folder / "hwnas-kit").glob("runtime-*")
+    if change == "gone":
+        (runtime / "quick.py").unlink()  # any of its files
+    else:
+        (runtime / "python3").write_text(change)
+    for path in [plan.results, *phone.folder.rglob("results.jsonl")]:
+        path.unlink()
+    for path in phone.folder.rglob("installed-*"):
+        path.unlink()
+    with pytest.raises(UserError, match="repeat the command"):
+        run(transport, plan)
+    run(transport, plan)
+    read_samples(plan)
+
+
+@pytest.mark.parametrize("content", [b"garbage", b"", None])
+def test_a_damaged_runtime_in_the_cache_is_not_copied(
+    content: bytes | None, phone: Phone, tmp_path: Path
+) -> None:
+    carried = carried_runtime("arm64", "onnxruntime")
+    whole = carried.path.read_bytes()
+    carried.path.write_bytes(whole[:700] if content is None else content)
+    transport, plan = opened(phone, tmp_path)
+    for act in (lambda: run(transport, plan), lambda: list(carried.members())):
+        with pytest.raises(UserError, match=r"(?s)damaged.*--fetch"):
+            act()

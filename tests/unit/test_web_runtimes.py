@@ -141,3 +141,42 @@ def test_pins_are_complete() -> None:
         assert all(len(package.sha256) == 64 for package in runtime.packages)
         assert len(set(runtime.files)) == len(runtime.files)
         assert not any("/" in name for name in runtime.files)
+
+
+def test_files_that_are_gone_are_fetched_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_npm(tmp_path / "npm", monkeypatch, CONTENT)
+    (fetch_runtime("litert") / "a.js").unlink()
+    with pytest.raises(UserError, match="--fetch"):
+        runtime_folder("litert")
+    assert (fetch_runtime("litert") / "a.js").is_file()
+
+
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        ("#!/no/such/interpreter\n", "npm does not start"),
+        ("no program", "npm does not start"),
+        ("#!/bin/sh\nprintf '\\377\\033[2Jbad\\n' >&2\nexit 1\n", r"npm: .*x1b\[2Jbad"),
+        ("#!/bin/sh\nread answer\necho asked >&2; exit 1\n", "asked"),
+    ],
+)
+def test_an_odd_npm_is_explained(
+    script: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "npm").write_text(script)
+    (tmp_path / "npm").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UserError, match=said):
+        fetch_runtime("litert")
+
+
+def test_an_archive_that_is_no_file_is_refused(tmp_path: Path) -> None:
+    by_hand = tmp_path / "cache" / "web" / "x-a-1.2.3.tgz"
+    by_hand.parent.mkdir(parents=True)
+    by_hand.symlink_to(tmp_path / "secret")
+    (tmp_path / "secret").write_text("secret")
+    with pytest.raises(UserError, match="not the expected one") as caught:
+        fetch_runtime("litert")
+    assert "secret" not in str(caught.value).replace(str(tmp_path), "")
