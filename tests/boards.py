@@ -20,6 +20,7 @@ from pathlib import Path
 
 import pytest
 
+from hwnas.devices import adb, adb_phone
 from hwnas.devices.carried import carried_runtime
 
 SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
@@ -227,6 +228,18 @@ bench.REPORT_S = bench_host.HOLD_STEP_S = bench_protocol.FLUSH_S = 0.05
 sys.exit(bench.main(sys.argv[2:]))
 """
 """Runs the bench.py of this folder with shorter waits; a phone reports once a second."""
+
+
+def fake_arm64_phone(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, *, look_s: float = 0.05
+) -> Phone:
+    """A phone of arm64 and the runtime for it, with shorter waits than a real one needs."""
+    made = fake_phone(folder / "adb", monkeypatch)
+    made.program("uname", "echo aarch64")
+    imitate_carried(folder / "cache", monkeypatch)
+    monkeypatch.setattr(adb_phone, "LOOK_S", look_s)
+    monkeypatch.setattr(adb, "HEAT_EVERY_S", 0.05)
+    return made
 
 
 def imitate_carried(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

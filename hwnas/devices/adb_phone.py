@@ -96,21 +96,26 @@ class Phone:
         deadline, has_said = time.monotonic() + longest_s, False
         while (found := self._found())[1] != "device":
             state = found[1]
-            others = "" if state else _shown(self._connected())
-            fix = f"check `serial:`; {others}" if others else FIXES.get(state, FIXES[""])
             if time.monotonic() >= deadline:
                 raise UserError(
                     "cannot reach the device",
                     expected="a phone in the list of `adb devices`, with the state `device`",
                     found=f"{self.serial or 'a phone'}: {state or 'not there'}",
                     where=self.where,
-                    fix=fix,
+                    fix=self._fix(state),
                 )
             if not has_said:
                 has_said = True
-                log.warning("waiting up to %.0f s for %s: %s", longest_s, self.where, fix)
+                log.warning(
+                    "waiting up to %.0f s for %s: %s", longest_s, self.where, self._fix(state)
+                )
             time.sleep(LOOK_S)
         return replace(self, serial=found[0])
+
+    def _fix(self, state: str) -> str:
+        """What to do about a phone in this state."""
+        others = "" if state else _shown(self._connected())
+        return f"check `serial:`; {others}" if others else FIXES.get(state, FIXES[""])
 
     def is_there(self) -> bool:
         """Whether the phone answers now."""

@@ -96,15 +96,24 @@ class Inherited:
         return cls(project, project.supernet(), before)
 
     def network(self, arch: Arch) -> torch.nn.Module:
-        """The static network of `arch`; its BN statistics have to be recalibrated."""
+        """The static network of `arch`; its BN statistics may have to be recalibrated."""
         from hwnas.nets.extract import extract
         from hwnas.training.averaging import best_average
         from hwnas.training.images import resize
 
-        network, data = extract(self.trained, arch), self.project.data
+        network = extract(self.trained, arch)
         if self.before is None:
             return network
-        px, settings = resolution(self.project.space, arch), self.project.config.finetune
-        images = data.calibration_batches(**settings.calibration.model_dump())
-        seen = [resize(batch, px) for batch in images]
-        return best_average(extract(self.before, arch), network, seen, data, px=px)
+        px = resolution(self.project.space, arch)
+        seen = [resize(batch, px) for batch in self._images()]
+        return best_average(extract(self.before, arch), network, seen, self.project.data, px=px)
+
+    def calibrated(self, arch: Arch) -> torch.nn.Module:
+        """The network in eval mode, with its own BN statistics."""
+        if self.before is not None:
+            return self.network(arch)  # averages have them
+        return self.trained.extract(arch, recalibrate_on=self._images())
+
+    def _images(self) -> Iterable[torch.Tensor]:
+        calibration = self.project.config.finetune.calibration
+        return self.project.data.calibration_batches(calibration.n_batches, calibration.batch_size)

@@ -44,18 +44,12 @@ class Tuning:
     @cached_property
     def teacher(self) -> TeacherSubnet:
         """The largest network, as it is inherited or fine-tuned (`finetune.teacher`)."""
-        from hwnas.nets.bn import recalibrate_in_place
         from hwnas.training.finetune import TeacherSubnet
-        from hwnas.training.images import resize
 
         project, largest = self._project, self._project.space.largest()
-        px = resolution(project.space, largest)
-        if project.config.finetune.teacher == "tuned":
-            return TeacherSubnet(self.network(largest), px)
-        calibration = project.config.finetune.calibration
-        images = project.data.calibration_batches(calibration.n_batches, calibration.batch_size)
-        seen = [resize(batch, px) for batch in images]
-        return TeacherSubnet(recalibrate_in_place(self.inherited.network(largest), seen), px)
+        is_tuned = project.config.finetune.teacher == "tuned"
+        network = self.network(largest) if is_tuned else self.inherited.calibrated(largest)
+        return TeacherSubnet(network, resolution(project.space, largest))
 
     def network(self, arch: Arch, progress: Progress = silent) -> torch.nn.Module:
         """A fine-tuned network, in eval mode; if it is not there yet, it is trained and stored."""

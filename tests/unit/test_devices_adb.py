@@ -7,7 +7,6 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,28 +16,21 @@ from hwnas.builders.onnx import context
 from hwnas.core.errors import UserError
 from hwnas.core.progress import silent
 from hwnas.core.store import read_jsonl
-from hwnas.devices import adb, adb_phone
 from hwnas.devices.adb_phone import fast_processors
 from hwnas.devices.spec import load_device, load_transport
 from hwnas.interfaces import CleaningTransport, FetchingTransport, ReachedTransport, Transport
 from hwnas.latency.plan import Plan, write_plan
 from hwnas.latency.samples import read_samples
 from hwnas.latency.sections import ProfileConfig
-from tests.boards import Phone, fake_phone, imitate_carried
+from tests.boards import Phone, fake_arm64_phone
 
 MODELS = {f"c{hw}": context(8, hw).SerializeToString() for hw in (4, 16)}
 PIXEL = [160] * 4 + [498] * 2 + [1024] * 2  # a small, a middle and a big group
 
 
 @pytest.fixture
-def phone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Phone]:
-    """A phone of arm64, with shorter waits than a real one needs."""
-    made = fake_phone(tmp_path / "adb", monkeypatch)
-    made.program("uname", "echo aarch64")
-    imitate_carried(tmp_path / "cache", monkeypatch)
-    monkeypatch.setattr(adb_phone, "LOOK_S", 0.05)
-    monkeypatch.setattr(adb, "HEAT_EVERY_S", 0.05)
-    yield made
+def phone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Phone:
+    return fake_arm64_phone(tmp_path, monkeypatch)
 
 
 def settings(phone: Phone, **changes: Any) -> dict[str, Any]:

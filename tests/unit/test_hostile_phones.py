@@ -8,14 +8,13 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from hwnas.core.errors import UserError
 from hwnas.core.store import read_jsonl
-from hwnas.devices import adb, adb_phone, reach
+from hwnas.devices import reach
 from hwnas.devices.adb_phone import Phone as Reached
 from hwnas.devices.carried import carried_runtime
 from hwnas.devices.spec import load_device
@@ -23,20 +22,15 @@ from hwnas.interfaces import CleaningTransport, ReachedTransport, TryingTranspor
 from hwnas.latency.plan import write_plan
 from hwnas.latency.samples import read_samples
 from hwnas.latency.sections import ProfileConfig
-from tests.boards import Phone, fake_phone, imitate_carried
+from tests.boards import Phone, fake_arm64_phone
 from tests.unit.test_devices_adb import Acts, opened, run, settings
 
 ODD_NAMES = ("pixel 7; touch pwned", "$(touch pwned)", "-s", "'\"", "téléphone", "a\nb")
 
 
 @pytest.fixture
-def phone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Phone]:
-    made = fake_phone(tmp_path / "adb", monkeypatch)
-    made.program("uname", "echo aarch64")
-    imitate_carried(tmp_path / "cache", monkeypatch)
-    monkeypatch.setattr(adb_phone, "LOOK_S", 0.02)
-    monkeypatch.setattr(adb, "HEAT_EVERY_S", 0.05)
-    yield made
+def phone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Phone:
+    return fake_arm64_phone(tmp_path, monkeypatch, look_s=0.02)
 
 
 def answering(phone: Phone, devices: str) -> Reached:
