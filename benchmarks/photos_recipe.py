@@ -40,6 +40,8 @@ CHANGES: dict[str, dict[str, Any]] = {
     "lr 2e-3": {"train.optimizer.lr": 2e-3},
     "no features": {"finetune.feature_distillation": 0.0},
     "no average": {"finetune.average": False},
+    "teacher as inherited": {"finetune.teacher": "inherited"},
+    "batches of 64": {"finetune.batch_size": 64},
 }
 PX, LEVEL = 96, 0.9
 TUNED = ("largest at 96 px, fine-tuned", "subnet, fine-tuned")
@@ -65,17 +67,20 @@ def subnet(project: Project) -> Arch:
     return space.arch(codes)
 
 
-def of_change(name: str, change: dict[str, Any], options: argparse.Namespace) -> dict[str, Hits]:
-    """Hits of the networks of one configuration."""
+def of_change(
+    name: str, said: str, change: dict[str, Any], options: argparse.Namespace
+) -> dict[str, Hits]:
+    """Hits of the networks of one configuration, `said` for short."""
     of_training = [f"{k}={v}" for k, v in change.items() if not k.startswith("finetune.")]
     folder = options.work / name / ("_".join(of_training) or "as-it-is")
+    search = said.replace(" ", "-")  # its folder has the fine-tuned teacher
     hwnas.train(
         folder,
         config=pretrained.base_config(options),
-        settings=pretrained.settings_of(name, 0, options) | change,
+        settings=pretrained.settings_of(name, 0, options) | change | {"search.name": search},
         progress=progress_for,
     )
-    project = hwnas.open_run(folder).project
+    project = hwnas.open_run(folder, search=search).project
     use_threads(project.config.threads)
     images = project.data.calibration_batches(2, 128)
     largest = project.space.largest()
@@ -113,7 +118,7 @@ def main() -> None:
     assignments(options.set)  # refused before anything is trained
     rows = []
     for name in options.data.split(","):
-        found = {said: of_change(name, change, options) for said, change in CHANGES.items()}
+        found = {said: of_change(name, said, change, options) for said, change in CHANGES.items()}
         for said, each in found.items():
             row = {"data": name, "configuration": said}
             row |= {network: round(float(right.mean()), 4) for network, right in each.items()}
