@@ -36,6 +36,7 @@ from hwnas.spaces.space import SearchSpace
 from hwnas.training.distributed import ALONE, Ranks
 from hwnas.training.losses import soft_cross_entropy
 from hwnas.training.precision import FULL, Precision
+from hwnas.training.sandwich import Starts, subnet_logits
 
 N_CLASSES = 1000
 WARM_UP = 1
@@ -77,7 +78,21 @@ class Steps:
     def supernet(self) -> Step:
         """Ours."""
         net = Supernet(self.space, seed=self.seed)
-        return self._step(net, [lambda x, arch=arch: net(x, arch) for arch in self.archs])
+        if self.precision.device.type != "cpu":
+            net.to(self.precision.device, memory_format=torch.channels_last)
+
+        def step() -> None:
+            net.zero_grad(set_to_none=True)
+            starts = Starts(net, self.x, self.archs, self.precision)
+            for arch in self.archs:
+                logits = subnet_logits(
+                    net, self.x, arch, precision=self.precision, start=starts.of(arch)
+                )
+                soft_cross_entropy(logits, self.target).backward()
+                starts.after(arch)
+            self.ranks.average(net.parameters(), [])
+
+        return step
 
     def separate(self) -> Step:
         """Our subnets alone, with the layout that suits them."""

@@ -2,10 +2,34 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
-__all__ = ["drop"]
+from hwnas.core.errors import UserError
+
+__all__ = ["Drops", "drop"]
+
+
+@dataclass(frozen=True)
+class Drops:
+    """Rates of dropout and drop path in [0, 1), and the stream that they draw from.
+
+    Raises:
+        UserError: a rate that is out of range, or without a stream.
+    """
+
+    rng: torch.Generator | None = None
+    dropout: float = 0.0
+    drop_path: float = 0.0
+
+    def __post_init__(self) -> None:
+        rates = self.dropout, self.drop_path
+        if not all(0 <= rate < 1 for rate in rates):
+            raise UserError("dropout and drop_path must be in [0, 1)", found=rates)
+        if any(rates) and self.rng is None:
+            raise UserError("dropout and drop_path need a torch.Generator", found="rng=None")
 
 
 def drop(x: Tensor, rate: float, rng: torch.Generator | None, *, per_image: bool = False) -> Tensor:

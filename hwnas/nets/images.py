@@ -9,7 +9,7 @@ import torch
 
 from hwnas.core.errors import UserError
 
-__all__ = ["images_of", "normalise", "resize"]
+__all__ = ["images_of", "normalise", "require_images", "resize"]
 
 
 def images_of(batch: Any, channels: int) -> torch.Tensor:
@@ -36,6 +36,22 @@ def images_of(batch: Any, channels: int) -> torch.Tensor:
         )
     found: torch.Tensor = images
     return found
+
+
+def require_images(x: torch.Tensor, px: int, channels: int, *, where: str) -> None:
+    """Refuses what is no batch of images [B, channels, px, px]; `where`: what sets px.
+
+    Raises:
+        UserError: another shape.
+    """
+    if x.ndim != 4 or tuple(x.shape[1:]) != (channels, px, px):
+        raise UserError(
+            "images do not have the resolution of the arch",
+            expected=f"[B, {channels}, {px}, {px}]",
+            found=list(x.shape),
+            where=where,
+            fix="resize the batch to the arch's resolution first",
+        )
 
 
 def normalise(x: torch.Tensor, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:

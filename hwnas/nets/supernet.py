@@ -8,30 +8,26 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from hwnas.core.errors import UserError
 from hwnas.core.rng import stable_seed
 from hwnas.nets.bn import recalibrate_in_place
-from hwnas.nets.dropping import drop
+from hwnas.nets.dropping import Drops
 from hwnas.nets.elastic import (
-    ACTIVATIONS,
-    KEEPING,
-    WEIGHTLESS,
     Elastic,
     ElasticBatchNorm2d,
     ElasticConv2d,
     ElasticLinear,
     Modulation,
-    global_mean,
-    window_means,
 )
+from hwnas.nets.execution import Execution
 from hwnas.nets.extract import Tensors, extract
 from hwnas.nets.hypernet import HyperNet
-from hwnas.nets.images import images_of, resize
+from hwnas.nets.images import images_of, require_images, resize
 from hwnas.nets.origin import Origin
 from hwnas.nets.recurrent import recurrent_logits
-from hwnas.nets.sharing import Node, Site, plan, program, shared_shapes
+from hwnas.nets.shared_start import Program, SharedStart, last_reads, n_common
+from hwnas.nets.sharing import Node, plan, program, shared_shapes
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.load import require_space
 from hwnas.spaces.lowering import resolution
@@ -181,6 +177,21 @@ class Supernet(nn.Module):
         found: Mapping[str, Modulation] = self.hypernet(arch) if hasattr(self, "hypernet") else {}
         return found
 
+    def start(self, x: Tensor, archs: Sequence[Arch]) -> SharedStart | None:
+        """The first operators that `archs`, of one resolution, have in common, run on `x`.
+
+        None if there is none, and where weights differ from arch to arch (`weak`).
+        """
+        if self.space.macro.reads_tokens or hasattr(self, "hypernet"):
+            return None
+        self._check(x, archs[0])
+        programs = [self._program(arch) for arch in archs]
+        if not (n := n_common(programs)):
+            return None
+        values = {IMAGE: x.contiguous(memory_format=torch.channels_last)}
+        Execution(self.elastic).run(programs[0][:n], 0, values, last_reads(programs))
+        return SharedStart.of(n, values)
+
     def forward(
         self,
         x: Tensor,
@@ -189,112 +200,44 @@ class Supernet(nn.Module):
         *,
         dropout: float = 0.0,
         drop_path: float = 0.0,
+        start: SharedStart | None = None,
     ) -> Tensor:
         """Logits [B, classes] of `arch` on images x: [B, C, px, px] of its resolution.
 
         Recurrent networks: logits [B, words, L] on tokens [B, S, L], see `recurrent_net`.
         `dropout` applies to the input of the classifier. `drop_path` applies to residual blocks,
         with a rate that grows linearly from 0 at the first block, as in timm, and at an equal rate
-        to the terms of sums in graphs (`Network.branches`). Both draw from `rng`.
+        to the terms of sums in graphs (`Network.branches`). Both draw from `rng`. `start`: the
+        first operators as `Supernet.start` ran them on `x`, without drop path.
 
         Raises:
             UserError: eval mode, an arch of another space, images of another shape, or dropout
                 without `rng`.
         """
-        steps = program(self.space, arch, share_ops=self._share_ops)
-        self._check(x, arch, rng, (dropout, drop_path))
+        drops = Drops(rng, dropout, drop_path)
+        steps = self._program(arch)
+        self._check(x, arch)
         modulations = self._modulations(arch)
         if self.space.macro.reads_tokens:
             return recurrent_logits(self, x, steps, modulations, rng, dropout)
-        values = {IMAGE: x.contiguous(memory_format=torch.channels_last)}
-        last_read = {value: t for t, (step, _) in enumerate(steps) for value in step.reads}
-        n_blocks = sum(bool(node.op.mid_channels) for _, node in steps if node)
-        block = 0
-        for t, (step, node) in enumerate(steps):
-            inputs = [values[value] for value in step.reads]
-            for value in step.reads:
-                if last_read[value] == t:
-                    values.pop(value, None)
-            if node is None:
-                values[step.writes] = inputs[0] + inputs[1]
-                continue
-            op = node.op
-            if not inputs:
-                inputs = [x.new_zeros(len(x), op.in_channels, op.in_hw, op.in_hw)]
-            shortcut = inputs[0] if len(inputs) == 1 else torch.cat(inputs, 1)
-            if op.kind == "linear":
-                shortcut = drop(shortcut, dropout, rng)
-            found = self._main(node, shortcut, modulations)
-            if op.skip:
-                found = drop(found, drop_path * block / n_blocks, rng, per_image=True)
-                found = found + self._shortcut(node, shortcut, modulations)
-            elif node.is_branch:
-                found = drop(found, drop_path, rng, per_image=True)
-            values[step.writes] = ACTIVATIONS[op.out_act](found)
-            block += bool(op.mid_channels)
-        return found
+        done, values = 0, {IMAGE: x.contiguous(memory_format=torch.channels_last)}
+        if start is not None:
+            done, values = start.n_steps, dict(start.values)
+        execution = Execution(self.elastic, modulations, drops)
+        return execution.run(steps, done, values, last_reads([steps]))
 
-    def _main(self, node: Node, x: Tensor, modulations: Mapping[str, Modulation]) -> Tensor:
-        """Output of one operator without its residual connection."""
-        if node.op.kind in WEIGHTLESS:
-            return WEIGHTLESS[node.op.kind](node.op, x)
-        if node.op.kind == "factorized":
-            x = KEEPING[node.op.act](x)
-            parts = zip(node.sites, (x, x[:, :, 1:, 1:]), strict=True)
-            return torch.cat([self._layer(site, part, modulations) for site, part in parts], 1)
-        gated = x
-        for site in node.sites:
-            name = site.layer.name
-            if name == "se.conv_reduce":
-                gated, x = x, global_mean(x)
-            if node.act_first:  # other operators can read x too, so it must not change
-                x = self._layer(site, KEEPING[site.layer.act](x), modulations)
-            else:
-                x = ACTIVATIONS[site.layer.act](self._layer(site, x, modulations))
-            if name == "se.conv_expand":
-                x = gated * x
-            elif site.layer.shuffles:
-                x = F.channel_shuffle(x, site.layer.groups)  # 1707.01083, section 3.1
-        return x
+    def _program(self, arch: Arch) -> Program:
+        return program(self.space, arch, share_ops=self._share_ops)
 
-    def _shortcut(self, node: Node, x: Tensor, modulations: Mapping[str, Modulation]) -> Tensor:
-        """The term that the residual connection adds to the output of the operator."""
-        if node.op.pools_shortcut:
-            x = window_means(x, node.op.stride, node.op.stride)
-        return x if node.shortcut is None else self._layer(node.shortcut, x, modulations)
-
-    def _layer(self, site: Site, x: Tensor, modulations: Mapping[str, Modulation]) -> Tensor:
-        """Output of a layer and the BN after it."""
-        for path in (site.path, site.bn_path):
-            if path:
-                x = self.elastic(path)(x, site.layer, modulations.get(path))
-        return x
-
-    def _check(
-        self,
-        x: Tensor,
-        arch: Arch,
-        rng: torch.Generator | None,
-        rates: tuple[float, float],
-    ) -> None:
+    def _check(self, x: Tensor, arch: Arch) -> None:
         if not self.training:
             raise UserError(
                 "the supernet has no eval mode: it keeps no running BN statistics",
                 expected="training mode",
                 fix="evaluate recalibrate(extract(supernet, arch), batches)",
             )
-        px = resolution(self.space, arch)
-        expected = (self.space.macro.in_channels, px, px)
-        is_image = x.ndim == 4 and tuple(x.shape[1:]) == expected
-        if not is_image and not self.space.macro.reads_tokens:
-            raise UserError(
-                "images do not have the resolution of the arch",
-                expected=f"[B, {', '.join(map(str, expected))}]",
-                found=list(x.shape),
-                where=f"resolution of arch {arch.key} of {self.space.id}",
-                fix="resize the batch to the arch's resolution first",
+        if not self.space.macro.reads_tokens:
+            px, channels = resolution(self.space, arch), self.space.macro.in_channels
+            require_images(
+                x, px, channels, where=f"resolution of arch {arch.key} of {self.space.id}"
             )
-        if not all(0 <= rate < 1 for rate in rates):
-            raise UserError("dropout and drop_path must be in [0, 1)", found=rates)
-        if any(rates) and rng is None:
-            raise UserError("dropout and drop_path need a torch.Generator", found="rng=None")

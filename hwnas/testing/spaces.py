@@ -34,6 +34,7 @@ from hwnas.spaces.lowering import lower, resolution, slot_names
 from hwnas.spaces.ops import OpSpec, layers
 from hwnas.spaces.space import SearchSpace
 from hwnas.testing.suite import Suite, quick
+from hwnas.training.sandwich import SandwichSettings, label_loss, sandwich_step
 
 __all__ = ["SpaceSuite", "lacks_networks", "shaken"]
 
@@ -251,6 +252,30 @@ class SpaceSuite(Suite):
             n_parameters = sum(p.numel() for p in static.parameters())
             steps = lower(space, arch).program  # without operators that only compute constants
             assert n_parameters == sum(op_params(step.op) for step in steps if step.op)
+
+    def test_the_gradient_of_a_sandwich_step_is_the_sum_of_those_of_its_archs(
+        self, with_networks: SearchSpace
+    ) -> None:
+        """Although the first operators, which the smallest and its neighbour share, run once."""
+        space, supernet = with_networks, shaken(with_networks)
+        arch = smallest_connected(space)
+        *others, last = arch.codes
+        values = [code for code in space.allowed[-1] if code != last]
+        archs = [arch, *(space.arch([*others, code]) for code in values[:1])]
+        x = _inputs(space, arch, N_IMAGES)
+        shape = (N_IMAGES, N_STEPS) if space.macro.reads_tokens else (N_IMAGES,)
+        generator = torch.Generator().manual_seed(2)
+        y = torch.randint(space.macro.num_classes, shape, generator=generator)
+        for one in archs:
+            label_loss(supernet, x, y, one).backward()  # type: ignore[no-untyped-call]
+        alone = {name: p.grad for name, p in supernet.named_parameters() if p.grad is not None}
+        supernet.zero_grad()
+        sandwich_step(supernet, x, y, archs, SandwichSettings(in_place=False))
+        together = {name: p.grad for name, p in supernet.named_parameters() if p.grad is not None}
+        assert together.keys() == alone.keys()
+        most = max(float(gradient.abs().max()) for gradient in alone.values())
+        for name, gradient in together.items():  # some are zero but for rounding: BN behind BN
+            torch.testing.assert_close(gradient, alone[name], rtol=1e-10, atol=1e-10 * most)
 
     def test_the_exported_network_computes_the_same(
         self, with_networks: SearchSpace, tmp_path: Path

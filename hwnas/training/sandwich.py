@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
+from hwnas.nets.shared_start import SharedStart
 from hwnas.nets.supernet import Supernet
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.lowering import resolution
@@ -14,7 +17,7 @@ from hwnas.training.images import resize
 from hwnas.training.losses import Distill, by_position, soft_cross_entropy
 from hwnas.training.precision import FULL, Precision
 
-__all__ = ["SandwichSettings", "label_loss", "sandwich_step", "subnet_logits"]
+__all__ = ["SandwichSettings", "Starts", "label_loss", "sandwich_step", "subnet_logits"]
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,10 @@ class SandwichSettings:
     teacher_weight: float = 0.0
     precision: Precision = FULL
 
+    def noise(self, rng: torch.Generator | None) -> dict[str, Any]:
+        """Dropout and drop path as `Supernet.forward` takes them."""
+        return {"rng": rng, "dropout": self.dropout, "drop_path": self.drop_path}
+
 
 def sandwich_step(
     supernet: Supernet,
@@ -55,7 +62,8 @@ def sandwich_step(
     With `in_place` the first arch learns from the labels, and the others from its detached logits
     (BigNAS 2003.11142, section 3.1; AttentiveNAS 2011.09011). Otherwise all learn from the labels.
     Each arch takes one forward and one backward pass, so memory holds one graph at a time. The
-    caller runs the optimiser.
+    first operators that archs have in common run once (`Starts`), except with drop path, which
+    makes them differ. The caller runs the optimiser.
 
     Args:
         supernet: in train mode.
@@ -70,32 +78,26 @@ def sandwich_step(
     Returns:
         The loss of every arch, in order, in nats; the caller checks that they are finite.
     """
-    losses = []
-    largest = supernet.space.largest()
+    losses, taught = [], None  # logits of the first arch
     precision, distill, share = settings.precision, settings.distill, settings.teacher_weight
-    taught: torch.Tensor | None = None  # logits of the first arch
+    starts = Starts(supernet, x, () if settings.drop_path else archs, precision)
     for arch in archs:
+        start = starts.of(arch)
         if taught is not None:
-            loss = distill(subnet_logits(supernet, x, arch, precision=precision), taught)
+            logits = subnet_logits(supernet, x, arch, precision=precision, start=start)
+            loss = distill(logits, taught)
         else:
-            strength = float(arch == largest or supernet.space.macro.reads_tokens)
-            logits = subnet_logits(
-                supernet,
-                x,
-                arch,
-                precision=precision,
-                rng=rng if strength else None,
-                dropout=strength * settings.dropout,
-                drop_path=strength * settings.drop_path,
-            )
-            loss = torch.nn.functional.cross_entropy(
-                logits, y.flatten(), label_smoothing=strength * settings.label_smoothing
-            )
+            is_largest = arch == supernet.space.largest()
+            strength = float(is_largest or supernet.space.macro.reads_tokens)
+            noise = settings.noise(rng) if strength else {}
+            logits = subnet_logits(supernet, x, arch, precision=precision, start=start, **noise)
+            loss = _from_labels(logits, y, strength * settings.label_smoothing)
             if teacher is not None:
                 loss = (1 - share) * loss + share * distill(logits, teacher)
             if settings.in_place:
                 taught = logits.detach()
         precision.backward(loss if weight == 1 else loss * weight)
+        starts.after(arch)
         losses.append(loss.detach())
     values: list[float] = torch.stack(losses).tolist()
     return values
@@ -110,14 +112,17 @@ def subnet_logits(
     rng: torch.Generator | None = None,
     dropout: float = 0.0,
     drop_path: float = 0.0,
+    start: SharedStart | None = None,
 ) -> torch.Tensor:
     """Logits [B, classes], fp32, of one arch on images [B, C, base_px, base_px].
 
-    Of texts, [B * L, classes]: one row per predicted token.
+    Of texts, [B * L, classes]: one row per predicted token. `start`: see `Supernet.forward`.
     """
-    seen = resize(x, resolution(supernet.space, arch))
+    seen = resize(x, resolution(supernet.space, arch)) if start is None else start.images
     with precision.autocast():
-        logits: torch.Tensor = supernet(seen, arch, rng, dropout=dropout, drop_path=drop_path)
+        logits: torch.Tensor = supernet(
+            seen, arch, rng, dropout=dropout, drop_path=drop_path, start=start
+        )
     return by_position(logits.float())
 
 
@@ -130,6 +135,50 @@ def label_loss(
     precision: Precision = FULL,
 ) -> torch.Tensor:
     """Cross-entropy of one arch to the labels, with BN statistics of the batch."""
-    return torch.nn.functional.cross_entropy(
-        subnet_logits(supernet, x, arch, precision=precision), y.flatten()
-    )
+    return _from_labels(subnet_logits(supernet, x, arch, precision=precision), y)
+
+
+def _from_labels(logits: torch.Tensor, y: torch.Tensor, smoothing: float = 0.0) -> torch.Tensor:
+    return torch.nn.functional.cross_entropy(logits, y.flatten(), label_smoothing=smoothing)
+
+
+class Starts:
+    """The first operators that archs of a step have in common; see `SharedStart`.
+
+    Archs of one resolution that begin alike share as many operators as all of them have in common.
+    `of` returns those of an arch before its turn, and `after` ends it; the last arch also ends the
+    backward pass of the common operators.
+    """
+
+    def __init__(
+        self, supernet: Supernet, x: torch.Tensor, archs: Sequence[Arch], precision: Precision
+    ) -> None:
+        self._supernet, self._x, self._precision = supernet, x, precision
+        self._alike: dict[Hashable, list[Arch]] = defaultdict(list)
+        for arch in archs:
+            self._alike[self._beginning(arch)].append(arch)
+        self._starts: dict[Hashable, SharedStart | None] = {}
+
+    def of(self, arch: Arch) -> SharedStart | None:
+        """The common operators of `arch`, run on the images; None if it shares none."""
+        key = self._beginning(arch)
+        archs = self._alike[key]
+        if key not in self._starts:
+            self._starts[key] = self._run(archs) if len(archs) > 1 else None
+        return self._starts[key]
+
+    def after(self, arch: Arch) -> None:
+        """Call it after the backward pass of `arch`."""
+        key = self._beginning(arch)
+        if (start := self._starts[key]) is not None:
+            self._alike[key].remove(arch)
+            if not self._alike[key]:
+                start.backward()
+
+    def _beginning(self, arch: Arch) -> Hashable:
+        return resolution(self._supernet.space, arch), self._supernet.plan(arch)[0]
+
+    def _run(self, archs: Sequence[Arch]) -> SharedStart | None:
+        seen = resize(self._x, resolution(self._supernet.space, archs[0]))
+        with self._precision.autocast():
+            return self._supernet.start(seen, archs)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 import torch
 
+from hwnas.nets.shared_start import n_common
+from hwnas.nets.sharing import plan, program
+from hwnas.nets.supernet import Supernet
 from hwnas.spaces import mobilenet_tiny
 from hwnas.training.images import resize
 from hwnas.training.losses import distillation
-from hwnas.training.sandwich import SandwichSettings, sandwich_step
+from hwnas.training.sandwich import SandwichSettings, sandwich_step, subnet_logits
 
 SPACE = mobilenet_tiny.build(mobilenet_tiny.Config(resolutions=(8, 12)), num_classes=5)
 SMALL = SPACE.restrict({"resolution": (8,)}).largest()
@@ -26,7 +31,10 @@ class StandIn(torch.nn.Module):
         self.weight = torch.nn.Parameter(torch.randn(5, 3, generator=generator))
         self.calls: list[tuple[int, object, float, float]] = []
 
-    def forward(self, x, arch, rng=None, *, dropout=0.0, drop_path=0.0):
+    def plan(self, arch):
+        return (arch,)  # nothing in common with others
+
+    def forward(self, x, arch, rng=None, *, dropout=0.0, drop_path=0.0, start=None):
         self.calls.append((x.shape[-1], rng, dropout, drop_path))
         return x.mean((2, 3)) @ self.weight.T * (1 + sum(arch.codes))
 
@@ -86,3 +94,89 @@ def test_temperature_softens_the_students_only():
         teacher = (model(x, ARCHS[0]) / 2).softmax(1)
         student = (model(resize(x, 8), ARCHS[1]) / 2).log_softmax(1)
     assert warm[1] == pytest.approx(4 * float(-(teacher * student).sum(1).mean()), rel=1e-5)
+
+
+# --- operators that archs have in common ----------------------------------------------------------
+
+
+class Counted(Supernet):
+    """Counts how often each elastic layer runs."""
+
+    def elastic(self, path):
+        self.ran = getattr(self, "ran", Counter())
+        self.ran[path] += 1
+        return super().elastic(path)
+
+
+def counted(archs, space, **settings):
+    supernet = Counted(space, seed=0, weak=settings.pop("weak", False))
+    sandwich_step(supernet, *batch(), archs, SandwichSettings(**settings), rng=torch.Generator())
+    return supernet.ran
+
+
+def beginning(*archs):
+    """The paths of the operators that archs have in common."""
+    n = n_common([program(SPACE, arch, share_ops=False) for arch in archs])
+    return {p for node in plan(SPACE, archs[0], share_ops=False)[:n] for p in paths(node)}
+
+
+def test_common_operators_of_equal_resolution_run_once():
+    wide = SPACE.restrict({"resolution": (12,), "stem.width": (16,), "stage0.width": (24,)})
+    block = {"stage0.block0.kernel": (3,), "stage0.block0.expand": (4,)}
+    archs = [wide.restrict(block).largest(), wide.restrict(block).smallest()]
+    ran, common = counted(archs, SPACE), beginning(*archs)
+    assert {"stem.conv", "stage0.block0.conv_dw_bn"} <= common
+    assert {ran[path] for path in common} == {1} and ran["classifier.linear"] == 2
+    other = wide.restrict({"stage0.block0.expand": (2,)}).largest()
+    ran = counted([*archs, other], SPACE)
+    assert ran["stem.conv"] == 1 and ran["stage0.block0.conv_dw"] == 3, "what all begin with"
+    narrow = SPACE.restrict({"resolution": (12,), "stem.width": (8,)}).largest()
+    ran = counted([*archs, narrow], SPACE)
+    assert ran["stem.conv"] == 2 and ran["stage0.block0.conv_dw"] == 2, "two of three begin alike"
+
+
+def test_archs_of_other_resolutions_share_nothing():
+    other = SPACE.restrict({"resolution": (8,)}).largest()
+    assert counted([SPACE.largest(), other], SPACE)["stem.conv"] == 2
+
+
+@pytest.mark.parametrize("settings", [{"drop_path": 0.1}, {"weak": True}])
+def test_nothing_is_shared_where_passes_differ(settings):
+    archs = [SPACE.largest(), SPACE.largest()]
+    assert counted(archs, SPACE, **settings)["stem.conv"] == 2
+    assert counted(archs, SPACE)["stem.conv"] == 1
+
+
+def test_the_largest_drops_features_behind_the_common_operators():
+    """Two equal archs share all but the classifier, before which only the first has dropout."""
+    largest = SPACE.largest()
+    losses = sandwich_step(
+        Supernet(SPACE, seed=0),
+        *batch(),
+        [largest, largest],
+        SandwichSettings(dropout=0.5, in_place=False),
+        rng=torch.Generator().manual_seed(0),
+    )
+    assert losses[0] != losses[1], "each draws its own"
+
+
+@pytest.mark.parametrize(("dtype", "error"), [(torch.float32, 1e-5), (torch.float64, 1e-10)])
+def test_gradients_are_those_of_separate_passes(dtype, error):
+    """With dropout before the classifier of the largest, and BN everywhere."""
+    supernet, (x, y) = Supernet(SPACE, seed=0).to(dtype), batch()
+    archs = [*ARCHS, SPACE.restrict({"stage0.depth": (1,)}).largest()]
+    for n, arch in enumerate(archs):
+        first = {"dropout": 0.5, "rng": torch.Generator().manual_seed(0)} if n == 0 else {}
+        logits = subnet_logits(supernet, x.to(dtype), arch, **first)
+        torch.nn.functional.cross_entropy(logits, y).backward()
+    alone = {name: parameter.grad for name, parameter in supernet.named_parameters()}
+    supernet.zero_grad()
+    settings = SandwichSettings(in_place=False, dropout=0.5)
+    sandwich_step(supernet, x.to(dtype), y, archs, settings, rng=torch.Generator().manual_seed(0))
+    most = max(gradient.abs().max() for gradient in alone.values() if gradient is not None)
+    for name, parameter in supernet.named_parameters():
+        torch.testing.assert_close(parameter.grad, alone[name], rtol=0, atol=error * most)
+
+
+def paths(node):
+    return {path for site in node.all_sites for path in (site.path, site.bn_path) if path}
