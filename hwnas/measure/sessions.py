@@ -59,15 +59,15 @@ def time_all(
 def _of_kit(progress: Progress) -> Progress:
     """One Progress for what the kit reports in turn: loading of models, then timing.
 
-    Only the timing advances it, because the pace of loading says nothing about the time left.
+    Loading does not advance it, because its pace says nothing about the time left.
     """
     timing = Parts(progress, [KIT_UNITS]).part(0)
 
     def show(done: int, total: int, note: str = "") -> None:
-        if note == "timing":
-            timing(done, total, note)
+        if note == "loading models":
+            timing(0, 1, f"{note}: {done}/{total}")
         else:
-            timing(0, 1, f"{note}: {done}/{total}" if note == "loading models" else note)
+            timing(done, total, note) if total else timing(0, 1, note)
 
     return show
 

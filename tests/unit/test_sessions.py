@@ -206,10 +206,12 @@ class SlowLoading(SizeTransport):
         for n in range(12):
             self.now += 60.0
             progress(n + 1, 12, "loading models")
-        progress(0, 0, "waiting for the page to come to the front")
+        progress(0, 0, "waiting for the page")
         for n in range(50):
             self.now += 2.0
             progress(n + 1, 50, "timing")
+            if n == 24:
+                progress(n + 1, 50, "waiting for the device")
 
 
 @pytest.mark.parametrize("expected_s", [None, 800.0])
@@ -234,4 +236,5 @@ def test_loading_says_nothing_of_the_time_left(expected_s: float | None, tmp_pat
     assert loading[5] == ("loading models: 6/12", 0.0, expected_s)
     assert {left for _, _, left in loading} == {expected_s} and loading[-1][0].startswith("waiting")
     assert timing[24] == ("timing", 0.5, pytest.approx(50.0))
+    assert timing[25] == ("waiting for the device", 0.5, pytest.approx(50.0))
     assert timing[-1] == ("timing", 1.0, 0.0)
