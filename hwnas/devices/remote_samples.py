@@ -62,9 +62,9 @@ def _set_aside(reach: Reach, there: str, header: str, *, of_plan: bool, results:
     name, place = _aside(header), f"{reach.where}:{there}"
     if of_plan:
         log.warning(
-            "%s has samples of these models that %s did not begin: set aside there as %s, and all"
-            " models are timed",
+            "%s has samples of these models that %s did not begin: set aside there as %s, and %s",
             *(place, results.parent, name),
+            "its own are continued" if _header(results) else "all models are timed",
         )
     else:
         log.warning("%s/%s: not of this plan, set aside there as %s", place, RESULTS, name)

@@ -66,6 +66,7 @@ def test_another_folder_of_samples_is_timed_anew(
     assert second.hash == first.hash and "aside" not in caplog.text
     run(other, second)
     assert f"that {second.results.parent} did not begin: set aside" in caplog.text
+    assert "all models are timed" in caplog.text and "are continued" not in caplog.text
     (aside,) = there.parent.glob("aside-*.jsonl")
     assert aside.name in caplog.text and aside.read_bytes() == kept
     assert second.results.read_bytes().splitlines()[0] != begun.splitlines()[0]
@@ -74,7 +75,7 @@ def test_another_folder_of_samples_is_timed_anew(
     spent_s = sum(line.get("seconds", 0) for line in read_jsonl(first.results))
     transport, first = opened(phone, tmp_path / "first", rounds=10**6, time_budget_s=spent_s + 0.1)
     run(transport, first)
-    assert first.results.read_bytes().startswith(kept)
+    assert first.results.read_bytes().startswith(kept) and "its own are continued" in caplog.text
     (aside,) = there.parent.glob("aside-*.jsonl")
     assert aside.read_bytes() == second.results.read_bytes()
     first.results.unlink()  # a folder without its samples begins again, too
