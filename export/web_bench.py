@@ -8,8 +8,8 @@
 Needs python >= 3.8 and nothing else. It serves a page on 127.0.0.1, prints its address, and waits
 for a browser to open it; with --browser it starts one without a window. FOLDER has the files of the
 runtime for browsers (`hwnas profile browser --fetch` puts them into the cache of hwnas). For a
-phone on a cable, `adb reverse tcp:8421 tcp:8421` makes the same address work on the phone. An
-address that other machines can reach needs a certificate.
+phone on a cable, `adb reverse tcp:PORT tcp:PORT`, with the port of the address, makes the same
+address work on the phone. An address that other machines can reach needs a certificate.
 
 The page may be reloaded or closed, and this command may be interrupted: the samples so far are
 kept, and the same command resumes.
@@ -43,6 +43,7 @@ HERE = Path(__file__).resolve().parent
 PORT = 8421
 WAIT_S = 600.0
 LOOK_S = 0.25
+QUIET_S = 15.0  # a page that works or waits is heard every few seconds
 FAREWELL_S = 0.5  # for the last answer to reach the page
 PROVIDERS = {"litert": "cpu", "onnxruntime": "CPUExecutionProvider"}
 """The runtimes that have a version for browsers, and what their WebAssembly is called there."""
@@ -116,13 +117,13 @@ def stop(process):
             process.wait(5)
 
 
-def wait(session, wait_s, browser=None, log=None):
-    """Waits until a session is done.
+def wait(session, wait_s, url, browser=None, log=None):
+    """Waits until a session is done. Says so if its page, which has been heard, becomes silent.
 
     Raises KitError if the page reports a problem, the browser ends, or no page is heard for too
     long.
     """
-    since = time.monotonic()
+    since, is_quiet = time.monotonic(), False
     while not session.changed.wait(LOOK_S):
         now = time.monotonic()
         if browser is not None and browser.poll() is not None:
@@ -133,12 +134,26 @@ def wait(session, wait_s, browser=None, log=None):
         silent_s = min(now - since, session.silent_s(now))
         if silent_s > wait_s:
             raise KitError(
-                f"no page answered for {silent_s:.0f} s; the samples are kept, and the same command"
-                " resumes"
+                f"no page answered for {silent_s:.0f} s (--wait-s; `wait_s` in the file of a"
+                " device); the samples are kept, and the same command resumes"
             )
+        was_quiet, is_quiet = is_quiet, session.has_page and silent_s > QUIET_S
+        if is_quiet and not was_quiet:
+            ways = "its browser is busy" if browser else f"bring it to the front, or open {url}"
+            note(
+                f"the page is silent for {silent_s:.0f} s: {ways}; the samples are kept, and this"
+                f" command waits {wait_s - silent_s:.0f} s more"
+            )
+        elif was_quiet and not is_quiet:
+            note("a page is back")
     time.sleep(FAREWELL_S)
     if session.problem is not None:
         raise session.problem
+
+
+def note(text):
+    """A message that hwnas shows to the user."""
+    print(f"bench.py: note: {text}", file=sys.stderr, flush=True)
 
 
 def https(certificate, key):
@@ -166,7 +181,8 @@ def served(options, files, session):
     except (OSError, UnicodeError, OverflowError) as error:
         place = f"{options.host}:{options.port}"
         raise KitError(
-            f"cannot serve a page at {place}: {error}; give another port or address"
+            f"cannot serve a page at {place}: {error}; give another --port or --host (`port` or"
+            " `address` under `transport` in the file of a device)"
         ) from error
     if server.server_address[0] == ANY:
         server.server_close()
@@ -174,6 +190,14 @@ def served(options, files, session):
             f"no page has the address {options.host!r}; give that of this machine in its network"
         )
     return server
+
+
+def by_cable(host, server):
+    """How the address also works on a phone, if it is one of this machine alone."""
+    if host not in LOOPBACK:
+        return ""
+    port = server.server_address[1]
+    return f"; that of a phone on a cable needs `adb reverse tcp:{port} tcp:{port}` before"
 
 
 def bench(options):
@@ -196,14 +220,15 @@ def bench(options):
         server.start()
         stack.callback(server.shutdown)
         if not options.browser:
-            print(f"bench.py: note: open {server.url} in the browser", file=sys.stderr, flush=True)
-            wait(session, options.wait_s)
+            cable = by_cable(options.host, server)
+            note(f"open {server.url} in the browser, within {options.wait_s:.0f} s{cable}")
+            wait(session, options.wait_s, server.url)
             return
         folder = tempfile.mkdtemp(prefix="hwnas-browser-")
         stack.callback(shutil.rmtree, folder, ignore_errors=True)  # a browser may still write there
         process = headless(options.browser, server.url, folder)
         stack.callback(stop, process)
-        wait(session, options.wait_s, process, f"{folder}/log")
+        wait(session, options.wait_s, server.url, process, f"{folder}/log")
 
 
 def main(arguments=None):

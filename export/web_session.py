@@ -59,6 +59,12 @@ class Session:
         with self._lock:
             return now - self._heard
 
+    @property
+    def has_page(self):
+        """Whether a page was heard at all; it may be gone since."""
+        with self._lock:
+            return self._heard > 0.0
+
     def is_finished(self):
         """Whether no turn is missing, without a page."""
         with self._lock:

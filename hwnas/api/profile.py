@@ -153,7 +153,10 @@ def profile_plan(
     profile_settings: Settings,
     out: Folder | None = None,
 ) -> Listing:
-    """The cost of `profile`; `left_s`: its seconds at the speed of this machine."""
+    """The cost of `profile`; `left_s`: its seconds at the speed of this machine.
+
+    `is_here`: whether it is this machine that is timed.
+    """
     from hwnas.latency.session_time import profile_s
     from hwnas.measure.profile import describe_cost
     from hwnas.measure.session_files import known_models
@@ -166,7 +169,7 @@ def profile_plan(
     cost = describe_cost(job.space, job.settings, known)
     left_s = profile_s(job.space, job.settings, known=known)
     row = {"device": job.device.name, "space": job.space.id, "cost": cost}
-    return Listing([row], facts={"left_s": left_s})
+    return Listing([row], facts={"left_s": left_s, "is_here": job.device.transport == "local"})
 
 
 def profile_pack(

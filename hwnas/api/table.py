@@ -274,7 +274,7 @@ def transfer_plan(
     n: int,
     seed: int,
 ) -> Listing:
-    """The networks that `table_transfer` would time; `left_s`: seconds that this takes."""
+    """The networks that `table_transfer` would time; `left_s`: seconds that this takes here."""
     from hwnas.latency.session_time import session_s
     from hwnas.measure.transfer import networks_to_time
     from hwnas.spaces.cost import cost
@@ -283,7 +283,7 @@ def transfer_plan(
     nets = networks_to_time([as_table(table) for table in known], job.space, n=n, seed=seed)
     rows = [{"network": i, "codes": ",".join(map(str, net))} for i, net in enumerate(nets)]
     left_s = session_s(cost(job.space, nets, "macs").astype(float), job.settings)
-    return Listing(rows, facts={"left_s": left_s})
+    return Listing(rows, facts={"left_s": left_s, "is_here": job.device.transport == "local"})
 
 
 def _saved(table: LatencyTable, out: Folder | None) -> LatencyTable:

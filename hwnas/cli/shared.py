@@ -63,7 +63,9 @@ def say_time(planned: Listing) -> None:
     from hwnas.core.progress import duration
 
     if left := planned.facts.get("left_s"):
-        logging.getLogger("hwnas.cli").info("about %s in all on this machine", duration(left))
+        is_here = planned.facts.get("is_here", True)
+        speed = "on this machine" if is_here else "if the device is as fast as this machine"
+        logging.getLogger("hwnas.cli").info("about %s in all %s", duration(left), speed)
 
 
 def show_verdict(verdict: Any) -> None:

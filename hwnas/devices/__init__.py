@@ -10,7 +10,8 @@ REGISTRY = Registry[TransportModule](
         {
             *("adb_phone", "benchmark_model", "benchmark_output"),
             *("carried", "carried_fetch", "carried_parts"),
-            *("kit", "reach", "remote", "remote_files", "remote_kits", "runtimes", "spec"),
+            *("kit", "reach", "remote", "remote_files", "remote_kits", "remote_samples"),
+            *("runtimes", "spec"),
         }
     ),
     contract=TransportModule,

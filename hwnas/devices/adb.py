@@ -191,6 +191,7 @@ class _AdbKit:
     @contextlib.contextmanager
     def _alone(self) -> Iterator[_AdbKit]:
         """This kit on a phone that stays the same, also if another one is connected."""
+        self.kit.check_here()  # before the phone is waited for
         phone = self.phone.wait(self.config.wait_s)
         with alone(phone):
             yield replace(self, phone=phone, kit=replace(self.kit, reach=phone))

@@ -111,6 +111,11 @@ class BenchmarkModel:
 
     def check(self) -> None:
         """See `ReachedTransport.check`."""
+        self._check_here()
+        self.phone.wait(self.wait_s)
+
+    def _check_here(self) -> None:
+        """The part of `check` that needs no phone."""
         if self.binary is not None and not self.binary.is_file():
             raise UserError(
                 "no benchmark_model",
@@ -118,7 +123,6 @@ class BenchmarkModel:
                 where=self.binary,
                 fix="download it (docs/profile-my-board.md), or set `binary_on_phone`",
             )
-        self.phone.wait(self.wait_s)
 
     def leftovers(self, home: Mapping[str, int]) -> list[Leftover]:
         """See `CleaningTransport.leftovers`; the samples of this transport are never on a phone."""
@@ -128,6 +132,7 @@ class BenchmarkModel:
     @contextlib.contextmanager
     def _alone(self) -> Iterator[BenchmarkModel]:
         """This transport to a phone that stays the same, also if another one is connected."""
+        self._check_here()  # before the phone is waited for
         phone = self.phone.wait(self.wait_s)
         with alone(phone):
             yield replace(self, phone=phone)
@@ -221,7 +226,7 @@ class BenchmarkModel:
         names = [str(item["file"]) for item in content["items"]]
         members = [(plan.parent / name, name) for name in names]
         if self.binary is not None:
-            self.check()
+            self._check_here()
             members.append((self.binary, BINARY))
         put_files(self.phone, there, members)
         if self.binary is not None:

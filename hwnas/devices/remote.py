@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import shlex
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,13 +17,13 @@ from pathlib import Path
 from hwnas.core.errors import UserError
 from hwnas.core.leftover import Leftover
 from hwnas.core.progress import Progress, silent
-from hwnas.core.resources import kit_module
 from hwnas.core.store import read_json
 from hwnas.devices.carried import CarriedRuntime
 from hwnas.devices.kit import KitFailed, kit_files, run_kit
 from hwnas.devices.reach import FULL, LOST, CommandFailed, Reach, call, full_disk
-from hwnas.devices.remote_files import folder_of, put_files, put_runtime, words
+from hwnas.devices.remote_files import folder_of, put_files, put_runtime
 from hwnas.devices.remote_kits import leftovers
+from hwnas.devices.remote_samples import RESULTS, Unlike, fetch_samples, give_samples
 from hwnas.devices.runtimes import install_line
 from hwnas.interfaces import DeviceSpec
 
@@ -33,12 +31,6 @@ __all__ = ["ConnectionLost", "RemoteKit"]
 
 log = logging.getLogger(__name__)
 
-RESULTS = "results.jsonl"
-OTHERS = "results-of-others.jsonl"
-LOOK = f"""
-n=$(wc -c 2>/dev/null < {RESULTS} || echo 0)
-echo $n $(head -n 1 {RESULTS} 2>/dev/null | sed -n 's/.*"plan_hash":"\\([0-9a-f]*\\)".*/\\1/p')
-"""
 # Stops a kit that an earlier interrupted run left behind; $p is checked to run bench.py.
 STOP = """
 if p=$(cat pid 2>/dev/null); then
@@ -53,10 +45,6 @@ fi
 
 class ConnectionLost(UserError):
     """The device stopped answering while the kit was running."""
-
-
-class _Unlike(UserError):
-    """The samples on the device do not continue those on this machine."""
 
 
 @dataclass(frozen=True)
@@ -85,15 +73,14 @@ class RemoteKit:
     def run_bench(self, plan: Path, results: Path, *, progress: Progress) -> None:
         """See `Transport.run_bench`."""
         there = f"{self.folder}/{results.stem}"
-        n_there = self._install(plan, there)
-        if results.is_file() and results.stat().st_size > n_there:  # the device lost its results
-            self.reach.push(results, f"{there}/{RESULTS}")
+        self._install(plan, there)
+        give_samples(self.reach, there, plan, results)
         try:
             arguments = f"plan.json --out {RESULTS} {self.options}".rstrip()
             self._run_kit(there, arguments, progress, beside=self.beside)
         except UserError as error:
             with contextlib.suppress(UserError):
-                self._fetch(results, there)
+                fetch_samples(self.reach, there, results)
             if isinstance(error, KitFailed) and (error.status == LOST or not self._answers()):
                 raise ConnectionLost(
                     "lost the connection to the device",
@@ -107,11 +94,11 @@ class RemoteKit:
             log.info("stopping %s and copying its samples back", self.reach.where)
             with contextlib.suppress(UserError):
                 self._run(f"cd {shlex.quote(there)}\n{STOP}")
-                self._fetch(results, there)
+                fetch_samples(self.reach, there, results)
             raise
         try:
-            self._fetch(results, there)
-        except _Unlike:
+            fetch_samples(self.reach, there, results)
+        except Unlike:
             raise
         except UserError as error:
             raise ConnectionLost(
@@ -187,12 +174,8 @@ class RemoteKit:
         """See `CleaningTransport.leftovers`."""
         return leftovers(self.reach, self.folder, home)
 
-    def _install(self, plan: Path, there: str) -> int:
-        """Installs runtime, models and kit on the device, and stops earlier kits there.
-
-        Returns:
-            Number of bytes of samples on the device.
-        """
+    def _install(self, plan: Path, there: str) -> None:
+        """Installs runtime, models and kit on the device, and stops earlier kits there."""
         if self.carried is not None:
             put_runtime(self.reach, self.folder, self.carried)
         names = [plan.name, *(str(item["file"]) for item in read_json(plan)["items"])]
@@ -205,17 +188,6 @@ class RemoteKit:
         except UserError as error:
             self._distrust(error, there)
             raise
-        return self._samples_there(plan, there)
-
-    def _samples_there(self, plan: Path, there: str) -> int:
-        """Number of bytes of samples on the device; those of another plan are set aside there."""
-        begin = f"cd {shlex.quote(there)} || exit"
-        size, *found = words(self.reach, f"{begin}\n{LOOK}", "[0-9]{1,18}( [0-9a-f]{1,64})?")
-        if int(size) == 0 or found == [kit_module("bench_protocol").plan_hash(read_json(plan))]:
-            return int(size)
-        log.warning("%s:%s/%s: not of this plan, set aside", self.reach.where, there, RESULTS)
-        self._run(f"{begin}\nmv {RESULTS} {OTHERS}")
-        return 0
 
     def _distrust(self, error: UserError, there: str) -> None:
         """After a failure of the kit, the next run copies its files again: they may be changed."""
@@ -230,40 +202,6 @@ class RemoteKit:
         """The interpreter, seen from the folder of a plan."""
         return self.python if self.carried is None else f"sh ../{folder_of(self.carried)}/python3"
 
-    def _fetch(self, results: Path, there: str) -> None:
-        """Replaces the local results by those of the device, which are append-only."""
-        arrived = results.with_name(f".{results.name}.arriving")
-        _remove(arrived)
-        try:
-            self.reach.pull(f"{there}/{RESULTS}", arrived)
-            if not arrived.is_file():  # adb copies folders, too
-                raise _Unlike(
-                    "the samples on the device are no file",
-                    where=f"{self.reach.where}:{there}/{RESULTS}",
-                    fix="remove what is there",
-                )
-            if not results.is_file():
-                os.replace(arrived, results)
-            elif arrived.stat().st_size > results.stat().st_size:
-                self._require_continued(results, arrived, there)
-                os.replace(arrived, results)
-        finally:
-            _remove(arrived)
-
-    def _require_continued(self, results: Path, arrived: Path, there: str) -> None:
-        """Refuses results that do not begin with the whole lines of those that are here."""
-        content = results.read_bytes()
-        whole = content[: content.rfind(b"\n") + 1]
-        with open(arrived, "rb") as stream:
-            if stream.read(len(whole)) == whole:
-                return
-        raise _Unlike(
-            "the samples on the device do not continue those on this machine",
-            expected=f"a file that begins with the lines of {results}",
-            where=f"{self.reach.where}:{there}/{RESULTS}",
-            fix="remove one of the two files",
-        )
-
     def _run(self, script: str) -> str:
         return call(self.reach.command(script), where=self.reach.where)
 
@@ -272,10 +210,3 @@ class RemoteKit:
             return self._run("echo here").strip() == "here"
         except UserError:
             return False
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)

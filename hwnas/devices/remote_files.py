@@ -50,9 +50,8 @@ def put_files(
         with tarfile.open(archive, "w") as tar:
             for path, name in members:
                 tar.add(path, name)
-        reach.push(archive, f"{there}/kit.tar")
-    install = f"rm -f installed-* && {extract} && rm kit.tar && echo yes > {mark}"
-    call(reach.command(f"cd {quoted} && {install}"), where=reach.where)
+        install = f"rm -f installed-* && {extract} && rm kit.tar && echo yes > {mark}"
+        _send(reach, there, archive, "kit.tar", install=install, made="kit.tar")
 
 
 def folder_of(carried: CarriedRuntime) -> str:
@@ -87,13 +86,22 @@ def put_runtime(reach: Reach, folder: str, carried: CarriedRuntime) -> None:
         "copying Python and %s to %s, once: %.0f MB", carried.runtime, reach.where, megabytes
     )
     unpack = f"rm -rf {part} {name} && mkdir {part} && tar -xf {name}.tar -C {part}"
+    install = f"{unpack} && rm {name}.tar && mv {part} {name}"
+    _send(reach, folder, archive, f"{name}.tar", install=install, made=f"{name}.tar {part}")
+
+
+def _send(reach: Reach, there: str, archive: Path, name: str, *, install: str, made: str) -> None:
+    """Copies an archive into the folder `there` and runs the command that unpacks it.
+
+    made: files and folders that are removed if this fails, because they may fill the disk.
+    """
+    begin = f"cd {shlex.quote(there)}"
     try:
-        reach.push(archive, f"{folder}/{name}.tar")
-        install = f"{unpack} && rm {name}.tar && mv {part} {name}"
-        call(reach.command(f"cd {quoted} && {install}"), where=reach.where)
+        reach.push(archive, f"{there}/{name}")
+        call(reach.command(f"{begin} && {install}"), where=reach.where)
     except UserError:
-        with contextlib.suppress(UserError):  # it may fill the disk
-            call(reach.command(f"cd {quoted} && rm -rf {name}.tar {part}"), where=reach.where)
+        with contextlib.suppress(UserError):
+            call(reach.command(f"{begin} && rm -rf {made}"), where=reach.where)
         raise
 
 

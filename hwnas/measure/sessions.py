@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 N_REFERENCES = 16
 LEAST_KEPT = 0.5  # share of the models; with fewer, all are timed again
-KIT_SHARES = 10, 90  # units of progress: of loading models, and of timing them
+KIT_UNITS = 100  # of progress, for the timing
 
 Models = Mapping[str, bytes | TimedFile]
 
@@ -57,11 +57,17 @@ def time_all(
 
 
 def _of_kit(progress: Progress) -> Progress:
-    """One Progress for what the kit reports in turn: loading of models, then timing."""
-    parts = Parts(progress, KIT_SHARES)
+    """One Progress for what the kit reports in turn: loading of models, then timing.
+
+    Loading does not advance it, because its pace says nothing about the time left.
+    """
+    timing = Parts(progress, [KIT_UNITS]).part(0)
 
     def show(done: int, total: int, note: str = "") -> None:
-        parts.part(int(note == "timing"))(done, total, note)
+        if note == "loading models":
+            timing(0, 1, f"{note}: {done}/{total}")
+        else:
+            timing(done, total, note) if total else timing(0, 1, note)
 
     return show
 

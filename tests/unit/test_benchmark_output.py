@@ -1,4 +1,4 @@
-"""What benchmark_model prints: recorded outputs of four versions, and broken ones."""
+"""What benchmark_model prints: recorded outputs of five versions, and broken ones."""
 
 from __future__ import annotations
 
@@ -30,6 +30,13 @@ def test_a_run_on_a_phone_without_a_line_of_the_warm_up(
 ) -> None:
     run = read_output(recorded(f"tflite-{name}-android-arm64.txt"))
     assert (run.n_runs, run.first_us, run.average_us) == (50, first_us, average_us)
+    assert run.operators == ()
+
+
+def test_a_run_of_a_released_litert_binary_in_the_log_of_a_phone() -> None:
+    """The block of results below the lines that are read says the same: 6.68 ms, 2.92 ms, 343."""
+    run = read_output(recorded("litert-2.2.0-android-arm64.txt"))
+    assert (run.n_runs, run.first_us, run.average_us) == (343, 6678.0, 2918.08)
     assert run.operators == ()
 
 

@@ -41,6 +41,7 @@ def settings(phone: Phone, **changes: Any) -> dict[str, Any]:
 
 def opened(phone: Phone, folder: Path, **changes: Any) -> tuple[Transport, Plan]:
     """The transport, and a plan for it."""
+    folder.mkdir(exist_ok=True)
     path = folder / "phone.yaml"
     limits = {key: changes.pop(key) for key in ("rounds", "time_budget_s") if key in changes}
     path.write_text(json.dumps(settings(phone, **changes)))

@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -152,6 +153,47 @@ def test_a_page_that_is_closed_half_way_costs_nothing(port: int, tmp_path: Path)
     found = turns(plan)
     assert len(found) == len(set(found)) == 24
     assert set(first.taken) < set(found) and set(second.taken) < set(found)
+
+
+def test_a_page_that_becomes_silent_is_reported(
+    port: int,
+    tmp_path: Path,
+    cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """With the address to open again, long before the command gives up."""
+    kit, plan = kit_module("web_bench"), plan_in(tmp_path)
+    assert kit.QUIET_S <= 20 < kit.WAIT_S
+    monkeypatch.setattr(kit, "QUIET_S", 0.2)
+    monkeypatch.setattr(kit, "LOOK_S", 0.02)
+    given = [str(plan.path), "--out", str(plan.results), "--port", str(port)]
+    given += ["--runtime", str(tmp_path), "--token", str(cache / "token")]
+    serving = threading.Thread(target=kit.main, args=(given,), daemon=True)
+    serving.start()
+    said, url = "", f"http://127.0.0.1:{port}/{TOKEN}/"
+
+    def hear(text: str) -> None:
+        nonlocal said
+        for _ in range(1000):
+            said += capsys.readouterr().err
+            if text in said:
+                return
+            time.sleep(0.02)
+        pytest.fail(f"not said: {text}, but {said}")
+
+    hear(f"bench.py: note: open {url} in the browser, within 600 s; ")
+    hear(f"`adb reverse tcp:{port} tcp:{port}`")
+    time.sleep(0.3)
+    Page(port, tab="one", stop_after=3).play()
+    hear(
+        f"bring it to the front, or open {url}; the samples are kept, and this command waits 600 s"
+    )
+    assert said.count("silent") == 1, "nothing is silent before a page was there"
+    Page(port, tab="one").play()
+    hear("bench.py: note: a page is back")
+    serving.join(20)
+    assert not serving.is_alive() and len(turns(plan)) == 24
 
 
 def test_an_interrupted_command_resumes(port: int, tmp_path: Path) -> None:
@@ -406,7 +448,7 @@ def test_a_port_that_is_taken_is_reported(port: int, tmp_path: Path) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", port))
         other.listen()
-        with pytest.raises(UserError, match="give another port"):
+        with pytest.raises(UserError, match="`port` or `address` under `transport`"):
             timed(port, plan_in(tmp_path))
 
 

@@ -267,7 +267,7 @@ def test_an_unplugged_phone_is_a_lost_connection(phone: Phone, tmp_path: Path):
 
     with pytest.raises(UserError, match="lost the connection"):
         transport.run_bench(plan.path, plan.results, progress=Disturbance(unplug))
-    assert not plan.results.exists()
+    assert not turns(plan.results)
     with pytest.raises(UserError, match="not there"):
         transport.run_bench(plan.path, plan.results, progress=silent)
     plug.unlink()

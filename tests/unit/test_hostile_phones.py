@@ -8,16 +8,16 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from hwnas.core.errors import UserError
-from hwnas.core.store import read_jsonl
 from hwnas.devices import reach
 from hwnas.devices.adb_phone import Phone as Reached
 from hwnas.devices.carried import carried_runtime
-from hwnas.devices.spec import load_device
+from hwnas.devices.spec import load_device, load_transport
 from hwnas.interfaces import CleaningTransport, ReachedTransport, TryingTransport
 from hwnas.latency.plan import write_plan
 from hwnas.latency.samples import read_samples
@@ -131,45 +131,6 @@ def test_a_line_without_an_end_is_not_kept(phone: Phone, tmp_path: Path) -> None
     with pytest.raises(UserError, match="exit status 7") as caught:
         run(transport, plan)
     assert len(str(caught.value)) < 100_000
-
-
-def changed(path: Path, **fields: object) -> None:
-    header, *lines = path.read_text().splitlines()
-    other = json.dumps({**json.loads(header), **fields}, separators=(",", ":"))
-    path.write_text("\n".join([other, *lines]) + "\n")
-
-
-@pytest.mark.parametrize("kind", ["another plan", "garbage"])
-@pytest.mark.parametrize("has_ours", [True, False])
-def test_results_of_others_on_the_phone_are_set_aside(
-    kind: str, has_ours: bool, phone: Phone, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    transport, plan = opened(phone, tmp_path)
-    run(transport, plan)
-    ours = plan.results.read_bytes()
-    (there,) = phone.folder.rglob("results.jsonl")
-    changed(there, plan_hash="0" * 16)
-    foreign = there.read_bytes() * 2 if kind == "another plan" else b"\0" * len(ours) * 3
-    there.write_bytes(foreign)
-    if not has_ours:
-        plan.results.unlink()
-    run(transport, plan)
-    assert "not of this plan" in caplog.text
-    assert there.with_name("results-of-others.jsonl").read_bytes() == foreign
-    read_samples(plan)
-    assert not has_ours or plan.results.read_bytes().startswith(ours)
-
-
-def test_samples_that_do_not_continue_ours_never_replace_them(phone: Phone, tmp_path: Path) -> None:
-    transport, plan = opened(phone, tmp_path)
-    run(transport, plan)
-    (there,) = phone.folder.rglob("results.jsonl")
-    ours = plan.results.read_bytes()
-    there.write_bytes(ours)
-    changed(there, cpu=read_jsonl(there)[0]["cpu"], odd="x" * 100)
-    with pytest.raises(UserError, match="do not continue"):
-        run(transport, plan)
-    assert plan.results.read_bytes() == ours
 
 
 @pytest.mark.parametrize("file", ["plan.json", "models"])
@@ -300,25 +261,6 @@ def test_another_phone_does_not_continue_the_timing(phone: Phone, tmp_path: Path
     assert {call[1] for call in phone.calls() if call[0] == "-s"} == {"FAKE123"}
 
 
-def test_a_folder_in_place_of_samples_is_not_copied(phone: Phone, tmp_path: Path) -> None:
-    """`adb pull` copies folders, too."""
-    adb_file = phone.folder.parent / "bin" / "adb"
-    adb_file.write_text(adb_file.read_text().replace("pull) cp", "pull) cp -r"))
-    transport, plan = opened(phone, tmp_path)
-    run(transport, plan)
-    ours = plan.results.read_bytes()
-    (there,) = phone.folder.rglob("results.jsonl")
-    (runtime,) = (phone.folder / "hwnas-kit").glob("runtime-*")
-    (runtime / "python3").write_text(f"rm -rf {there}; mkdir {there}; touch {there}/theirs")
-    with pytest.raises(UserError, match="no file"):
-        run(transport, plan)
-    assert plan.results.read_bytes() == ours
-    plan.results.unlink()
-    with pytest.raises(UserError, match=r"no file|failed"):
-        run(transport, plan)
-    assert not [path for path in plan.results.parent.iterdir() if "results" in path.name]
-
-
 def test_folders_of_others_do_not_prevent_a_removal(phone: Phone, tmp_path: Path) -> None:
     transport, plan = opened(phone, tmp_path)
     run(transport, plan)
@@ -342,6 +284,42 @@ def test_a_full_phone_keeps_no_part_of_a_runtime(phone: Phone, tmp_path: Path) -
     with pytest.raises(UserError, match="disk of the device is full"):
         run(transport, plan)
     assert not list((phone.folder / "hwnas-kit").iterdir())
+
+
+def test_a_phone_that_fills_up_keeps_no_archive_of_models(phone: Phone, tmp_path: Path) -> None:
+    """The runtime is there already; the models no longer fit. The same command goes on later."""
+    transport, plan = opened(phone, tmp_path)
+    run(transport, plan)
+    full = phone.folder / "full"
+    full.touch()
+    other, plan = opened(phone, tmp_path, rounds=4)
+    with pytest.raises(UserError, match="disk of the device is full"):
+        run(other, plan)
+    assert not list(phone.folder.rglob("*.tar"))
+    full.unlink()
+    run(other, plan)
+    read_samples(plan)
+
+
+@pytest.mark.parametrize("runner", ["kit", "benchmark_model"])
+def test_what_is_missing_here_is_said_before_a_phone_is_waited_for(
+    runner: str, phone: Phone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`hwnas profile` times without a check before; two minutes are too long for this."""
+    monkeypatch.setenv("HWNAS_CACHE", str(tmp_path / "empty"))
+    phone.connect()
+    changes = {"runner": runner, "binary": "gone"} if runner != "kit" else {}
+    path = tmp_path / "phone.yaml"
+    content = settings(phone, wait_s=600, **changes) | {"runtime": "litert", "provider": "cpu"}
+    path.write_text(json.dumps(content))
+    plan = write_plan({"m": b"m"}, load_device(str(path)), tmp_path, ProfileConfig(), seed=0)
+    transport = load_transport(str(path))
+    assert isinstance(transport, TryingTransport)
+    begin = time.monotonic()
+    for act in (lambda: run(transport, plan), lambda: transport.try_out(plan.path)):
+        with pytest.raises(UserError, match=r"not in the cache|no benchmark_model"):
+            act()
+    assert time.monotonic() - begin < 60 and not (phone.folder / "calls").exists()
 
 
 @pytest.mark.parametrize("change", ["exit 3", "gone"])

@@ -10,20 +10,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hwnas.core.progress import silent
+from hwnas.core.progress import Pace, silent
 from hwnas.interfaces import DeviceSpec
 from hwnas.latency.construction import op_id
 from hwnas.latency.sections import ProfileConfig
 from hwnas.latency.table import LatencyTable
 from hwnas.measure.profile import describe_cost, profile
 from hwnas.measure.session_files import known_models
-from hwnas.measure.sessions import N_REFERENCES, time_missing
+from hwnas.measure.sessions import N_REFERENCES, time_all, time_missing
 from hwnas.measure.timed import Timed
 from hwnas.spaces.index import enumerate_ops
 from hwnas.spaces.mobilenet_tiny import Config, build
 from hwnas.spaces.ops import OpSpec
 from hwnas.spaces.space import SearchSpace
-from tests.kit import FakeMachine, FakeTransport
+from tests.kit import FakeMachine, FakeTransport, SizeTransport
 from tests.unit.test_profiling import additive_machine
 
 DEVICE = DeviceSpec("board", transport="offline")
@@ -192,3 +192,49 @@ def test_what_earlier_sessions_timed_altogether_is_not_timed_at_all(tmp_path: Pa
     assert part.timings["m6"].median_ms == pytest.approx(0.7)
     order = json.loads((tmp_path / "sessions.json").read_text())
     assert order["schema_version"] == 1 and len(order["sessions"]) == 1
+
+
+class SlowLoading(SizeTransport):
+    """A device whose models take a minute each to load, and two seconds per turn."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 0.0
+
+    def run_bench(self, plan: Path, results: Path, *, progress: Any) -> None:
+        super().run_bench(plan, results, progress=progress)
+        for n in range(12):
+            self.now += 60.0
+            progress(n + 1, 12, "loading models")
+        progress(0, 0, "waiting for the page")
+        for n in range(50):
+            self.now += 2.0
+            progress(n + 1, 50, "timing")
+            if n == 24:
+                progress(n + 1, 50, "waiting for the device")
+
+
+@pytest.mark.parametrize("expected_s", [None, 800.0])
+def test_loading_says_nothing_of_the_time_left(expected_s: float | None, tmp_path: Path):
+    """Of 100 s of timing after 12 minutes of loading, half is left in the middle."""
+    device = SlowLoading()
+    pace, seen = Pace(expected_s, lambda: device.now), []
+
+    def progress(done: int, total: int, note: str = "") -> None:
+        seen.append((note, done / total, pace.left(done, total)))
+
+    time_all(
+        {"m": b"a model"},
+        device=DeviceSpec("board"),
+        folder=tmp_path,
+        config=ProfileConfig(rounds=2, min_rounds=1),
+        seed=0,
+        progress=progress,
+        transport=device,
+    )
+    loading, timing = seen[:13], seen[13:]
+    assert loading[5] == ("loading models: 6/12", 0.0, expected_s)
+    assert {left for _, _, left in loading} == {expected_s} and loading[-1][0].startswith("waiting")
+    assert timing[24] == ("timing", 0.5, pytest.approx(50.0))
+    assert timing[25] == ("waiting for the device", 0.5, pytest.approx(50.0))
+    assert timing[-1] == ("timing", 1.0, 0.0)
