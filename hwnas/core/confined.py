@@ -17,7 +17,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import IO, Literal
 
-from hwnas.core.beside import create_beside
+from hwnas.core.beside import replacing
 from hwnas.core.errors import UserError
 
 __all__ = [
@@ -223,19 +223,10 @@ def unshare(path: Path, stream: IO[bytes]) -> bool:
     found = os.fstat(stream.fileno())
     if found.st_nlink <= 1:
         return False
-    handle, copy = create_beside(path)
-    try:
-        with os.fdopen(handle, "wb") as target:
-            stream.seek(0)
-            shutil.copyfileobj(stream, target, 1 << 20)
-            os.fchmod(target.fileno(), stat.S_IMODE(found.st_mode))
-            target.flush()
-            os.fsync(target.fileno())
-        os.replace(copy, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(copy)
-        raise
+    with replacing(path) as target:
+        stream.seek(0)
+        shutil.copyfileobj(stream, target, 1 << 20)
+        os.fchmod(target.fileno(), stat.S_IMODE(found.st_mode))
     return True
 
 

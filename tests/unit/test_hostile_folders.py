@@ -6,7 +6,6 @@ import itertools
 import json
 import os
 import socket
-import tarfile
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -24,17 +23,15 @@ from hwnas.core.rundir import RunDir, StageRecord
 from hwnas.core.store import append_jsonl, file_hash, read_json, read_jsonl
 from hwnas.core.yaml_data import read_yaml
 from hwnas.measure.pack import _read_results
+from tests.old_runs import unpacked_run
 
-RUNS = Path(__file__).resolve().parents[1] / "golden" / "runs"
 OUTWARDS = ["../victim", "/etc/passwd", "a/../../victim", "a//b", "", ".", "..", "a\\b", "a\0b"]
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A finished run folder."""
-    with tarfile.open(RUNS / "finished.tar.xz") as archive:
-        archive.extractall(tmp_path, filter="data")
-    return tmp_path / "finished"
+    return unpacked_run("finished", tmp_path)
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,8 +26,8 @@ from hwnas.interfaces import DeviceSpec
 from hwnas.latency.plan import write_plan
 from hwnas.latency.sections import ProfileConfig
 from hwnas.pipeline.artifacts import Artifacts
+from tests.old_runs import unpacked_run
 
-RUNS = Path(__file__).resolve().parents[1] / "golden" / "runs"
 RECORD = np.zeros(1, [("a", "u1")])
 HEAD = b'{"a":1}\n'
 
@@ -190,9 +189,7 @@ def test_a_plan_with_a_pipe_in_the_place_of_a_model_is_refused(tmp_path: Path) -
 @pytest.fixture
 def finished_run(tmp_path: Path) -> Path:
     """A finished run folder."""
-    with tarfile.open(RUNS / "finished.tar.xz") as archive:
-        archive.extractall(tmp_path, filter="data")
-    return tmp_path / "finished"
+    return unpacked_run("finished", tmp_path)
 
 
 @pytest.fixture

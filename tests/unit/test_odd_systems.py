@@ -29,7 +29,8 @@ from hwnas.cli.main import app
 from hwnas.core import locks
 from hwnas.core.env import cache_folder, user_path
 from hwnas.core.errors import UserError, out_of_memory
-from hwnas.core.locks import exclusive_lock, owner_of
+from hwnas.core.locks import exclusive_lock
+from hwnas.core.owners import owner_of
 from hwnas.core.resources import resource
 from hwnas.core.store import append_jsonl, write_bytes
 from hwnas.exporters import own
