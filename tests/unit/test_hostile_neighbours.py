@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -169,10 +170,22 @@ def test_files_that_are_written_anew_do_not_reach_other_names(how: str, tmp_path
         call(["echo", "hello"], where="here", into=tmp_path / "into")
         assert (tmp_path / "into").read_text() == "hello\n"
     else:
-        os.link(victim, tmp_path / ".kit.zip.tmp")
+        os.link(victim, tmp_path / "kit.zip")
         plan = write_plan({"m": b"model"}, device, tmp_path, ProfileConfig(), seed=0)
         write_kit(plan.path, tmp_path / "kit.zip")
     assert victim.read_bytes() == b"precious"
+
+
+def test_a_kit_of_files_that_are_older_than_zip_is_packed(tmp_path: Path) -> None:
+    """Nix and reproducible images date all files 1970; a board without a clock does so, too."""
+    device = DeviceSpec(name="d", runtime="onnxruntime", precision="fp32", threads=1, batch=1)
+    plan = write_plan({"m": b"model"}, device, tmp_path, ProfileConfig(), seed=0)
+    for path in (plan.path, *(tmp_path / "models").iterdir()):
+        os.utime(path, (0, 0))
+    write_kit(plan.path, tmp_path / "kit.zip")
+    with zipfile.ZipFile(tmp_path / "kit.zip") as kit:
+        assert kit.read("models/m.onnx") == b"model"
+    assert [path.name for path in tmp_path.iterdir() if path.suffix == ".tmp"] == []
 
 
 def test_a_plan_with_a_pipe_in_the_place_of_a_model_is_refused(tmp_path: Path) -> None:
