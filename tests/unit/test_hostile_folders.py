@@ -16,6 +16,7 @@ import pytest
 
 import hwnas
 from hwnas.controller.record_log import append_records, cut_records
+from hwnas.core.commit import Commit, commit_file
 from hwnas.core.confined import check_folder, check_name, inside, open_unlinked, read_regular
 from hwnas.core.errors import UserError
 from hwnas.core.locks import exclusive_lock
@@ -26,6 +27,12 @@ from hwnas.measure.pack import _read_results
 from tests.old_runs import unpacked_run
 
 OUTWARDS = ["../victim", "/etc/passwd", "a/../../victim", "a//b", "", ".", "..", "a\\b", "a\0b"]
+TOO_LONG = {
+    "deep": "a/" * 2000 + "b",
+    "long": "a" * 256,
+    "bytes": "\u732b" * 100,
+    "huge": "a" * 10**6,
+}
 
 
 @pytest.fixture
@@ -214,6 +221,17 @@ def test_names_stay_inside(name: str, tmp_path: Path) -> None:
         inside(tmp_path, "a", name)
     with pytest.raises(UserError):
         RunDir(tmp_path).path(name)
+
+
+@pytest.mark.parametrize("name", TOO_LONG.values(), ids=TOO_LONG)
+def test_names_that_no_file_has_are_refused(name: str, folder: Path) -> None:
+    """`mkdir` recurses into the parents of a path, and systems have no names of 256 bytes."""
+    with pytest.raises(UserError, match="a path is too long"):
+        check_name(name, where="test")
+    commit_file(folder).write(Commit(texts={f"superseded/{name}": "x"}))
+    for read in (hwnas.undo, hwnas.status):
+        with pytest.raises(UserError, match="a path is too long"):
+            read(folder)
 
 
 def test_paths_inside_are_plain_and_links_below_the_root_are_refused(tmp_path: Path) -> None:
