@@ -279,11 +279,13 @@ def test_a_run_killed_a_dozen_times_is_the_same_in_every_file(
     random, run = np.random.default_rng(seed), tmp_path / "run"
     longest_s = sum(seconds_of(complete).values()) / 6
     arguments = ("run", str(CONFIG), "--run", str(run), "--report-only")
+    endings = []
     for _ in range(12):
         victim = Started(*arguments, log=tmp_path / "log")
         victim.process.join(float(random.uniform(0, longest_s)))
         victim.kill(signal.SIGKILL)
-        victim.finish()
+        endings.append(victim.finish())
+    assert endings.count(-signal.SIGKILL) >= 3, endings
     last = Started(*arguments, log=tmp_path / "log")
     assert last.finish() == 0, last.text
     assert not differences(run, complete)
