@@ -13,7 +13,6 @@ import hashlib
 import json
 import re
 import shutil
-import tarfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -65,6 +64,7 @@ from hwnas.training import step, tensorboard
 from hwnas.training.precision import Precision
 from hwnas.training.ranking import PairSampler
 from tests.intel import imitated_openvino
+from tests.old_runs import unpacked_run
 from tests.photos import (
     archives,
     class_folders,
@@ -75,7 +75,6 @@ from tests.photos import (
     write_text,
 )
 
-RUNS = Path(__file__).resolve().parent / "golden" / "runs" / "finished.tar.xz"
 NOT_SEEN = {"config.yaml", "stages.json"}
 HASHES = {
     "identity",
@@ -140,9 +139,7 @@ class Bench:
     made: dict[str, Path] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        with tarfile.open(RUNS) as archive:
-            archive.extractall(self.scratch, filter="data")
-        self.run = self.scratch / "finished"
+        self.run = unpacked_run("finished", self.scratch)
         for name in ("bundles", "search/main/closing", "search/main/verify"):
             shutil.rmtree(self.run / name)
         for path in self.run.glob("tables/*/"):

@@ -35,28 +35,14 @@ try:
     from batching import Batches, Kit, Refused
     from fastapi import FastAPI, Query, Request
     from fastapi.responses import JSONResponse, PlainTextResponse
-    from starlette.datastructures import UploadFile
-    from starlette.formparsers import MultiPartException
-    from starlette.requests import ClientDisconnect
+    from uploads import LastAnswer, Limits, Upload
 except ImportError as error:
     sys.exit(
         f"error: {error}; fix: python -m pip install"
         " numpy onnxruntime pillow fastapi uvicorn python-multipart"
     )
 
-FORM_BYTES = 4096  # of a multipart body, besides the image
-TICK_S = 0.1
 KEPT = 4096  # number of latest durations for percentiles
-
-
-@dataclass(frozen=True)
-class Limits:
-    """Limits of a request."""
-
-    max_bytes: int = 16 * 1024 * 1024
-    max_requests: int = 256
-    idle_s: float = 10.0
-    upload_s: float = 60.0
 
 
 @dataclass
@@ -100,7 +86,11 @@ class Service:
         )
         self._decoder = ThreadPoolExecutor(1, "decoder")  # limits memory to one decoded image
 
-    async def classify(self, request: Request, top: int) -> dict[str, Any]:
+    def upload(self, request: Request) -> Upload:
+        """The body of a request, not yet read."""
+        return Upload(request, self.limits, lambda: self.batches.is_stopping)
+
+    async def classify(self, upload: Upload, top: int) -> dict[str, Any]:
         """Classes of the image in the multipart field `image`.
 
         Raises:
@@ -110,63 +100,12 @@ class Service:
             raise Refused(503, "too many requests at once, or the server is stopping")
         self.n_requests += 1
         try:
-            data = await self._upload(request)
+            data = await upload.image()
             loop = asyncio.get_running_loop()
             x = await loop.run_in_executor(self._decoder, self.kit.input_of, data)
             return self.kit.answer(await self.batches.logits(x), top)
         finally:
             self.n_requests -= 1
-
-    async def _upload(self, request: Request) -> bytes:
-        length = request.headers.get("content-length", "0")
-        most = self.limits.max_bytes + FORM_BYTES
-        if len(length) > 12 or not length.isascii() or not length.isdigit() or int(length) > most:
-            raise Refused(413, f"an image has at most {self.limits.max_bytes} bytes")
-        try:
-            bounded = Request(request.scope, self._bounded(request, most))
-            async with bounded.form(max_files=1, max_fields=1) as form:
-                image = form.get("image")
-                if not isinstance(image, UploadFile):
-                    raise Refused(400, "expected multipart/form-data with a file `image`")
-                data = await image.read()
-        except ClientDisconnect as error:
-            raise Refused(499, "the client is gone") from error  # status of nginx, for the log
-        except MultiPartException as error:
-            raise Refused(400, f"cannot read the multipart body: {error.message}") from error
-        except Exception as error:
-            if hasattr(error, "status_code"):  # errors of starlette in multipart bodies
-                raise Refused(400, f"cannot read the multipart body: {error}") from error
-            raise
-        if len(data) > self.limits.max_bytes:
-            raise Refused(413, f"an image has at most {self.limits.max_bytes} bytes")
-        return data
-
-    def _bounded(self, request: Request, most: int) -> Any:
-        """`receive` of ASGI, with limits on bytes and time; does not wait while stopping."""
-        n_bytes, start = 0, time.monotonic()
-
-        async def receive() -> Any:
-            nonlocal n_bytes
-            waiting = asyncio.ensure_future(request.receive())
-            since = time.monotonic()
-            try:
-                while not (await asyncio.wait({waiting}, timeout=TICK_S))[0]:
-                    now = time.monotonic()
-                    if self.batches.is_stopping:
-                        raise Refused(503, "the server is stopping")
-                    if now - since > self.limits.idle_s or now - start > self.limits.upload_s:
-                        raise Refused(408, "the upload takes too long")
-            finally:
-                waiting.cancel()
-            message = waiting.result()
-            n_bytes += len(message.get("body", b""))
-            if n_bytes > most:
-                raise Refused(413, f"an image has at most {self.limits.max_bytes} bytes")
-            if time.monotonic() - start > self.limits.upload_s:
-                raise Refused(408, "the upload takes too long")
-            return message
-
-        return receive
 
     def health(self) -> dict[str, Any]:
         """The state as JSON values."""
@@ -216,20 +155,17 @@ def app_of(service: Service) -> FastAPI:
         request: Request, top: Annotated[int, Query(ge=1, le=1000)] = 3
     ) -> JSONResponse:
         """The most probable classes of an image."""
-        start, headers = time.perf_counter(), {}
+        start, upload = time.perf_counter(), service.upload(request)
         try:
-            status, answer = 200, await service.classify(request, top)
-        except Refused as refused:
-            status, answer = refused.status, {"error": str(refused)}
-            headers = {"Connection": "close"}  # the rest of the upload is not read
-        except Exception as error:  # an error of the runtime
-            status, answer = 500, {"error": f"{type(error).__name__}: {error}"}
-        if status == 503:
-            headers["Retry-After"] = "1"
-        service.statuses[status] += 1
-        if status == 200:
+            answer = JSONResponse(await service.classify(upload, top))
             service.answered.add(time.perf_counter() - start)
-        return JSONResponse(answer, status, headers)
+        except Refused as refused:
+            later = {"Retry-After": "1"} if refused.status == 503 else {}
+            answer = LastAnswer({"error": str(refused)}, refused.status, later, upload=upload)
+        except Exception as error:  # an error of the runtime
+            answer = JSONResponse({"error": f"{type(error).__name__}: {error}"}, 500)
+        service.statuses[answer.status_code] += 1
+        return answer
 
     @app.get("/health")
     async def health() -> JSONResponse:

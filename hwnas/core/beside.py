@@ -1,4 +1,4 @@
-"""Temporary files in the folder of the file that they will replace."""
+"""Files that are replaced as a whole: written beside the old one, then renamed."""
 
 from __future__ import annotations
 
@@ -6,28 +6,42 @@ import contextlib
 import os
 import secrets
 import stat
+from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
-__all__ = ["create_beside"]
+__all__ = ["PARTIAL", "replacing"]
+
+PARTIAL = ".tmp"  # suffix of a file that is being written
 
 
-def create_beside(path: Path) -> tuple[int, str]:
-    """Creates a temporary file in the folder of `path`, open for writing, that will replace `path`.
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """Opens a new file for writing, which replaces `path` at the end of the context.
 
-    It gets the permissions of `path`, or those of a new file (umask) if `path` does not exist.
+    `path` always has the complete old or new content: the new file is flushed to the disk before it
+    is renamed, and removed after an exception. It gets the permissions of `path`, or those of a new
+    file (umask) if `path` does not exist.
 
     Raises:
-        OSError: the file cannot be created.
+        OSError: the file cannot be created, written or renamed. If the error names a file, it is
+            `path`, not the temporary file.
     """
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    while True:
-        name = str(path.parent / f".{path.name}.{secrets.token_hex(4)}.tmp")
-        try:
-            handle = os.open(name, flags, 0o666)
-        except FileExistsError:
-            continue
+    temporary = path.parent / f".{path.name}.{secrets.token_hex(8)}{PARTIAL}"
+    try:
+        with os.fdopen(os.open(temporary, flags, 0o666), "wb") as stream:
+            with contextlib.suppress(OSError):
+                found = os.lstat(path)
+                if stat.S_ISREG(found.st_mode):
+                    os.fchmod(stream.fileno(), stat.S_IMODE(found.st_mode) & 0o777)
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    except BaseException as error:
         with contextlib.suppress(OSError):
-            found = os.lstat(path)
-            if stat.S_ISREG(found.st_mode):
-                os.fchmod(handle, stat.S_IMODE(found.st_mode) & 0o777)
-        return handle, name
+            os.unlink(temporary)
+        if isinstance(error, OSError) and str(error.filename) == str(temporary):
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise

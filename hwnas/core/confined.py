@@ -17,7 +17,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import IO, Literal
 
-from hwnas.core.beside import create_beside
+from hwnas.core.beside import replacing
 from hwnas.core.errors import UserError
 
 __all__ = [
@@ -36,6 +36,8 @@ __all__ = [
 
 
 SPARE = 1 << 20
+MAX_DEPTH = 64
+MAX_PART_BYTES = 255  # of Linux and macOS
 
 
 def check_name(name: str, *, where: object) -> str:
@@ -43,9 +45,16 @@ def check_name(name: str, *, where: object) -> str:
 
     Raises:
         UserError: the path is absolute, or contains an empty part, `.`, `..`, a backslash or a
-            control character.
+            control character; or it is longer than file systems allow, or deeper than `MAX_DEPTH`.
     """
     parts = name.split("/")
+    if len(parts) > MAX_DEPTH or max(map(_n_bytes, parts)) > MAX_PART_BYTES:
+        raise UserError(
+            "a path is too long",
+            expected=f"at most {MAX_DEPTH} folders and names of {MAX_PART_BYTES} bytes",
+            found=f"{len(parts)} parts, the longest of {max(map(_n_bytes, parts))} bytes",
+            where=where,
+        )
     if any(part in ("", ".", "..") for part in parts) or any(c == "\\" or c < " " for c in name):
         raise UserError(
             "a path leads outside its folder",
@@ -54,6 +63,10 @@ def check_name(name: str, *, where: object) -> str:
             where=where,
         )
     return name
+
+
+def _n_bytes(part: str) -> int:
+    return len(part.encode(errors="surrogatepass"))
 
 
 def require_below(patterns: Sequence[str], name: str, problem: str, *, where: object) -> None:
@@ -223,19 +236,10 @@ def unshare(path: Path, stream: IO[bytes]) -> bool:
     found = os.fstat(stream.fileno())
     if found.st_nlink <= 1:
         return False
-    handle, copy = create_beside(path)
-    try:
-        with os.fdopen(handle, "wb") as target:
-            stream.seek(0)
-            shutil.copyfileobj(stream, target, 1 << 20)
-            os.fchmod(target.fileno(), stat.S_IMODE(found.st_mode))
-            target.flush()
-            os.fsync(target.fileno())
-        os.replace(copy, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(copy)
-        raise
+    with replacing(path) as target:
+        stream.seek(0)
+        shutil.copyfileobj(stream, target, 1 << 20)
+        os.fchmod(target.fileno(), stat.S_IMODE(found.st_mode))
     return True
 
 

@@ -8,16 +8,16 @@ import fcntl
 import logging
 import os
 import platform
-import pwd
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
 from hwnas.core.confined import open_unlinked, unshare
 from hwnas.core.errors import UserError
+from hwnas.core.owners import owner_of, user_name
 from hwnas.core.store import explained
 
-__all__ = ["exclusive_lock", "owner_of", "require_readable", "wait_for_lock"]
+__all__ = ["exclusive_lock", "require_readable", "wait_for_lock"]
 
 log = logging.getLogger(__name__)
 
@@ -53,15 +53,10 @@ def exclusive_lock(
                 with stream:
                     stream = stack.enter_context(_locked(path, taken, fix))
         stream.truncate(0)
-        user = f"user {_user(os.geteuid())} on {platform.node()}"
+        user = f"user {user_name(os.geteuid())} on {platform.node()}"
         stream.write(f"{owner}, pid {os.getpid()}, {user}\n".encode())
         stream.flush()
         yield
-
-
-def owner_of(path: Path) -> str:
-    """The owner of a file or folder: a name, or a number if the system has no name for it."""
-    return _user(os.stat(path).st_uid)
 
 
 def require_readable(folder: Path) -> None:
@@ -73,13 +68,6 @@ def require_readable(folder: Path) -> None:
             where=folder,
             fix="ask its owner for `chmod -R g+rX` and a common group, or for a copy",
         )
-
-
-def _user(number: int) -> str:
-    try:
-        return pwd.getpwuid(number).pw_name
-    except KeyError:
-        return str(number)
 
 
 def _lock(stream: IO[bytes], how: int) -> str | None:
@@ -124,7 +112,7 @@ def not_ours(path: Path) -> UserError:
     """The error for a run folder in which another user made files that this user cannot write."""
     return UserError(
         "cannot write into a run folder of another user",
-        expected=f"one that {_user(os.geteuid())} may write",
+        expected=f"one that {user_name(os.geteuid())} may write",
         found=f"{path.name or path} of {owner_of(path)}",
         where=path,
         fix="give another folder with --run, or share it: one group, and `umask 002` for both",

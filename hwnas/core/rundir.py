@@ -22,7 +22,8 @@ from hwnas.core.command import command_line
 from hwnas.core.confined import check_folder, inside
 from hwnas.core.errors import UserError
 from hwnas.core.ledger import LEDGER, OWNED, Ledger, StageRecord, read_ledger, safe_record
-from hwnas.core.locks import exclusive_lock, owner_of, require_readable
+from hwnas.core.locks import exclusive_lock, require_readable
+from hwnas.core.owners import owner_of
 from hwnas.core.store import (
     append_jsonl,
     explained,

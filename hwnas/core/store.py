@@ -14,10 +14,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from hwnas.core.beside import create_beside
+from hwnas.core.beside import PARTIAL, replacing
 from hwnas.core.confined import open_private, open_regular, read_regular, regular
 from hwnas.core.errors import UserError
 from hwnas.core.json_data import parse_json, strict_json
+from hwnas.core.owners import owned
 
 __all__ = [
     "append_jsonl",
@@ -44,7 +45,6 @@ MAX_JSON_BYTES = 256 * 1024 * 1024  # larger files from outside are refused, not
 MAX_JSONL_BYTES = 2 * 1024 * 1024 * 1024
 MAX_LINE_BYTES = 64 * 1024 * 1024
 TEMPORARY_TOO = ", or let TMPDIR name another folder for temporary files"
-PARTIAL = ".tmp"  # suffix of a file that is being written
 
 
 @contextlib.contextmanager
@@ -67,10 +67,13 @@ def refused(error: OSError, doing: str, path: Path | None) -> UserError:
         errno.EROFS: "give a folder that can be written",
     }
     fix = fixes.get(error.errno or 0, "check who owns it and its permissions")
+    found = error.strerror or str(error)
+    if error.errno in (errno.EACCES, errno.EPERM) and where is not None:
+        found += f": {owned(Path(where))}"
     return UserError(
         f"cannot {doing}",
         expected="free disk space" if full else None,
-        found=error.strerror or str(error),
+        found=found,
         where=where,
         fix=f"{fix}, then run the same command again; earlier results are kept",
     )
@@ -114,17 +117,8 @@ def write_bytes(path: Path, data: bytes) -> None:
     path = Path(path)
     with explained("write a file", path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = create_beside(path)
-        try:
-            with os.fdopen(handle, "wb") as stream:
-                stream.write(data)
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.replace(temporary, path)
-        except BaseException:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(temporary)
-            raise
+        with replacing(path) as stream:
+            stream.write(data)
 
 
 def remove_partial(path: Path) -> None:

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import tarfile
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import IO
 
-from hwnas.core.beside import create_beside
+from hwnas.core.beside import replacing
 from hwnas.core.env import cache_folder
 from hwnas.core.errors import UserError
 from hwnas.core.store import explained
@@ -130,14 +130,8 @@ class CarriedRuntime:
         with explained("store a runtime for devices", path):
             path.parent.mkdir(parents=True, exist_ok=True)
             contents = fetch_parts(self.parts, path.parent)
-            handle, temporary = create_beside(path)
-            try:
-                with os.fdopen(handle, "wb") as stream:
-                    _write(stream, list(self._members(contents)))
-                os.replace(temporary, path)
-            except BaseException:
-                os.unlink(temporary)
-                raise
+            with replacing(path) as stream:
+                _write(stream, list(self._members(contents)))
         return path
 
     def _is_whole(self) -> bool:
@@ -190,7 +184,7 @@ def carried_runtime(architecture: str, runtime: str) -> CarriedRuntime:
     return CarriedRuntime(architecture, runtime)
 
 
-def _write(stream: io.BufferedWriter, members: Sequence[tuple[str, bytes]]) -> None:
+def _write(stream: IO[bytes], members: Sequence[tuple[str, bytes]]) -> None:
     """Writes a tar file of plain files, the same bytes each time."""
     with tarfile.open(fileobj=stream, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         for name, content in sorted(dict(members).items()):

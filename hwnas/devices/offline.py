@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from hwnas.core.beside import replacing
 from hwnas.core.config import StrictModel
 from hwnas.core.errors import UserError
 from hwnas.core.progress import Progress, silent
-from hwnas.core.store import read_json
+from hwnas.core.store import explained, read_json
 from hwnas.devices.carried import FOLDER, CarriedRuntime
 from hwnas.devices.kit import kit_files
 from hwnas.interfaces import DeviceSpec, Transport
@@ -61,11 +62,13 @@ def write_kit(
     names = [plan.name, *(str(item["file"]) for item in read_json(plan)["items"])]
     members = [(plan.parent / name, name) for name in names]
     members += [(path, path.name) for path in kit_files()]
-    archive.parent.mkdir(parents=True, exist_ok=True)
-    temporary = archive.with_name(f".{archive.name}.tmp")
-    temporary.unlink(missing_ok=True)  # it can have other hard links
-    try:
-        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as stream:
+    with explained("write the kit", archive):
+        archive.parent.mkdir(parents=True, exist_ok=True)
+        with (
+            replacing(archive) as target,
+            # A zip has no times before 1980, which files of some package managers have.
+            zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, strict_timestamps=False) as stream,
+        ):
             for done, (path, name) in enumerate(members, start=1):
                 stream.write(path, name)
                 progress(done, len(members), "packing")
@@ -74,6 +77,3 @@ def write_kit(
                 info.external_attr = (0o100755 if is_executable else 0o100644) << 16
                 info.compress_type = zipfile.ZIP_DEFLATED
                 stream.writestr(info, content)
-        temporary.replace(archive)
-    finally:
-        temporary.unlink(missing_ok=True)

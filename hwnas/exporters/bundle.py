@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from hwnas.core.confined import check_folder
+from hwnas.core.confined import check_folder, check_name
 from hwnas.core.errors import UserError
 from hwnas.core.folders import recover_folder, replace_folder
 from hwnas.core.records import dump, load
@@ -147,8 +147,9 @@ def read_manifest(folder: Path) -> Manifest:
     listed = [file.path for file in manifest.files]
     if len(set(listed)) != len(listed):
         raise UserError("manifest lists a file twice", where=path)
-    for file in manifest.files:
-        _check_file(folder, file)
+    with explained("read the bundle", folder):
+        for file in manifest.files:
+            _check_file(folder, file)
     golden = manifest.golden
     needed = {golden.input, golden.output}
     needed |= {model.path for model in manifest.models}
@@ -225,12 +226,9 @@ def _check_names(names: Iterable[str]) -> None:
 
 
 def _check_name(name: str, where: object) -> None:
-    """Allows only plain relative names in the bundle: no root, drive, backslash, `..` or `.`."""
-    if (
-        any(part in ("", ".", "..") for part in name.split("/"))
-        or any(char in "\\:\x7f" or char < " " for char in name)
-        or name.lower() == MANIFEST_NAME
-    ):
+    """Allows the names of `confined.check_name`, without drives, and not the manifest itself."""
+    check_name(name, where=where)
+    if any(char in ":\x7f" for char in name) or name.lower() == MANIFEST_NAME:
         raise UserError(
             "unsafe file name in a bundle",
             expected="a relative path inside the bundle",

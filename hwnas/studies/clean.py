@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from hwnas.core.beside import PARTIAL
 from hwnas.core.env import cache_folder
 from hwnas.core.errors import UserError
 from hwnas.core.history import undone_by
 from hwnas.core.leftover import Leftover, left_behind
 from hwnas.core.rundir import OWNED, REBUILT, RunDir
-from hwnas.core.store import PARTIAL, read_json
+from hwnas.core.store import read_json
 from hwnas.core.versions import FACTS, set_aside_folders
 from hwnas.interfaces import CleaningTransport, Transport
 from hwnas.latency.plan import PLAN, plan_in

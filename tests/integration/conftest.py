@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import json
-import tarfile
 from pathlib import Path
 
 import pytest
 
 from hwnas.pipeline import foreign_tables
-
-RUNS = Path(__file__).resolve().parents[1] / "golden" / "runs" / "finished.tar.xz"
+from tests.old_runs import unpacked_run
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run folder."""
-    parent = tmp_path_factory.mktemp("runs")
-    with tarfile.open(RUNS) as archive:
-        archive.extractall(parent, filter="data")
-    return parent / "finished"
+    return unpacked_run("finished", tmp_path_factory.mktemp("runs"))
 
 
 @pytest.fixture

@@ -1,5 +1,7 @@
 """Runs that are killed, stopped, moved, or out of disk: the same command ends as if nothing was.
 
+Run folders are compared file by file: nothing may differ but clocks.
+
 Commands run in forks of a clean process that has imported torch and computed nothing (autograd does
 not survive a fork), on a simulated device: its clock is told by the models, so that timings are as
 reproducible as everything else.
@@ -31,8 +33,10 @@ from hwnas.core.progress import silent
 from hwnas.core.rundir import RunDir
 from hwnas.pipeline import foreign_tables as moving
 from hwnas.pipeline.opening import open_project
+from tests.jumping_clock import let_it_jump, scatter_times
 from tests.kit import FakeMachine, SizeTransport
 from tests.photos import class_folders
+from tests.same_run import differences
 
 CONFIG = Path(__file__).parent / "kills.yaml"
 NOBODY = 65534
@@ -82,6 +86,7 @@ def child(
     log: Path,
     limit_bytes: int | None,
     uid: int | None,
+    jumps: int | None,
 ) -> None:
     import torch
 
@@ -101,17 +106,27 @@ def child(
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, resource.RLIM_INFINITY))
     if uid is not None:
         os.setuid(uid)
+    if jumps is not None:
+        let_it_jump(jumps)
     main(arguments)
 
 
 class Started:
-    """A command in a fork; its output is in `log` afterwards."""
+    """A command in a fork; its output is in `log` afterwards.
+
+    jumps: seed of a wall clock that jumps.
+    """
 
     def __init__(
-        self, *arguments: str, log: Path, limit_bytes: int | None = None, uid: int | None = None
+        self,
+        *arguments: str,
+        log: Path,
+        limit_bytes: int | None = None,
+        uid: int | None = None,
+        jumps: int | None = None,
     ) -> None:
         self.log = log
-        settings = ([*arguments], dict(os.environ), log, limit_bytes, uid)
+        settings = ([*arguments], dict(os.environ), log, limit_bytes, uid, jumps)
         self.process = FORK.Process(target=child, args=settings)
         self.process.start()
 
@@ -140,14 +155,14 @@ def pets(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
-def start(stage: str, run: Path, **limits: int) -> Started:
+def start(stage: str, run: Path, **limits: int | None) -> Started:
     config = ("--config", str(CONFIG)) if stage == "profile/local" else ()
     return Started(*VERBS[stage], str(run), *config, log=run.parent / f"{run.name}.log", **limits)
 
 
-def do(stage: str, run: Path) -> str:
+def do(stage: str, run: Path, jumps: int | None = None) -> str:
     """Run a stage's command to its end; returns what it printed."""
-    started = start(stage, run)
+    started = start(stage, run, jumps=jumps)
     assert started.finish() == 0, started.text
     return started.text
 
@@ -174,11 +189,17 @@ def seconds_of(run: Path) -> dict[str, float]:
     return {name: record["seconds"] for name, record in stages.items()}
 
 
-def kill_in(stage: str, run: Path, moment_s: float, number: int = signal.SIGKILL) -> Started:
+def kill_in(
+    stage: str,
+    run: Path,
+    moment_s: float,
+    number: int = signal.SIGKILL,
+    jumps: int | None = None,
+) -> Started:
     """Send a signal `moment_s` after the ledger says that the stage has started."""
     ledger = run / "stages.json"
     before = ledger.stat().st_mtime_ns if ledger.exists() else 0
-    victim = start(stage, run)
+    victim = start(stage, run, jumps=jumps)
     while victim.process.is_alive():
         if ledger.exists() and ledger.stat().st_mtime_ns != before:
             time.sleep(moment_s)
@@ -209,18 +230,26 @@ def assert_same_outputs(run: Path, peaceful: Path, stages: tuple[str, ...]) -> N
         assert one[stage]["outputs"] == other[stage]["outputs"], stage
 
 
-def campaign(run: Path, peaceful: Path, stages: tuple[str, ...], seed: int) -> None:
-    """Kill the command of every stage at a random moment of it, and give it again."""
+def campaign(
+    run: Path, peaceful: Path, stages: tuple[str, ...], seed: int, jumps: int | None = None
+) -> None:
+    """Kill the command of every stage at a random moment of it, and give it again.
+
+    jumps: seed of a wall clock that jumps by years, also between the two commands.
+    """
     random = np.random.default_rng(seed)
     spans = seconds_of(peaceful)
     for stage in stages:
-        kill_in(stage, run, float(random.uniform(0, spans[stage])))
-        do(stage, run)
-    assert_same(run, peaceful, stages)
+        kill_in(stage, run, float(random.uniform(0, spans[stage])), jumps=jumps)
+        if jumps is not None:
+            scatter_times(run, jumps)
+        do(stage, run, jumps)
+    assert not differences(run, peaceful)
+    assert all(0 <= seconds < HANGS_S for seconds in seconds_of(run).values())
 
 
-def test_a_kill_in_every_stage_changes_nothing(finished: Path, tmp_path: Path):
-    campaign(tmp_path / "run", finished, UNTIL_FINETUNE, seed=0)
+def test_kills_in_every_stage_and_a_clock_that_jumps_change_nothing(finished: Path, tmp_path: Path):
+    campaign(tmp_path / "run", finished, UNTIL_FINETUNE, seed=0, jumps=0)
 
 
 @pytest.fixture(scope="module")
@@ -232,10 +261,34 @@ def complete(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.full
 @pytest.mark.parametrize("seed", range(30))
 def test_thirty_campaigns_change_nothing(complete: Path, tmp_path: Path, seed: int):
-    campaign(tmp_path / "run", complete, tuple(VERBS), seed)
-    bundles = [folder / "bundles" / "main" / "local" for folder in (tmp_path / "run", complete)]
-    one, other = ((bundle / "model.onnx").read_bytes() for bundle in bundles)
-    assert one == other
+    campaign(tmp_path / "run", complete, tuple(VERBS), seed, jumps=seed if seed % 2 else None)
+
+
+@pytest.mark.full
+def test_a_run_repeated_is_the_same_in_every_file(complete: Path, tmp_path: Path):
+    """Exports included."""
+    assert not differences(undisturbed(tmp_path / "run", tuple(VERBS)), complete)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("seed", range(2))
+def test_a_run_killed_a_dozen_times_is_the_same_in_every_file(
+    complete: Path, tmp_path: Path, seed: int
+):
+    """One command for all stages, killed wherever it is, repeated until it ends."""
+    random, run = np.random.default_rng(seed), tmp_path / "run"
+    longest_s = sum(seconds_of(complete).values()) / 6
+    arguments = ("run", str(CONFIG), "--run", str(run), "--report-only")
+    endings = []
+    for _ in range(12):
+        victim = Started(*arguments, log=tmp_path / "log")
+        victim.process.join(float(random.uniform(0, longest_s)))
+        victim.kill(signal.SIGKILL)
+        endings.append(victim.finish())
+    assert endings.count(-signal.SIGKILL) >= 3, endings
+    last = Started(*arguments, log=tmp_path / "log")
+    assert last.finish() == 0, last.text
+    assert not differences(run, complete)
 
 
 @pytest.mark.parametrize(("stage", "folder"), [("train", "checkpoints"), ("search/main", "search")])

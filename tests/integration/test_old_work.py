@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -36,6 +35,7 @@ from hwnas.spaces.index import enumerate_ops
 from hwnas.spaces.load import build_space
 from hwnas.spaces.lowering import network_key, slot_names
 from hwnas.studies.run_report import write_run_report
+from tests.old_runs import unpacked_run
 
 GOLDEN = Path(__file__).resolve().parent.parent / "golden"
 KNOWN = json.loads((GOLDEN / "geometry_and_stages_v1.json").read_text())
@@ -48,9 +48,7 @@ def old_run(tmp_path: Path) -> OldRun:
     """Unpacks one of the old run folders; returns where."""
 
     def unpack(name: str) -> Path:
-        with tarfile.open(GOLDEN / "runs" / f"{name}.tar.xz") as archive:
-            archive.extractall(tmp_path, filter="data")
-        return tmp_path / name
+        return unpacked_run(name, tmp_path)
 
     return unpack
 

@@ -205,6 +205,28 @@ def test_requests_that_are_refused(port: int):
     assert classify(port, RED)[0] == 200
 
 
+@pytest.mark.parametrize("kind", ["length", "chunks", "no image"])
+def test_a_client_that_sends_everything_first_gets_the_answer(port: int, kind: str):
+    """More than the buffers of the connection hold: a server that closes at once resets it."""
+    megabytes = iter([load.HEAD, *[bytes(1_000_000)] * 30])
+    body = {"length": load.body_of(bytes(30_000_000)), "chunks": megabytes}.get(kind, megabytes)
+    type = "image/png" if kind == "no image" else load.TYPE
+    status, answer = request(port, "POST", "/classify", body, type)
+    assert status == (400 if kind == "no image" else 413) and answer["error"]
+    assert classify(port, RED)[0] == 200
+
+
+def test_a_refused_upload_without_end_is_cut_off(port: int):
+    """The answer comes at once; what is read after it has a limit."""
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as raw:
+        head = f"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Type: {load.TYPE}\r\n"
+        raw.sendall(f"{head}Content-Length: 99999999999\r\n\r\n".encode())
+        assert raw.recv(100).startswith(b"HTTP/1.1 413 ")
+        with pytest.raises(OSError):
+            for _ in range(1000):
+                raw.sendall(bytes(1_000_000))
+
+
 def begun(port: int, path: str = "/classify") -> socket.socket:
     """A connection that has sent the beginning of an upload."""
     raw = socket.create_connection(("127.0.0.1", port), timeout=60)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,8 @@ import hwnas
 from hwnas.controller import controller
 from hwnas.core.errors import UserError
 from tests.kill_points import tree
+from tests.old_runs import unpacked_run
 
-RUNS = Path(__file__).resolve().parents[1] / "golden" / "runs"
 IMPOSSIBLE = {"search.constraints": [{"metric": "macs", "max": 1}]}
 TIGHT = {"search.constraints": [{"metric": "macs", "max_fraction_of_largest": 0.5}]}
 
@@ -26,9 +25,7 @@ TIGHT = {"search.constraints": [{"metric": "macs", "max_fraction_of_largest": 0.
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     """A finished run folder of an earlier version."""
-    with tarfile.open(RUNS / "finished.tar.xz") as archive:
-        archive.extractall(tmp_path, filter="data")
-    return tmp_path / "finished"
+    return unpacked_run("finished", tmp_path)
 
 
 def statuses(run: Path) -> dict[str, str]:

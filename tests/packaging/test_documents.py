@@ -7,7 +7,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-import tarfile
 from itertools import takewhile
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from hwnas.cli.main import app
+from tests.old_runs import unpacked_run
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = typer.main.get_command(app)
@@ -54,9 +54,7 @@ def python_blocks(path: Path) -> list[str]:
 )
 def test_python_of_a_document_runs_from_top_to_bottom(path: Path, tmp_path: Path):
     """One process per document. A small finished run stands in for `runs/quickstart`."""
-    with tarfile.open(ROOT / "tests" / "golden" / "runs" / "finished.tar.xz") as archive:
-        archive.extractall(tmp_path / "runs", filter="data")
-    (tmp_path / "runs" / "finished").rename(tmp_path / "runs" / "quickstart")
+    unpacked_run("finished", tmp_path / "runs").rename(tmp_path / "runs" / "quickstart")
     shutil.copy(tmp_path / "runs" / "quickstart" / "config.yaml", tmp_path / "quickstart")
     done = subprocess.run(
         [sys.executable, "-c", "\n".join(python_blocks(path))],

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 import hwnas
+from tests.old_runs import unpack
 
 ROOT = Path(__file__).resolve().parents[2]
 PYTHONS = ("3.10", "3.12", "3.13")
@@ -150,9 +151,7 @@ def _use(env: Path, cwd: Path) -> None:
 
 def _test(env: Path, sdist: Path, cwd: Path) -> None:
     """The plugin with its tests, and tests out of the sdist, against the installed package."""
-    with tarfile.open(sdist) as archive:
-        archive.extractall(cwd / "sdist", filter="data")
-    (source,) = (cwd / "sdist").iterdir()
+    (source,) = unpack(sdist, cwd / "sdist").iterdir()
     (source / "hwnas").rename(cwd / "not-imported")
     _pip(env, "pytest", "hypothesis", "jsonschema", cwd=cwd)
     _pip(env, "--no-deps", source / "examples" / "plugin", cwd=cwd)

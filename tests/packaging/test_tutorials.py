@@ -6,11 +6,12 @@ import os
 import re
 import subprocess
 import sys
-import tarfile
 import time
 from pathlib import Path
 
 import pytest
+
+from tests.old_runs import unpacked_run
 
 ROOT = Path(__file__).resolve().parents[2]
 TUTORIALS = sorted((ROOT / "docs" / "tutorials").glob("*.md"))
@@ -55,9 +56,7 @@ def test_every_tutorial_is_listed_and_has_blocks() -> None:
 )
 def test_a_tutorial_runs_within_its_time(page: Path, tmp_path: Path) -> None:
     if page.stem == "reading-the-report":
-        with tarfile.open(ROOT / "tests" / "golden" / "runs" / "finished.tar.xz") as archive:
-            archive.extractall(tmp_path / "runs", filter="data")
-        (tmp_path / "runs" / "finished").rename(tmp_path / "runs" / "quickstart")
+        unpacked_run("finished", tmp_path / "runs").rename(tmp_path / "runs" / "quickstart")
     (tmp_path / "page.py").write_text(script(page))
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     before = os.times()

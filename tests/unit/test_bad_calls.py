@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,8 @@ import hwnas
 from hwnas import SearchSpace, Supernet, UserError
 from hwnas.api import export as api_export
 from hwnas.api import search as api_search
+from tests.old_runs import unpacked_run
 
-GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "runs"
 EPYC = "amd-epyc-2vcpu-mobilenet_v3"
 
 
@@ -267,10 +266,7 @@ def test_what_is_no_network_is_not_exported(what: Any, tmp_path: Path, space: Se
 @pytest.fixture(scope="module")
 def unfinished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run folder whose training was interrupted."""
-    parent = tmp_path_factory.mktemp("runs")
-    with tarfile.open(GOLDEN / "half_train.tar.xz") as archive:
-        archive.extractall(parent, filter="data")
-    return parent / "half_train"
+    return unpacked_run("half_train", tmp_path_factory.mktemp("runs"))
 
 
 @pytest.mark.parametrize(

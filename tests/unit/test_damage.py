@@ -28,8 +28,9 @@ from hwnas.latency.sections import ProfileConfig
 from hwnas.pipeline.artifacts import Artifacts
 from hwnas.pipeline.outcomes import DataRecord, SeenData
 from tests.bundles import kit_module
+from tests.old_runs import RUNS, unpacked_run
 
-RUNS = Path(__file__).resolve().parents[1] / "golden" / "runs" / "finished.tar.xz"
+FINISHED = RUNS / "finished.tar.xz"
 N_DAMAGES = 80
 UNWATCHED = (".lock", "report.html")  # the report is made anew by every run
 
@@ -37,11 +38,9 @@ UNWATCHED = (".lock", "report.html")  # the report is made anew by every run
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run whose files this version has noted."""
-    parent = tmp_path_factory.mktemp("runs")
-    with tarfile.open(RUNS) as archive:
-        archive.extractall(parent, filter="data")
-    again(parent / "finished")
-    return parent / "finished"
+    run = unpacked_run("finished", tmp_path_factory.mktemp("runs"))
+    again(run)
+    return run
 
 
 def again(run: Path) -> None:
@@ -207,9 +206,7 @@ def test_a_modified_record_is_an_error_where_it_is_used(settings_only: Path) -> 
 
 
 def test_records_of_earlier_versions_have_no_seal(tmp_path: Path) -> None:
-    with tarfile.open(RUNS) as archive:
-        archive.extractall(tmp_path, filter="data")
-    assert not hwnas.check(tmp_path / "finished")
+    assert not hwnas.check(unpacked_run("finished", tmp_path))
 
 
 @pytest.mark.parametrize("part", ["bundles", "search/main/fronts", "search/main/archive.bin"])
@@ -332,7 +329,7 @@ def test_a_file_that_a_verb_uses_is_compared_first(finished: Path) -> None:
 
 
 def test_records_of_earlier_versions_have_no_hashes_of_other_files(finished: Path) -> None:
-    with tarfile.open(RUNS) as archive:
+    with tarfile.open(FINISHED) as archive:
         member = archive.extractfile("finished/stages.json")
         assert member is not None
         old = json.load(member)

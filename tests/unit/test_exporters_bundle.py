@@ -299,10 +299,14 @@ def test_companions_of_models_are_shipped_and_guarded(tmp_path: Path) -> None:
 
 SAMPLE = SampleImage(np.zeros((8, 8, 3), np.uint8), 0, 0)
 UNFIT: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
-    "unsafe": ({"models": (ModelFile("../m.onnx", "onnx", "fp32"),), "latency": ()}, {}, "unsafe"),
+    "unsafe": (
+        {"models": (ModelFile("../m.onnx", "onnx", "fp32"),), "latency": ()},
+        {},
+        "leads outside",
+    ),
     "manifest": ({}, {"companions": {"Manifest.json": __file__}}, "unsafe"),
-    "companion": ({}, {"companions": {"../model.py": __file__}}, "unsafe"),
-    "golden name": ({"golden": manifest.Golden("../in.npy")}, {}, "unsafe"),
+    "companion": ({}, {"companions": {"../model.py": __file__}}, "leads outside"),
+    "golden name": ({"golden": manifest.Golden("../in.npy")}, {}, "leads outside"),
     "the same name": ({}, {"companions": {"ORT_run.py": __file__}}, "the same name"),
     "no source": ({}, {"models": {}}, "models do not fit"),
     "gone": ({}, {"models": {MODEL: "/nowhere/m.onnx"}}, "read a part"),

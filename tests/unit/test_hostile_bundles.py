@@ -317,6 +317,17 @@ def test_links_and_pipes_in_a_bundle_are_refused_at_once(kind: str, tmp_path: Pa
 
 
 @pytest.mark.usefixtures("_sources")
+@pytest.mark.parametrize("name", ["a/" * 5000 + "b", "a" * 256], ids=["deep", "long"])
+def test_names_that_no_file_has_are_refused(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "plain" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["files"].append({**manifest["files"][0], "path": name})
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(UserError, match="too long"):
+        hwnas.verify(tmp_path / "plain")
+
+
+@pytest.mark.usefixtures("_sources")
 def test_what_lies_around_a_bundle_that_is_in_no_run_folder_does_not_hinder(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").write_text("not a configuration of hwnas")
     (tmp_path / "config.yaml").symlink_to(tmp_path / "elsewhere")

@@ -6,7 +6,6 @@ import itertools
 import json
 import os
 import socket
-import tarfile
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +16,7 @@ import pytest
 
 import hwnas
 from hwnas.controller.record_log import append_records, cut_records
+from hwnas.core.commit import Commit, commit_file
 from hwnas.core.confined import check_folder, check_name, inside, open_unlinked, read_regular
 from hwnas.core.errors import UserError
 from hwnas.core.locks import exclusive_lock
@@ -24,17 +24,21 @@ from hwnas.core.rundir import RunDir, StageRecord
 from hwnas.core.store import append_jsonl, file_hash, read_json, read_jsonl
 from hwnas.core.yaml_data import read_yaml
 from hwnas.measure.pack import _read_results
+from tests.old_runs import unpacked_run
 
-RUNS = Path(__file__).resolve().parents[1] / "golden" / "runs"
 OUTWARDS = ["../victim", "/etc/passwd", "a/../../victim", "a//b", "", ".", "..", "a\\b", "a\0b"]
+TOO_LONG = {
+    "deep": "a/" * 2000 + "b",
+    "long": "a" * 256,
+    "bytes": "\u732b" * 100,
+    "huge": "a" * 10**6,
+}
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A finished run folder."""
-    with tarfile.open(RUNS / "finished.tar.xz") as archive:
-        archive.extractall(tmp_path, filter="data")
-    return tmp_path / "finished"
+    return unpacked_run("finished", tmp_path)
 
 
 @pytest.fixture
@@ -217,6 +221,17 @@ def test_names_stay_inside(name: str, tmp_path: Path) -> None:
         inside(tmp_path, "a", name)
     with pytest.raises(UserError):
         RunDir(tmp_path).path(name)
+
+
+@pytest.mark.parametrize("name", TOO_LONG.values(), ids=TOO_LONG)
+def test_names_that_no_file_has_are_refused(name: str, folder: Path) -> None:
+    """`mkdir` recurses into the parents of a path, and systems have no names of 256 bytes."""
+    with pytest.raises(UserError, match="a path is too long"):
+        check_name(name, where="test")
+    commit_file(folder).write(Commit(texts={f"superseded/{name}": "x"}))
+    for read in (hwnas.undo, hwnas.status):
+        with pytest.raises(UserError, match="a path is too long"):
+            read(folder)
 
 
 def test_paths_inside_are_plain_and_links_below_the_root_are_refused(tmp_path: Path) -> None:

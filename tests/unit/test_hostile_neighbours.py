@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
-import tarfile
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,8 +27,8 @@ from hwnas.interfaces import DeviceSpec
 from hwnas.latency.plan import write_plan
 from hwnas.latency.sections import ProfileConfig
 from hwnas.pipeline.artifacts import Artifacts
+from tests.old_runs import unpacked_run
 
-RUNS = Path(__file__).resolve().parents[1] / "golden" / "runs"
 RECORD = np.zeros(1, [("a", "u1")])
 HEAD = b'{"a":1}\n'
 
@@ -170,10 +170,22 @@ def test_files_that_are_written_anew_do_not_reach_other_names(how: str, tmp_path
         call(["echo", "hello"], where="here", into=tmp_path / "into")
         assert (tmp_path / "into").read_text() == "hello\n"
     else:
-        os.link(victim, tmp_path / ".kit.zip.tmp")
+        os.link(victim, tmp_path / "kit.zip")
         plan = write_plan({"m": b"model"}, device, tmp_path, ProfileConfig(), seed=0)
         write_kit(plan.path, tmp_path / "kit.zip")
     assert victim.read_bytes() == b"precious"
+
+
+def test_a_kit_of_files_that_are_older_than_zip_is_packed(tmp_path: Path) -> None:
+    """Nix and reproducible images date all files 1970; a board without a clock does so, too."""
+    device = DeviceSpec(name="d", runtime="onnxruntime", precision="fp32", threads=1, batch=1)
+    plan = write_plan({"m": b"model"}, device, tmp_path, ProfileConfig(), seed=0)
+    for path in (plan.path, *(tmp_path / "models").iterdir()):
+        os.utime(path, (0, 0))
+    write_kit(plan.path, tmp_path / "kit.zip")
+    with zipfile.ZipFile(tmp_path / "kit.zip") as kit:
+        assert kit.read("models/m.onnx") == b"model"
+    assert [path.name for path in tmp_path.iterdir() if path.suffix == ".tmp"] == []
 
 
 def test_a_plan_with_a_pipe_in_the_place_of_a_model_is_refused(tmp_path: Path) -> None:
@@ -190,9 +202,7 @@ def test_a_plan_with_a_pipe_in_the_place_of_a_model_is_refused(tmp_path: Path) -
 @pytest.fixture
 def finished_run(tmp_path: Path) -> Path:
     """A finished run folder."""
-    with tarfile.open(RUNS / "finished.tar.xz") as archive:
-        archive.extractall(tmp_path, filter="data")
-    return tmp_path / "finished"
+    return unpacked_run("finished", tmp_path)
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import inspect
 import os
-import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -26,8 +25,8 @@ from hwnas.training.datasets import image_folder, npz_jpeg
 from hwnas.training.loose_photos import loose_photos
 from hwnas.training.photo_folders import Scan
 from tests.limits import bounded
+from tests.old_runs import unpacked_run
 
-RUNS = Path(__file__).resolve().parents[1] / "golden" / "runs"
 TABLE = "amd-epyc-2vcpu-mobilenet_v3"
 TINY: dict[str, Any] = {"space": "mobilenet_tiny", "num_classes": 10}
 HANGS_S = 5  # all of these take milliseconds, once what they import is there
@@ -257,12 +256,11 @@ WRITTEN = {"out", "prune"}  # parameters that name what is made
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run folder."""
     folder = tmp_path_factory.mktemp("runs")
-    with tarfile.open(RUNS / "finished.tar.xz") as archive:
-        archive.extractall(folder, filter="data")
-    for name, read in readers(folder / "finished").values():
+    finished = unpacked_run("finished", folder)
+    for name, read in readers(finished).values():
         with contextlib.suppress(UserError):  # imports what it needs, which is not what is timed
             read(folder / "warm" / name)
-    return folder / "finished"
+    return finished
 
 
 @pytest.fixture

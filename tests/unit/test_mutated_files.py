@@ -16,7 +16,6 @@ import math
 import random
 import re
 import sys
-import tarfile
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -87,8 +86,8 @@ from tests.mutations import (
     mutated_json,
     mutated_yaml,
 )
+from tests.old_runs import unpacked_run
 
-RUNS = Path(__file__).resolve().parents[1] / "golden" / "runs"
 N_DEFAULT, N_FULL = 2_000, 20_000
 HANGS_S = 10.0
 MEMORY = 1 << 30  # beyond what is mapped
@@ -596,9 +595,7 @@ def formats(run: Path, folder: Path) -> dict[str, Format]:
 @pytest.fixture(scope="module")
 def known(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Format]:
     folder = tmp_path_factory.mktemp("mutated")
-    with tarfile.open(RUNS / "finished.tar.xz") as archive:
-        archive.extractall(folder, filter="data")
-    found = formats(folder / "finished", folder)
+    found = formats(unpacked_run("finished", folder), folder)
     for format in found.values():  # before anything is mutated
         assert format.content and (format.kind in ("bytes", "csv", "yaml") or format.value)
     return found

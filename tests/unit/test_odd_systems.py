@@ -13,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,7 +30,8 @@ from hwnas.cli.main import app
 from hwnas.core import locks
 from hwnas.core.env import cache_folder, user_path
 from hwnas.core.errors import UserError, out_of_memory
-from hwnas.core.locks import exclusive_lock, owner_of
+from hwnas.core.locks import exclusive_lock
+from hwnas.core.owners import owner_of
 from hwnas.core.resources import resource
 from hwnas.core.store import append_jsonl, write_bytes
 from hwnas.exporters import own
@@ -240,6 +242,52 @@ def test_a_folder_of_another_user_is_told_with_its_owner(
         pass
     assert f".lock of {owner_of(tmp_path)}" in str(caught.value)
     assert str(tmp_path) in str(caught.value)
+
+
+def test_a_file_that_must_not_be_written_is_told_with_its_owner(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its own name, not by that of a temporary file. Root is refused by an imitation."""
+    create = os.open
+
+    def refuse(path: object, flags: int, *mode: int) -> int:
+        if flags & os.O_CREAT:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return create(path, flags, *mode)  # type: ignore[arg-type]
+
+    (tmp_path / "old").touch()
+    monkeypatch.setattr(os, "open", refuse)
+    owner = owner_of(tmp_path)
+    for name, found in (
+        ("new", f"a folder of {owner}"),
+        ("old", f"a file of {owner} in a folder of {owner}"),
+    ):
+        for write in (write_bytes, append_jsonl):
+            with pytest.raises(UserError) as caught:
+                write(tmp_path / name, b"" if write is write_bytes else {})  # type: ignore[operator]
+            assert str(caught.value.where) == str(tmp_path / name)
+            assert caught.value.found == f"Permission denied: {found}"
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody else")
+@pytest.mark.parametrize("name", ["report.html", "new/report.html"])
+def test_another_user_is_told_whose_folder_it_is(name: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own folders are closed to others
+        os.chmod(folder, 0o755)
+        heard, says = os.pipe()
+        if (child := os.fork()) == 0:
+            os.setuid(65534)
+            try:
+                write_bytes(Path(folder, name), b"")
+            except UserError as error:
+                os.write(says, str(error).encode())
+            os._exit(0)
+        os.close(says)
+        os.waitpid(child, 0)
+        with os.fdopen(heard, "rb") as stream:
+            text = stream.read().decode()
+    assert "Permission denied: a folder of root" in text and ".tmp" not in text
+    assert f"where: {folder}" in text
 
 
 def test_a_folder_that_must_not_be_read_is_told_with_its_owner(
