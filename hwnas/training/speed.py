@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from hwnas.core.rng import stable_seed
-from hwnas.core.speed import Speed
+from hwnas.core.speed import Speed, busyness
 from hwnas.interfaces import FloatArray
 from hwnas.nets.supernet import Supernet
 from hwnas.spaces.arch import Arch
@@ -34,7 +34,11 @@ def measure_speed(supernet: Supernet, device: torch.device) -> Speed:
     ends = [smallest_connected(space), space.largest()]
     macs = cost(space, space.codes(ends), "macs").astype(np.float64)
     place(supernet, device)
-    rows = [_passes(supernet, arch, n, device) for arch, n in zip(ends, _images(macs), strict=True)]
+    busy = busyness()
+    rows = [
+        _passes(supernet, arch, n, device, busy)
+        for arch, n in zip(ends, _images(macs), strict=True)
+    ]
     supernet.zero_grad(set_to_none=True)
     work = macs * _images(macs)
     return Speed(*(_line(work, [row[kind] for row in rows]) for kind in (0, 1)))
@@ -52,7 +56,7 @@ def _line(work: FloatArray, seconds: list[float]) -> tuple[float, float]:
 
 
 def _passes(
-    supernet: Supernet, arch: Arch, n_images: int, device: torch.device
+    supernet: Supernet, arch: Arch, n_images: int, device: torch.device, busy: float
 ) -> tuple[float, float]:
     """Seconds of a training pass and of a forward pass."""
     macro, px = supernet.space.macro, resolution(supernet.space, arch)
@@ -69,17 +73,22 @@ def _passes(
         with torch.no_grad():
             supernet(x, arch)
 
-    return _fastest(train, device), _fastest(infer, device)
+    return _seconds(train, device, busy), _seconds(infer, device, busy)
 
 
-def _fastest(work: Callable[[], None], device: torch.device) -> float:
-    """Seconds of the fastest of a few calls, after one that warms up."""
+def _seconds(work: Callable[[], None], device: torch.device, busy: float) -> float:
+    """Seconds of the fastest of a few calls, after one that warms up.
+
+    A short call may have a busy processor for itself, which the next ones will not. So it takes at
+    least its processor time on all threads, times `busy`.
+    """
     work()
-    times = []
+    times, used = [], []
     for _ in range(N_TIMED):
         wait_for(device)
-        begin = time.perf_counter()
+        begin, cpu_begin = time.perf_counter(), time.process_time()
         work()
         wait_for(device)
         times.append(time.perf_counter() - begin)
-    return min(times)
+        used.append(time.process_time() - cpu_begin)
+    return max(min(times), min(used) / torch.get_num_threads() * busy)

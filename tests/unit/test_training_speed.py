@@ -1,0 +1,30 @@
+"""The measured speed of passes through networks."""
+
+from __future__ import annotations
+
+from itertools import count
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from hwnas.nets.supernet import Supernet
+from hwnas.spaces.mobilenet_tiny import Config, build
+from hwnas.training import speed
+
+
+def test_a_short_pass_takes_its_share_of_a_busy_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pass that had the processor for itself says nothing of those that will not."""
+    space = build(Config(resolutions=(8,)), num_classes=2)
+    wall, used, net = count(), count(), Supernet(space, seed=0)
+
+    def seconds(busy: float) -> float:
+        clock = SimpleNamespace(
+            perf_counter=lambda: 0.010 * next(wall),
+            process_time=lambda: 0.004 * torch.get_num_threads() * next(used),
+        )
+        monkeypatch.setattr(speed, "time", clock)
+        monkeypatch.setattr(speed, "busyness", lambda: busy)
+        return speed.measure_speed(net, torch.device("cpu")).train(1e6, 8)
+
+    assert seconds(5.0) == pytest.approx(2 * seconds(1.0)), "20 ms of 4 ms times 5, else 10 ms"
