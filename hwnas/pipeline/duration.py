@@ -43,7 +43,7 @@ PREDICT_S = {"gcn": 4e-4}  # per arch; others need a tenth of it
 FIT_S = {"gcn": (2.0, 0.012), "mlp": (1.0, 0.01)}  # fixed, and per label
 CONVERT_S = 0.06  # per operator of an exported network
 START_S = 3.0  # of a training
-BUILD_S, EXPORT_S = 0.3, 8.0  # a published network from the data of hwnas, and by torch
+BUILD_S, EXPORT_S = 0.25, 5.0  # a published network from the data of hwnas, and by torch
 
 
 @dataclass(frozen=True)
