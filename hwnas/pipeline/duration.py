@@ -42,7 +42,8 @@ EXTRACT_S = 0.06  # a subnet out of the supernet
 PREDICT_S = {"gcn": 4e-4}  # per arch; others need a tenth of it
 FIT_S = {"gcn": (2.0, 0.012), "mlp": (1.0, 0.01)}  # fixed, and per label
 CONVERT_S = 0.06  # per operator of an exported network
-START_S = 3.0  # of a training
+START_S = 1.0  # of a training
+PER_POINT = 100  # proposals per point of a front, in searches of 60 to 6400
 BUILD_S, EXPORT_S = 0.25, 5.0  # a published network from the data of hwnas, and by torch
 
 
@@ -67,7 +68,9 @@ def _speed(timed: _Timed) -> Speed | None:
             return guessed_speed(len(lower(project.space, project.space.largest()).ops))
         from hwnas.training.speed import measure_speed
 
-        return measure_speed(project.new_supernet(), project.accelerator)
+        data = project.config.data
+        window = (1 + getattr(data, "context", 0), getattr(data, "steps", 1))
+        return measure_speed(project.new_supernet(), project.accelerator, window)
     except UserError:
         return None
 
@@ -169,7 +172,7 @@ class Durations:
         retimed = n * 2 * self._timing([self._limited_macs] * n_timed) if timed else 0.0
         if section.evaluator.records is not None:
             return 1.0 + proposals + retimed
-        fronts = n * min(MAX_EVALUATED, 4 + section.n_predictions // 8)
+        fronts = n * min(MAX_EVALUATED, 2 + section.n_predictions // PER_POINT)
         evaluated = self._times(n_searches * section.n_evaluations + fronts, self._evaluation)
         return None if evaluated is None else 1.0 + proposals + retimed + evaluated
 
