@@ -10,7 +10,7 @@ import codecs
 import csv
 import io
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,10 +72,13 @@ def separator(text: str, columns: Iterable[str]) -> tuple[str, str]:
     return ",", text
 
 
-def read_csv(path: Path, columns: Sequence[str]) -> CsvTable:
+def read_csv(path: Path, columns: Sequence[str], also: Sequence[str] = ()) -> CsvTable:
     """Reads a CSV file.
 
-    columns: lower-case names of which the header must have at least one, in any case.
+    Args:
+        path: the file.
+        columns: lower-case names of which the header must have at least one, in any case.
+        also: further lower-case names that the header may have in any case.
 
     Raises:
         UserError: the file cannot be read, is too large, is not CSV, has no such column, or a row
@@ -95,7 +98,8 @@ def read_csv(path: Path, columns: Sequence[str]) -> CsvTable:
         fix = "save it as CSV in UTF-8" if isinstance(error, UnicodeDecodeError) else None
         raise UserError("not a CSV file", found=str(error), where=path, fix=fix) from error
     filled = [(cells, line) for cells, line in listed if any(cells)]
-    header = tuple(_known(name, columns) for name in filled[0][0]) if filled else ()
+    known = {*columns, *also}
+    header = tuple(_known(name, known) for name in filled[0][0]) if filled else ()
     if not set(columns) & set(header):
         raise UserError(
             f"no column {' or '.join(map(repr, columns))}",
@@ -138,7 +142,7 @@ def _check_size(text: str, separators: str, path: Path) -> None:
             )
 
 
-def _known(name: str, columns: Sequence[str]) -> str:
+def _known(name: str, columns: Collection[str]) -> str:
     return name.lower() if name.lower() in columns else name
 
 

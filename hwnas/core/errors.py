@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Sequence
 
 from hwnas.core.text import in_words, visible
@@ -23,6 +24,7 @@ __all__ = [
 
 
 MAX_TEXT = 10_000  # characters of one part of an error
+ERRNO = re.compile(r"^\[(?:Errno|WinError) -?\d+\] ")  # before what the system says in words
 
 
 class HwnasError(Exception):
@@ -60,7 +62,7 @@ class HwnasError(Exception):
         parts = [self._message]
         for label in ("expected", "found", "where", "fix"):
             if (value := getattr(self, label)) is not None:
-                parts.append(f"  {label}: {_shortened(in_words(value))}")
+                parts.append(f"  {label}: {_shortened(ERRNO.sub('', in_words(value)))}")
         return visible("\n".join(parts))
 
 

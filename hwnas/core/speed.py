@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,21 +49,28 @@ def _seconds(kind: tuple[float, float], macs: Values, n_images: float, n_passes:
 
 
 def guessed_speed(n_ops: int) -> Speed:
-    """The speed of one thread at networks of about n operators, from products of numpy arrays."""
+    """The speed of one thread at networks of about n operators, from products of numpy arrays.
+
+    The fastest product tells the speed of an idle machine, and `busyness` how busy this one is.
+    """
     values, times = np.ones(N_VALUES, dtype=np.float32), []
     product = np.empty_like(values)
     for _ in range(N_TIMED):
         begin = time.perf_counter()
         np.multiply(values, values, out=product)
         times.append(time.perf_counter() - begin)
-    unit = min(times)
+    unit = min(times) * busyness()
     return Speed(
         (n_ops * TRAIN_OP * unit, TRAIN_MAC * unit), (n_ops * INFER_OP * unit, INFER_MAC * unit)
     )
 
 
+@cache
 def busyness() -> float:
-    """Time that passes per processor time of one thread now: 1 on an idle machine, else more."""
+    """Time that passes per processor time of one thread: 1 on an idle machine, else more.
+
+    It is measured once in a process, so that all estimates agree.
+    """
     values = np.ones(N_VALUES, dtype=np.float32)
     begin, cpu_begin = time.perf_counter(), time.process_time()
     while (used := time.process_time() - cpu_begin) < SAMPLED_S:

@@ -8,7 +8,12 @@ from pydantic import Field, model_validator
 
 from hwnas.core.config import StrictModel
 
-__all__ = ["ProfileConfig"]
+__all__ = ["N_ANCHORS", "ProfileConfig"]
+
+N_ANCHORS = 6
+"""Networks of the table that are timed beside others, for the machine's pace."""
+
+MAX_RETIMING_ROUNDS = 2000
 
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 Seconds = Annotated[float, Field(ge=0, le=1e6)]
@@ -56,3 +61,13 @@ class ProfileConfig(StrictModel):
         if self.min_rounds > self.rounds:
             raise ValueError(f"min_rounds ({self.min_rounds}) exceeds rounds ({self.rounds})")
         return self
+
+    @property
+    def retiming(self) -> ProfileConfig:
+        """Settings of a session that times whole networks."""
+        changes = {
+            "rounds": MAX_RETIMING_ROUNDS,
+            "time_budget_s": self.retiming_budget_s,
+            "target_error": 0.0,  # timings of one quiet second do not predict the next
+        }
+        return self.model_copy(update=changes)

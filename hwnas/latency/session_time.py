@@ -6,6 +6,7 @@ from collections.abc import Collection
 
 import numpy as np
 
+from hwnas.core.speed import busyness
 from hwnas.interfaces import FloatArray
 from hwnas.latency.construction import context_id, contexts, op_id
 from hwnas.latency.sections import ProfileConfig
@@ -13,30 +14,33 @@ from hwnas.spaces.cost import cost, op_macs
 from hwnas.spaces.index import enumerate_ops
 from hwnas.spaces.space import SearchSpace
 
-__all__ = ["PER_MAC_S", "START_S", "profile_s", "session_s"]
+__all__ = ["profile_s", "session_s"]
 
-START_S = 3.0  # of a device's kit, and of what is written at the end
-PER_MAC_S = 1e-10  # of one thread, if nobody measured it
+START_S = 1.5  # of a device's kit, and of what is written at the end
+PER_MAC_S = 1e-10  # of one idle thread, if nobody measured it
 RUNTIME_SHARE = 0.6  # of torch's time, which runtimes take
-LAUNCH_S, LOAD_S = 2e-5, 0.02  # of one operator, and of loading its model
+LAUNCH_S, LOAD_S = 2e-5, 0.014  # of one operator, and of making and loading its model
 
 
 def session_s(
-    macs: FloatArray, config: ProfileConfig, *, n_more: int = 0, per_mac_s: float = PER_MAC_S
+    macs: FloatArray, config: ProfileConfig, *, n_more: int = 0, per_mac_s: float | None = None
 ) -> float:
-    """Seconds of turns of all models, at most the budget, and of loading them.
+    """Seconds of the turns of all models, within the budget, and of making and loading them.
 
     Args:
         macs: multiply-accumulates of each model.
         config: rounds, budget and length of the turns.
         n_more: number of further models, as expensive as these are on average.
-        per_mac_s: seconds per multiply-accumulate in torch.
+        per_mac_s: seconds per multiply-accumulate in torch on this machine now; None: unknown.
     """
-    n_models = len(macs) + n_more
-    runs = np.asarray(macs, dtype=np.float64) * per_mac_s * RUNTIME_SHARE
-    turns = np.minimum((1 + config.hot_samples) * (runs + LAUNCH_S), config.turn_budget_s)
-    timing = config.rounds * float(turns.mean()) * n_models
-    return START_S + n_models * LOAD_S + min(config.time_budget_s, timing)
+    n_models, busy = len(macs) + n_more, busyness()
+    per_mac_s = PER_MAC_S * busy if per_mac_s is None else per_mac_s
+    runs = np.asarray(macs, dtype=np.float64) * per_mac_s * RUNTIME_SHARE + LAUNCH_S * busy
+    turns = np.minimum((1 + config.hot_samples) * runs, config.turn_budget_s + runs)
+    a_round = float(turns.mean()) * n_models
+    timing = min(config.time_budget_s, config.rounds * a_round)
+    started = (START_S + n_models * LOAD_S) * busy
+    return started + max(timing, config.min_rounds * a_round)
 
 
 def profile_s(
@@ -44,7 +48,7 @@ def profile_s(
     config: ProfileConfig,
     *,
     known: Collection[str] = frozenset(),
-    per_mac_s: float = PER_MAC_S,
+    per_mac_s: float | None = None,
 ) -> float:
     """Seconds of `session_s` for a table of a space: operators, their contexts, whole networks.
 

@@ -8,13 +8,15 @@ Every row has a name in one of three columns, and a latency in the column `ms`:
 
 Timings of all models of the kit give a table as `hwnas profile` does. Timings of all operators give
 a table of their sums; with at least five whole networks it also has a correction. At least 50 whole
-networks alone give a table with fitted rows. The column `p95_ms` is optional.
+networks alone give a table with fitted rows. The column `p95_ms` is optional. Headers may be in any
+case, and without a column `ms`, one such as `latency_ms` or `Time (ms)` takes its place.
 """
 
 from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -44,6 +46,13 @@ from hwnas.spaces.space import Codes, SearchSpace
 __all__ = ["read_timings", "write_template"]
 
 NAMES = ("model", "operator", "arch")
+UNIT = r"[ _]*[(\[]?(?:ms|msecs?|millis|milliseconds)[)\]]?"
+HEADERS = {
+    "ms": rf"(?:(?:median|mean|average|avg)[ _]?)?(?:latency|time|runtime|duration)?{UNIT}",
+    "p95_ms": rf"(?:(?:latency|time)[ _]?)?p95{UNIT}",
+}
+"""Other headers that the columns of numbers may have, in any case."""
+
 MIN_NETWORKS = 5  # minimum for a correction
 N_SHOWN = 3
 T = TypeVar("T")
@@ -86,14 +95,7 @@ def read_timings(
 
 
 def _read(space: SearchSpace, path: Path) -> _Timings:
-    table = read_csv(path, NAMES)
-    if "ms" not in table.columns:
-        raise UserError(
-            "no column 'ms'",
-            expected="the latency in milliseconds",
-            found=", ".join(table.columns),
-            where=path,
-        )
+    table = _with_ms(read_csv(path, NAMES, also=("ms", "p95_ms")))
     ops = {name: op for op in enumerate_ops(space) for name in (str(op), op.key)}
     found = _Timings({}, {}, {})
     for row, cells in enumerate(table.rows):
@@ -117,6 +119,26 @@ def _read(space: SearchSpace, path: Path) -> _Timings:
     if not (found.models or found.operators or found.networks):
         raise UserError("no timings in the file", expected="numbers in column ms", where=path)
     return found
+
+
+def _with_ms(table: CsvTable) -> CsvTable:
+    """The table with `ms`, and `p95_ms` if there is one, of columns that have other names."""
+    columns, rows = table.columns, table.rows
+    for wanted, pattern in HEADERS.items():
+        found = [name for name in table.columns if re.fullmatch(pattern, name, re.IGNORECASE)]
+        if wanted in table.columns or not (found or wanted == "ms"):
+            continue
+        if len(found) != 1:
+            raise UserError(
+                f"{len(found)} columns may be {wanted!r}" if found else f"no column {wanted!r}",
+                expected="the latency in milliseconds",
+                found=", ".join(found or table.columns),
+                where=table.path,
+                fix=f"name the column {wanted}",
+            )
+        columns = (*columns, wanted)
+        rows = tuple({**cells, wanted: cells[found[0]]} for cells in rows)
+    return replace(table, columns=columns, rows=rows)
 
 
 def _timing(table: CsvTable, row: int) -> Timing | None:

@@ -19,7 +19,7 @@ from hwnas.interfaces import DeviceSpec, Transport
 from hwnas.latency.construction import borders, context_id, contexts, op_id, op_rows
 from hwnas.latency.plan import PROTOCOL, TimedFile
 from hwnas.latency.samples import STATISTIC, Samples, Timing
-from hwnas.latency.sections import ProfileConfig
+from hwnas.latency.sections import N_ANCHORS, ProfileConfig
 from hwnas.latency.table import Fact, LatencyTable, NetTiming, Protocol
 from hwnas.latency.validation import fit_correction, fit_quality
 from hwnas.measure.networks import network_id, network_models, serialized, validation_nets
@@ -39,9 +39,6 @@ __all__ = [
 ]
 
 log = logging.getLogger(__name__)
-
-N_ANCHORS = 6  # networks of the table that are timed again, for the machine's pace
-MAX_RETIMING_ROUNDS = 2000
 
 
 def profile(
@@ -229,14 +226,7 @@ def time_models(
             network_id(whole_space, row): net.measured_ms
             for row, net in zip(codes, nets, strict=True)
         }
-    quick = config.model_copy(
-        update={
-            "rounds": MAX_RETIMING_ROUNDS,
-            "time_budget_s": config.retiming_budget_s,
-            "target_error": 0.0,  # timings of one quiet second do not predict the next
-        }
-    )
-    samples = _time(contents, device, folder, quick, seed, progress, transport)
+    samples = _time(contents, device, folder, config.retiming, seed, progress, transport)
     timings = samples.timings()
     even, odd = samples.halves()
     noise = dict(zip(samples.ids, np.abs(even - odd) / odd, strict=True))

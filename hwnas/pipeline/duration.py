@@ -9,7 +9,7 @@ means unknown: the images, and so their number, are missing.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
@@ -22,9 +22,12 @@ from hwnas.core.errors import UserError
 from hwnas.core.speed import Speed, busyness, guessed_speed
 from hwnas.core.store import content_hash
 from hwnas.interfaces import FloatArray
-from hwnas.latency.session_time import PER_MAC_S, START_S, profile_s
+from hwnas.latency.sections import N_ANCHORS, ProfileConfig
+from hwnas.latency.session_time import profile_s, session_s
+from hwnas.measure.references.graphs import has_data, reference_macs
 from hwnas.pipeline.data_checks import known_data
 from hwnas.pipeline.project import Project
+from hwnas.pipeline.reference_training import recipe
 from hwnas.pipeline.winners import role_names, targets
 from hwnas.spaces.cost import cost
 from hwnas.spaces.lowering import lower
@@ -36,9 +39,12 @@ GPU = Path("/dev/nvidiactl")
 N_RANDOM = 64  # archs that stand for those that are drawn
 N_PARITY_PASSES = 5 * 256  # images that an exported file and its network run on
 EXTRACT_S = 0.06  # a subnet out of the supernet
-PREDICT_S = {"gcn": 1e-3}  # per arch; others need a tenth of it
+PREDICT_S = {"gcn": 4e-4}  # per arch; others need a tenth of it
 FIT_S = {"gcn": (2.0, 0.012), "mlp": (1.0, 0.01)}  # fixed, and per label
 CONVERT_S = 0.06  # per operator of an exported network
+START_S = 1.0  # of a training
+PER_POINT = 100  # proposals per point of a front, in searches of 60 to 6400
+BUILD_S, EXPORT_S = 0.25, 5.0  # a published network from the data of hwnas, and by torch
 
 
 @dataclass(frozen=True)
@@ -62,15 +68,11 @@ def _speed(timed: _Timed) -> Speed | None:
             return guessed_speed(len(lower(project.space, project.space.largest()).ops))
         from hwnas.training.speed import measure_speed
 
-        return measure_speed(project.new_supernet(), project.accelerator)
+        data = project.config.data
+        window = (1 + getattr(data, "context", 0), getattr(data, "steps", 1))
+        return measure_speed(project.new_supernet(), project.accelerator, window)
     except UserError:
         return None
-
-
-@cache
-def _busyness() -> float:
-    """As of the first call in this process, so that it gives one estimate."""
-    return busyness()
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,7 @@ class Durations:
             "finetune": self.finetune,
             "export": self.export,
             "verify": self.verify,
-            "references": self.verify,  # as many networks, roughly; their training is not in it
+            "references": self.references,
         }
         return estimates[kind]
 
@@ -113,8 +115,7 @@ class Durations:
     def profile(self, device: str) -> float:
         """Turns of all models, as the host would take them; at most the budget, and loading."""
         space, config = self.project.space, self.project.config.profile
-        per_mac_s = self.speed.inference[1] if self.speed else PER_MAC_S
-        return profile_s(space, config, per_mac_s=per_mac_s)
+        return profile_s(space, config, per_mac_s=self._per_mac_s)
 
     def train(self) -> float | None:
         """Steps of all networks of the sampler, a new classifier, and the curves."""
@@ -136,7 +137,7 @@ class Durations:
         )
         head = self.speed.infer(ends[1], self.n_images["train"]) if config.head_epochs else 0.0
         n_curves = -(-config.steps // config.curve_every)
-        return START_S + head + config.steps * step + n_curves * curve
+        return START_S * busyness() + head + config.steps * step + n_curves * curve
 
     def label(self) -> float | None:
         """Random subnets, scored on the validation images."""
@@ -154,7 +155,7 @@ class Durations:
         """Two fits, and the held-out subnets on two halves of the validation images."""
         config = self.project.config
         fixed, per_label = FIT_S.get(config.predictor.name, (0.2, 1e-3))
-        fits = 2 * (fixed + per_label * config.label.n_archs) * _busyness()
+        fits = 2 * (fixed + per_label * config.label.n_archs) * busyness()
         scored = self._times(max(4, config.label.n_archs // 5), self._evaluation)
         return fits if config.label.records is not None or scored is None else fits + scored
 
@@ -166,11 +167,12 @@ class Durations:
         timed = any(limit.is_latency for limit in limits) and section.closing.max_rounds > 0
         n_searches = n * (2 if timed else 1) + 1
         per_arch = PREDICT_S.get(config.predictor.name, 1e-4)
-        proposals = n_searches * section.n_predictions * per_arch * _busyness()
-        retimed = n * 2 * self._retiming if timed else 0.0
+        proposals = n_searches * section.n_predictions * per_arch * busyness()
+        n_timed = section.closing.n_retimed
+        retimed = n * 2 * self._timing([self._limited_macs] * n_timed) if timed else 0.0
         if section.evaluator.records is not None:
             return 1.0 + proposals + retimed
-        fronts = n * min(MAX_EVALUATED, 4 + section.n_predictions // 8)
+        fronts = n * min(MAX_EVALUATED, 2 + section.n_predictions // PER_POINT)
         evaluated = self._times(n_searches * section.n_evaluations + fronts, self._evaluation)
         return None if evaluated is None else 1.0 + proposals + retimed + evaluated
 
@@ -194,7 +196,7 @@ class Durations:
         """Files of every network, compared with torch on validation images."""
         n = len(role_names(self.project))
         n_ops = len(self.project.space.choices)
-        converted = n * (1.0 + CONVERT_S * n_ops) * _busyness()
+        converted = n * (1.0 + CONVERT_S * n_ops) * busyness()
         return (
             None
             if self.speed is None
@@ -206,16 +208,38 @@ class Durations:
         n = len(role_names(self.project))
         if self.speed is None or self.n_images is None:
             return None
-        return len(self.project.devices) * self._retiming + n * self.speed.infer(
-            self._limited_macs, self.n_images["test"]
+        return len(self.project.devices) * self._timing(n * [self._limited_macs]) + n * (
+            self.speed.infer(self._limited_macs, self.n_images["test"])
         )
+
+    def references(self) -> float | None:
+        """Published networks timed with the winner on every device; those that are trained."""
+        config = self.project.config.search.references
+        assert config is not None  # otherwise there is no such stage
+        space = self.project.space
+        own = (space.macro.resolutions[code] for code in space.allowed[0])
+        chosen = [(name, px) for name in config.all_names for px in config.sizes(own)]
+        made = sum(BUILD_S if has_data(name) else EXPORT_S for name, _ in chosen) * busyness()
+        protocol = config.protocol(self.project.config.profile)
+        timed = made + self._timing([reference_macs(*one) for one in chosen], protocol)
+        px = max(space.macro.resolutions[code] for code in space.allowed[0])
+        how = recipe(self.project, config)
+        trained = [self._training(reference_macs(name, px), how) for name in config.train]
+        if any(one is None for one in trained):
+            return None
+        return len(self.project.devices) * timed + sum(one or 0.0 for one in trained)
 
     # --- one network --------------------------------------------------------------------------
 
+    def _timing(self, macs: Sequence[float], protocol: ProfileConfig | None = None) -> float:
+        """One session that times whole networks, and networks of the table."""
+        config = self.project.config.profile if protocol is None else protocol
+        anchors = [float(self._macs_of_ends.mean())] * N_ANCHORS
+        return session_s(np.array([*macs, *anchors]), config.retiming, per_mac_s=self._per_mac_s)
+
     @property
-    def _retiming(self) -> float:
-        """One session that times whole networks."""
-        return self.project.config.profile.retiming_budget_s + START_S * _busyness()
+    def _per_mac_s(self) -> float | None:
+        return self.speed.inference[1] if self.speed else None
 
     @cached_property
     def _macs_of_ends(self) -> FloatArray:
@@ -246,7 +270,7 @@ class Durations:
         if self.speed is None:
             return 0.0
         n_seen = calibration.n_batches * calibration.batch_size + n
-        return EXTRACT_S * _busyness() + self.speed.infer(macs, n_seen)
+        return EXTRACT_S * busyness() + self.speed.infer(macs, n_seen)
 
     def _training(self, macs: float, recipe: FinetuneConfig) -> float | None:
         if self.speed is None or self.n_images is None:

@@ -92,9 +92,23 @@ def decode(images: Encoded, px: int, *, n_threads: int = 1) -> tuple[Pixels, Bro
         if cached is not None:
             return cached
     except (OSError, UserError) as error:
-        log.warning("cannot cache decoded images: %s", error)
+        log.warning("cannot cache decoded images: %s", _place(error))
     pixels = np.zeros(shape, np.uint8)
     return pixels, _fill(pixels, images, n_threads)
+
+
+def _place(error: OSError | UserError) -> str:
+    """What was refused, where, and what to do."""
+    if isinstance(error, UserError) or not error.strerror:
+        return str(error)
+    named = f"{error.filename}: " if error.filename else ""
+    return f"{named}{error.strerror}; HWNAS_CACHE can name another folder"
+
+
+def _words(error: Exception) -> str:
+    """Why an image does not decode; the name of the exception only if it says nothing else."""
+    text = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    return text if " " in text else f"{type(error).__name__}: {text}".removesuffix(": ")
 
 
 def good_rows(images: Encoded, broken: Broken, *, skip: bool, where: object) -> NDArray[np.int64]:
@@ -174,7 +188,7 @@ def _fill(pixels: Pixels, images: Encoded, n_threads: int) -> Broken:
         except ChangedMeanwhile:
             raise
         except Exception as error:  # decoders of Pillow can raise any exception
-            return i, f"{type(error).__name__}: {error}"
+            return i, _words(error)
         return None
 
     pool = ThreadPoolExecutor(n_threads)  # Pillow releases the interpreter lock while it decodes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 
@@ -9,7 +10,7 @@ import numpy as np
 import torch
 
 from hwnas.core.rng import stable_seed
-from hwnas.core.speed import Speed
+from hwnas.core.speed import Speed, busyness
 from hwnas.interfaces import FloatArray
 from hwnas.nets.supernet import Supernet
 from hwnas.spaces.arch import Arch
@@ -25,18 +26,26 @@ MOST_IMAGES = 32
 N_TIMED = 2
 
 
-def measure_speed(supernet: Supernet, device: torch.device) -> Speed:
-    """Time passes of the smallest and of the largest arch on synthetic images.
+def measure_speed(
+    supernet: Supernet, device: torch.device, window: tuple[int, int] = (1, 1)
+) -> Speed:
+    """Time passes of the smallest and of the largest arch on synthetic images, or texts.
 
-    The supernet is moved to `device` and gets gradients, which are removed again.
+    The supernet is moved to `device` and gets gradients, which are removed again. A network of
+    texts reads windows of S segments of L tokens, (S, L), and a window counts as an image.
     """
     space = supernet.space
     ends = [smallest_connected(space), space.largest()]
     macs = cost(space, space.codes(ends), "macs").astype(np.float64)
     place(supernet, device)
-    rows = [_passes(supernet, arch, n, device) for arch, n in zip(ends, _images(macs), strict=True)]
+    n_tokens = math.prod(window) if space.macro.reads_tokens else 1
+    sizes, busy = _images(macs * n_tokens), busyness()
+    rows = [
+        _passes(supernet, arch, _batch(supernet, arch, n, window), device, busy)
+        for arch, n in zip(ends, sizes, strict=True)
+    ]
     supernet.zero_grad(set_to_none=True)
-    work = macs * _images(macs)
+    work = macs * sizes
     return Speed(*(_line(work, [row[kind] for row in rows]) for kind in (0, 1)))
 
 
@@ -45,21 +54,41 @@ def _images(macs: FloatArray) -> list[int]:
 
 
 def _line(work: FloatArray, seconds: list[float]) -> tuple[float, float]:
-    """Fixed seconds, and seconds per unit of work, through two points; both at least 0."""
+    """Fixed seconds, and seconds per unit of work, through two points; both at least 0.
+
+    Points of about the same work tell no slope, as of cells that only differ in activations.
+    """
     low, high = seconds
-    per_mac = max(0.0, high - low) / max(1.0, float(work[1] - work[0])) or high / float(work[1])
+    more = float(work[1] - work[0])
+    slope = (high - low) / more if more > 0.1 * float(work[1]) else 0.0
+    per_mac = slope if slope > 0 else high / float(work[1])
     return max(0.0, low - per_mac * float(work[0])), per_mac
 
 
+def _batch(
+    supernet: Supernet, arch: Arch, n: int, window: tuple[int, int]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images [n, C, px, px] and classes [n], or tokens [n, S, L] and next tokens [n, L]."""
+    macro = supernet.space.macro
+    if macro.reads_tokens:
+        return torch.zeros((n, *window), dtype=torch.long), torch.zeros(
+            (n, window[1]), dtype=torch.long
+        )
+    px = resolution(supernet.space, arch)
+    generator = torch.Generator().manual_seed(stable_seed(0, "speed"))
+    x = torch.randn((n, macro.in_channels, px, px), generator=generator)
+    return x.contiguous(memory_format=torch.channels_last), torch.zeros(n, dtype=torch.long)
+
+
 def _passes(
-    supernet: Supernet, arch: Arch, n_images: int, device: torch.device
+    supernet: Supernet,
+    arch: Arch,
+    batch: tuple[torch.Tensor, torch.Tensor],
+    device: torch.device,
+    busy: float,
 ) -> tuple[float, float]:
     """Seconds of a training pass and of a forward pass."""
-    macro, px = supernet.space.macro, resolution(supernet.space, arch)
-    generator = torch.Generator().manual_seed(stable_seed(0, "speed"))
-    x = torch.randn((n_images, macro.in_channels, px, px), generator=generator)
-    x = x.contiguous(memory_format=torch.channels_last).to(device)
-    y = torch.zeros(n_images, dtype=torch.long, device=device)
+    x, y = (one.to(device) for one in batch)
 
     def train() -> None:
         loss = torch.nn.functional.cross_entropy(supernet(x, arch), y)
@@ -69,17 +98,22 @@ def _passes(
         with torch.no_grad():
             supernet(x, arch)
 
-    return _fastest(train, device), _fastest(infer, device)
+    return _seconds(train, device, busy), _seconds(infer, device, busy)
 
 
-def _fastest(work: Callable[[], None], device: torch.device) -> float:
-    """Seconds of the fastest of a few calls, after one that warms up."""
+def _seconds(work: Callable[[], None], device: torch.device, busy: float) -> float:
+    """Seconds of the fastest of a few calls, after one that warms up.
+
+    A short call may have a busy processor for itself, which the next ones will not. So it takes at
+    least its processor time on all threads, times `busy`.
+    """
     work()
-    times = []
+    times, used = [], []
     for _ in range(N_TIMED):
         wait_for(device)
-        begin = time.perf_counter()
+        begin, cpu_begin = time.perf_counter(), time.process_time()
         work()
         wait_for(device)
         times.append(time.perf_counter() - begin)
-    return min(times)
+        used.append(time.process_time() - cpu_begin)
+    return max(min(times), min(used) / torch.get_num_threads() * busy)

@@ -13,8 +13,9 @@ import pytest
 import hwnas
 from hwnas.api.profile import profile_plan
 from hwnas.core.errors import UserError
-from hwnas.core.speed import busyness
+from hwnas.core.speed import Speed, busyness
 from hwnas.core.stats import accuracy_text
+from hwnas.latency import session_time
 from hwnas.pipeline import duration
 from hwnas.pipeline.outcomes import Check, Results
 from hwnas.pipeline.project import Project
@@ -46,14 +47,35 @@ def test_stages_of_later_commands_have_a_time_outside_of_the_sum(tmp_path: Path)
 def test_on_a_busy_machine_everything_takes_longer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    settings = {"search.references": {"resolutions": [24], "time_budget_s": 1, "min_rounds": 2}}
+
     def left(busy: float) -> dict[str, float]:
-        monkeypatch.setattr(duration, "_busyness", lambda: busy)
-        return {row["stage"]: row["left_s"] for row in hwnas.plan(tmp_path / "run", config=MINI)}
+        for module in (duration, session_time):
+            monkeypatch.setattr(module, "busyness", lambda: busy)
+        passes = (1e-3 * busy, 1e-10 * busy)
+        monkeypatch.setattr(duration, "_speed", lambda of: Speed(passes, passes))
+        planned = hwnas.plan(tmp_path / "run", config=MINI, settings=settings)
+        return {row["stage"]: row["left_s"] for row in planned}
 
     idle, busy = left(1.0), left(10.0)
-    for stage in ("predictor", "search/main", "export/main", "verify/main"):
+    assert len(idle) == 9
+    for stage in idle:
         assert busy[stage] > 2 * idle[stage] > 0, stage
     assert 1.0 <= busyness() < 1000
+
+
+def test_published_networks_and_their_training_have_a_time(tmp_path: Path) -> None:
+    def left(**references: object) -> float:
+        settings = {"search.references": {"resolutions": [24], **references}}
+        planned = hwnas.plan(tmp_path / "run", config=MINI, settings=settings)
+        return next(row["left_s"] for row in planned if row["stage"] == "references/main")
+
+    names = ["lcnet_100.ra2_in1k"]
+    few = left(names=names, time_budget_s=1, min_rounds=2)
+    assert left(names=names, time_budget_s=50, min_rounds=2) > few
+    assert left(names=names, time_budget_s=1, min_rounds=2, train=names, epochs=900) > few + 60
+    with_torch = ["hgnetv2_b0.ssld_stage2_ft_in1k"]
+    assert left(names=with_torch, time_budget_s=1, min_rounds=2) > few + 3
 
 
 def test_what_is_done_takes_no_time_and_shows_what_it_took(folder: Path) -> None:

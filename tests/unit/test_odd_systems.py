@@ -456,3 +456,10 @@ def test_what_is_measured_and_resumed_asks_no_wall_clock() -> None:
         "benchmark_model.py",  # for people
         "file_hashes.py",  # beside times of files, by the same clock
     }
+
+
+def test_numbers_of_system_errors_are_left_out() -> None:
+    found = OSError(13, "Permission denied", "/photos")
+    for given in (str(found), found):
+        text = str(UserError("cannot read a file", found=given, where="/photos"))
+        assert "found: Permission denied: '/photos'" in text and "Errno" not in text

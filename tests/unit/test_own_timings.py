@@ -98,6 +98,32 @@ def test_every_dialect_is_the_plain_one(dialect, space: SearchSpace, tmp_path: P
     assert not table.corrections and "relative cost" in table.warnings[0]
 
 
+@pytest.mark.parametrize(
+    ("ms", "p95"),
+    [
+        ("MS", "P95_MS"),
+        ("Ms", "p95 ms"),
+        ("latency_ms", "latency_p95_ms"),
+        ("Latency (ms)", "P95 (ms)"),
+        ("mean time [ms]", "p95 [ms]"),
+        ("milliseconds", "p95_ms"),
+    ],
+)
+def test_headers_as_people_write_them(ms: str, p95: str, space: SearchSpace, tmp_path: Path):
+    rows = [row for row in filled(space, tmp_path) if row["operator"]]
+    plain = [{"operator": row["operator"], "ms": row["ms"], "p95_ms": "9"} for row in rows]
+    renamed = [
+        {"Operator": r["operator"], "Note": "my phone", "": "", ms: r["ms"], p95: "9"}
+        for r in plain
+    ]
+    tables = [
+        read_timings(space, DEVICE, CONFIG, write(tmp_path / f"{n}.csv", found), seed=0)
+        for n, found in enumerate((plain, renamed))
+    ]
+    assert tables[0].rows == tables[1].rows
+    assert {row.p95_ms for row in tables[1].rows.values()} == {9.0}
+
+
 def test_operators_beside_networks_have_a_correction(space: SearchSpace, tmp_path: Path):
     path = write(tmp_path / "own.csv", filled(space, tmp_path), sep=";", decimal=",")
     table = read_timings(space, DEVICE, CONFIG, path, seed=0)
@@ -162,6 +188,13 @@ BAD: list[tuple[Callable[[Rows], object], str]] = [
     (lambda rows: rows.pop(0), "1 operators are missing"),
     (lambda rows: [row.update(ms="") for row in rows], "no timings"),
     (lambda rows: [row.pop("ms") for row in rows], "no column 'ms'"),
+    (lambda rows: [row.update({"us": row.pop("ms")}) for row in rows], "no column 'ms'"),
+    (
+        lambda rows: [
+            row.update({"mean_ms": row["ms"], "Median (ms)": row.pop("ms")}) for row in rows
+        ],
+        r"2 columns may be 'ms'[\s\S]*found: mean_ms, Median \(ms\)[\s\S]*name the column ms",
+    ),
     (lambda rows: [row.update({"op": row.pop("operator")}) for row in rows], "names one thing"),
 ]
 

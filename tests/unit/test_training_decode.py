@@ -120,6 +120,8 @@ def test_broken_images_are_named_and_counted_and_skipped_only_if_asked(caplog):
     text = str(caught.value)
     assert "3 of 5 images cannot be decoded" in text and "1.img: " in text and "3.img: " in text
     assert "data.skip_broken=true" in text
+    assert "2.img: the file is empty" in text and "3.img: not an image" in text
+    assert "Error" not in text, "names of exceptions say nothing to the owner of the photos"
     with caplog.at_level(logging.WARNING):
         assert good_rows(images, broken, skip=True, where="here").tolist() == [0, 4]
     assert "3 of 5" in caplog.text and "2.img" in caplog.text
@@ -186,6 +188,7 @@ def test_without_a_writable_cache_pixels_are_in_memory(monkeypatch, tmp_path: Pa
     pixels, broken = decode(of(encoded(photo(0, 0, PX), "PNG")), PX)
     np.testing.assert_array_equal(pixels[0], np.asarray(photo(0, 0, PX)))
     assert "cannot cache" in caplog.text and not broken
+    assert "Errno" not in caplog.text and "HWNAS_CACHE can name another" in caplog.text
 
 
 def test_a_full_disk_is_noticed_before_it_is_mapped(caplog):

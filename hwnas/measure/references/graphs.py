@@ -11,18 +11,34 @@ from typing import TYPE_CHECKING
 from hwnas.builders.onnx import network
 from hwnas.core.errors import UserError
 from hwnas.measure.references.published import published
+from hwnas.spaces.cost import op_macs
 from hwnas.spaces.published import published_networks
 from hwnas.spaces.timm import published_at
 
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["architecture", "reference_graph", "require_reference"]
+__all__ = ["architecture", "has_data", "reference_graph", "reference_macs", "require_reference"]
+
+USUAL_MACS = 6e3
+"""Per pixel of the image, of published networks; from 3e3 (LCNet) to 8e3 (EfficientNet-B0)."""
 
 
 def architecture(name: str) -> str:
     """Name of the network without the name of the weights: `lcnet_100` of `lcnet_100.ra2_in1k`."""
     return name.partition(".")[0]
+
+
+def has_data(name: str) -> bool:
+    """Whether hwnas has the data of a network, so that torch need not export it."""
+    return architecture(name) in published_networks()
+
+
+def reference_macs(name: str, px: int) -> float:
+    """Multiply-accumulates of a network of timm; a usual number if hwnas has no data of it."""
+    if not has_data(name):
+        return USUAL_MACS * px**2
+    return float(sum(map(op_macs, published_at(architecture(name), px, num_classes=1000).ops)))
 
 
 def require_reference(name: str) -> None:
@@ -54,7 +70,7 @@ def reference_graph(
         UserError: unknown network (suggests similar names), or it does not support this resolution.
     """
     require_reference(name)
-    if architecture(name) not in published_networks():
+    if not has_data(name):
         return _exported(name, px, num_classes, in_channels, batch, seed)
     net = published_at(architecture(name), px, num_classes=num_classes, in_channels=in_channels)
     return network(net, batch=batch, seed=seed)
