@@ -9,6 +9,7 @@ REGISTRY = Registry[ExporterModule](
     infrastructure=frozenset(
         {
             "apart",
+            "apart_server",
             "artifact",
             "base",
             "bundle",

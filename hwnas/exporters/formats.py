@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +14,8 @@ from hwnas.core.config import build_model
 from hwnas.core.errors import CheckFailed, UserError
 from hwnas.core.rng import rng
 from hwnas.exporters import REGISTRY
+from hwnas.exporters.apart import Runner, export_safely, opened_safely
+from hwnas.exporters.artifact import PlannedFormat
 from hwnas.exporters.opened import CannotRunHere
 from hwnas.exporters.parity import compare_batches, torch_logits
 from hwnas.exporters.sections import format_section
@@ -36,13 +39,14 @@ def exporter(format: str, **settings: Any) -> Exporter:
     Raises:
         UserError: unknown format or setting, or a package that is not installed.
     """
+    return _planned(format, settings).exporter()
+
+
+def _planned(format: str, settings: Mapping[str, Any]) -> PlannedFormat:
     section = format_section(format)
     data = {**(section if isinstance(section, dict) else {"name": section}), **settings}
-    module = REGISTRY.load(data["name"])
-    found: Exporter = module.build(
-        build_model(module.Config, data, where=f"settings of the format {format}")
-    )
-    return found
+    config = REGISTRY.load(data["name"]).Config
+    return PlannedFormat(build_model(config, data, where=f"settings of the format {format}"))
 
 
 def export(
@@ -51,7 +55,9 @@ def export(
     folder: Path | str,
     *,
     images: Images | None = None,
+    held_out: Images | None = None,
     metadata: Mapping[str, str] | None = None,
+    runner: Runner | None = None,
     **settings: Any,
 ) -> tuple[Path, ...]:
     """Writes a trained network in one format and checks that the file computes the same.
@@ -62,7 +68,12 @@ def export(
         folder: destination; formats that start from ONNX use the `model.onnx` in it.
         images: normalised training images, float32 [n, C, H, W]. `int8` calibrates on them, and the
             first 16 are compared. Without images, the comparison uses noise.
+        held_out: normalised images that the network has not learnt, float32 [n, C, H, W]. 8-bit
+            files must agree with the network on them. By default they are those of `images` that do
+            not determine the ranges; networks are surer of images that they have learnt.
         metadata: stored in the file if the format supports it.
+        runner: the process in which converters and runtimes work that hwnas itself does not need,
+            see `apart.export_safely`. By default they work in this process.
         settings: settings of the format, such as `dynamic_batch=False`.
 
     Returns:
@@ -71,8 +82,36 @@ def export(
     Raises:
         UserError: a setting is invalid, the network is in training mode or has no known input
             shape, `images` do not fit, or the format cannot express the network.
+        Crashed: a converter or a runtime ended the process of `runner`.
         CheckFailed: an fp32 file computes something else. If a file of lower precision exceeds the
             tolerance of its format, a warning is logged.
+    """
+    planned, shape = _planned(format, settings), _input_shape(network, images)
+    if held_out is not None:
+        _check_images(held_out, shape, where="held_out")
+    warn_of_licence(origin_of(network))
+    given = {"images": images, "held_out": held_out if planned.precision == "int8" else None}
+    files = export_safely(
+        planned,
+        network,
+        runner=runner,
+        input_shape=shape,
+        folder=Path(folder),
+        metadata=origin_metadata(network) | {k: str(fact) for k, fact in (metadata or {}).items()},
+        images={name: array for name, array in given.items() if array is not None},
+    )
+    if images is None:
+        noise = rng(0, "exporters/parity").standard_normal((N_CHECKED, *shape))
+        images = noise.astype(np.float32)
+    _check(planned.exporter(), files, network, images[:N_CHECKED], runner)
+    return files
+
+
+def _input_shape(network: torch.nn.Module, images: Images | None) -> tuple[int, ...]:
+    """[C, H, W] of the network; of the images, if hwnas did not build it.
+
+    Raises:
+        UserError: the network is in training mode, its shape is unknown, or images have another.
     """
     from hwnas.nets.subnet import input_shape_of
 
@@ -83,29 +122,15 @@ def export(
             found=type(network).__name__,
             fix="hwnas.nets.bn.recalibrate(network, batches), or network.eval()",
         )
-    chosen = exporter(format, **settings)
     if images is None:
-        shape: tuple[int, ...] = input_shape_of(network)
-    else:
-        has_own = hasattr(network, "definition")
-        shape = input_shape_of(network) if has_own else np.shape(images)[1:]
-        _check_images(images, shape)
-    warn_of_licence(origin_of(network))
-    files = chosen.export(
-        network,
-        input_shape=shape,
-        folder=Path(folder),
-        metadata=origin_metadata(network) | {k: str(fact) for k, fact in (metadata or {}).items()},
-        images=images,
-    )
-    if images is None:
-        noise = rng(0, "exporters/parity").standard_normal((N_CHECKED, *shape))
-        images = noise.astype(np.float32)
-    _check(chosen, files, network, images[:N_CHECKED])
-    return files
+        return input_shape_of(network)
+    has_own = hasattr(network, "definition")
+    shape: tuple[int, ...] = input_shape_of(network) if has_own else np.shape(images)[1:]
+    _check_images(images, shape)
+    return shape
 
 
-def _check_images(images: object, shape: tuple[int, ...]) -> None:
+def _check_images(images: object, shape: tuple[int, ...], where: str = "images") -> None:
     """Refuses images that do not have `shape`.
 
     Raises:
@@ -120,7 +145,7 @@ def _check_images(images: object, shape: tuple[int, ...]) -> None:
         "the images do not have the input shape of the network",
         expected=f"a numpy array, float32 [n, {', '.join(map(str, shape))}], n > 0",
         found=kind,
-        where="images",
+        where=where,
     )
 
 
@@ -149,24 +174,33 @@ def open_model(format: str, path: Path, *, threads: int = 1, trust: bool = False
 
 
 def _check(
-    exporter: Exporter, files: tuple[Path, ...], network: torch.nn.Module, images: Images
+    exporter: Exporter,
+    files: tuple[Path, ...],
+    network: torch.nn.Module,
+    images: Images,
+    runner: Runner | None,
 ) -> None:
     """Compares file and network on images; see `export`."""
     described = exporter.describe(files)
     try:
-        opened = exporter.open_model(files[0])
+        with contextlib.ExitStack() as stack:
+            opened = (
+                exporter.open_model(files[0])
+                if runner is None
+                else stack.enter_context(opened_safely(described.format, files[0], runner=runner))
+            )
+            report = compare_batches(
+                torch_logits(network, images),
+                opened,
+                images,
+                file=files[0].name,
+                batches=BATCHES,
+                tolerance=described.parity_tolerance,
+                min_agreement=described.min_agreement,
+            )
     except CannotRunHere as error:
         log.warning("%s is not checked: %s", files[0].name, str(error).splitlines()[0])
         return
-    report = compare_batches(
-        torch_logits(network, images),
-        opened,
-        images,
-        file=files[0].name,
-        batches=BATCHES,
-        tolerance=described.parity_tolerance,
-        min_agreement=described.min_agreement,
-    )
     if report.passed:
         return
     found = f"{report.worst:.1e} of the largest logit, equal top-1 on {report.agreement:.1%}"
