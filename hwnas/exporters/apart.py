@@ -226,7 +226,8 @@ def export_safely(
     has_definition = isinstance(getattr(network, "definition", None), dict)
     if runner is not None and has_definition and _is_apart(planned.name):
         return runner.export(planned, network, folder=folder, images=images, **arguments)
-    return planned.exporter().export(network, folder=folder, **images, **arguments)
+    given: dict[str, Any] = {**images, **arguments}
+    return planned.exporter().export(network, folder=folder, **given)
 
 
 @contextlib.contextmanager

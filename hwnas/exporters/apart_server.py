@@ -97,17 +97,14 @@ def _exported(asked: dict[str, Any]) -> list[str]:
 
     kind = REGISTRY.declaration(asked["format"]).Config
     config = build_model(kind, asked["section"], where=f"the format {asked['format']}")
+    given: dict[str, Any] = {name: read_npy(Path(path)) for name, path in asked["images"].items()}
+    folder = Path(asked["folder"])
     files = (
         PlannedFormat(config, asked["label"])
         .exporter()
-        .export(
-            load_network(Path(asked["path"])),
-            folder=Path(asked["folder"]),
-            **{name: read_npy(Path(path)) for name, path in asked["images"].items()},
-            **asked["arguments"],
-        )
+        .export(load_network(Path(asked["path"])), folder=folder, **given, **asked["arguments"])
     )
-    return [str(file.relative_to(asked["folder"])) for file in files]
+    return [str(file.relative_to(folder)) for file in files]
 
 
 def _told(error: HwnasError) -> dict[str, Any]:
