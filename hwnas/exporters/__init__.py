@@ -15,6 +15,7 @@ REGISTRY = Registry[ExporterModule](
             "bundle",
             "bundle_readme",
             "bundle_usage",
+            "by_name",
             "engine",
             "every",
             "float_graph",

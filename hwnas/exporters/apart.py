@@ -25,6 +25,7 @@ from hwnas.core.arrays import read_npy
 from hwnas.core.errors import CheckFailed, UserError
 from hwnas.exporters import REGISTRY
 from hwnas.exporters.artifact import PlannedFormat
+from hwnas.exporters.by_name import open_model
 from hwnas.exporters.opened import CannotRunHere
 from hwnas.interfaces import Images, OpenModel
 
@@ -112,10 +113,10 @@ class Runner:
         return tuple(Path(folder, name) for name in names)
 
     def open(self, format: str, path: Path, *, trust: bool = False) -> Apart:
-        """Opens a file of a format there; see `formats.open_model`.
+        """Opens a file of a format there; see `by_name.open_model`.
 
         Raises:
-            UserError, CannotRunHere: as in `formats.open_model`.
+            UserError, CannotRunHere: as in `by_name.open_model`.
             Crashed: the runtime crashed. So can every run of the model.
         """
         file = Path(path).absolute()
@@ -244,11 +245,9 @@ def opened_safely(
     runner: the process to use, with its number of threads; by default a new one.
 
     Raises:
-        UserError, CannotRunHere: as in `formats.open_model`.
+        UserError, CannotRunHere: as in `by_name.open_model`.
         Crashed: the runtime crashed, now or when the model runs.
     """
-    from hwnas.exporters.formats import open_model
-
     if not _is_apart(format):
         yield open_model(format, path, threads=threads, trust=trust)
         return

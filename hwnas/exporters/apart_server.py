@@ -18,6 +18,7 @@ from hwnas.core.errors import HwnasError, UserError
 from hwnas.exporters import REGISTRY
 from hwnas.exporters.apart import KINDS
 from hwnas.exporters.artifact import PlannedFormat
+from hwnas.exporters.by_name import open_model
 from hwnas.interfaces import OpenModel
 
 __all__ = ["serve"]
@@ -63,8 +64,6 @@ def _write(answers: IO[str], answer: dict[str, Any]) -> None:
 
 
 def _answer(command: str, asked: dict[str, Any], models: Models) -> Any:
-    from hwnas.exporters.formats import open_model
-
     if command == "export":
         return _exported(asked)
     key = asked["format"], asked["path"]

@@ -10,16 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hwnas.core.config import build_model
 from hwnas.core.errors import CheckFailed, UserError
 from hwnas.core.rng import rng
-from hwnas.exporters import REGISTRY
 from hwnas.exporters.apart import Runner, export_safely, opened_safely
-from hwnas.exporters.artifact import PlannedFormat
+from hwnas.exporters.by_name import exporter, open_model, planned
 from hwnas.exporters.opened import CannotRunHere
 from hwnas.exporters.parity import compare_batches, torch_logits
-from hwnas.exporters.sections import format_section
-from hwnas.interfaces import Exporter, Images, OpenModel
+from hwnas.interfaces import Exporter, Images
 from hwnas.nets.origin import origin_metadata, origin_of, warn_of_licence
 
 if TYPE_CHECKING:
@@ -31,22 +28,6 @@ log = logging.getLogger(__name__)
 
 N_CHECKED = 16  # images on which file and network are compared
 BATCHES = (1, 2, 8)
-
-
-def exporter(format: str, **settings: Any) -> Exporter:
-    """The exporter of a format with the given settings of its `Config`; also for `onnx:int8`.
-
-    Raises:
-        UserError: unknown format or setting, or a package that is not installed.
-    """
-    return _planned(format, settings).exporter()
-
-
-def _planned(format: str, settings: Mapping[str, Any]) -> PlannedFormat:
-    section = format_section(format)
-    data = {**(section if isinstance(section, dict) else {"name": section}), **settings}
-    config = REGISTRY.load(data["name"]).Config
-    return PlannedFormat(build_model(config, data, where=f"settings of the format {format}"))
 
 
 def export(
@@ -86,13 +67,13 @@ def export(
         CheckFailed: an fp32 file computes something else. If a file of lower precision exceeds the
             tolerance of its format, a warning is logged.
     """
-    planned, shape = _planned(format, settings), _input_shape(network, images)
+    chosen, shape = planned(format, settings), _input_shape(network, images)
     if held_out is not None:
         _check_images(held_out, shape, where="held_out")
     warn_of_licence(origin_of(network))
-    given = {"images": images, "held_out": held_out if planned.precision == "int8" else None}
+    given = {"images": images, "held_out": held_out if chosen.precision == "int8" else None}
     files = export_safely(
-        planned,
+        chosen,
         network,
         runner=runner,
         input_shape=shape,
@@ -103,7 +84,7 @@ def export(
     if images is None:
         noise = rng(0, "exporters/parity").standard_normal((N_CHECKED, *shape))
         images = noise.astype(np.float32)
-    _check(planned.exporter(), files, network, images[:N_CHECKED], runner)
+    _check(chosen.exporter(), files, network, images[:N_CHECKED], runner)
     return files
 
 
@@ -147,30 +128,6 @@ def _check_images(images: object, shape: tuple[int, ...], where: str = "images")
         found=kind,
         where=where,
     )
-
-
-def open_model(format: str, path: Path, *, threads: int = 1, trust: bool = False) -> OpenModel:
-    """Opens a file of a format in its runtime on this host.
-
-    trust: also open a file that can contain code and that this hwnas did not write (see `own`). The
-        module of such a format has a function `open_trusted`.
-
-    Raises:
-        UserError: the file is damaged or has another format.
-        CannotRunHere: unknown format, runtime or hardware missing on this host, or an untrusted
-            file that can contain code.
-    """
-    if format not in REGISTRY.names:
-        raise CannotRunHere("this hwnas does not know the format", found=format)
-    variant = REGISTRY.describe(format)
-    if variant.missing:
-        names = ", ".join(variant.missing)
-        raise CannotRunHere(f"{names} is not installed", fix=variant.install)
-    open_trusted = getattr(REGISTRY.load(format), "open_trusted", None)
-    if trust and open_trusted is not None:
-        trusted: OpenModel = open_trusted(path, threads=threads)
-        return trusted
-    return exporter(format).open_model(path, threads=threads)
 
 
 def _check(

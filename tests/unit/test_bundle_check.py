@@ -18,7 +18,7 @@ from hwnas.cli.main import app
 from hwnas.core.env import host_facts
 from hwnas.core.errors import CheckFailed, NotJudged, UserError
 from hwnas.core.progress import silent
-from hwnas.exporters import formats
+from hwnas.exporters import apart, formats
 from hwnas.exporters.apart import Runner
 from hwnas.exporters.base import ModelFile
 from hwnas.exporters.bundle import read_manifest, write_bundle
@@ -408,7 +408,7 @@ def test_a_batch_larger_than_the_images_there_are_is_verified(
 ) -> None:
     """A file that errs at one batch size alone is found, however few images there are."""
     write_bundle(tmp_path / "b", **parts)
-    opened, batch = formats.open_model, len(parts["golden_input"]) + 1
+    opened, batch = apart.open_model, len(parts["golden_input"]) + 1
 
     def open_model(*arguments: Any, **options: Any) -> Any:
         sound = opened(*arguments, **options)
@@ -418,7 +418,7 @@ def test_a_batch_larger_than_the_images_there_are_is_verified(
 
         return SimpleNamespace(batch=sound.batch, runtime=sound.runtime, logits=logits)
 
-    monkeypatch.setattr(formats, "open_model", open_model)
+    monkeypatch.setattr(apart, "open_model", open_model)
     settings = CheckSettings(ProfileConfig(), VerifyConfig(parity_batches=(1, batch)), 0)
     report = verify_bundle(
         tmp_path / "b", data=None, settings=settings, with_latency=False, progress=silent
