@@ -9,7 +9,7 @@ images, layers in float, and processor time. The sets: training images that do n
 ranges; validation images (what `hwnas export RUN` takes); averages of pairs of the training images;
 training images as the training augments them.
 
-Measured on 2026-11-29, one core of an AMD EPYC: see docs/results.md.
+docs/results.md has the table of a run.
 """
 
 from __future__ import annotations
