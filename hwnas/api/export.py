@@ -13,6 +13,7 @@ from hwnas.core.command import command_line
 from hwnas.core.errors import CheckFailed, UserError
 from hwnas.core.progress import Progress
 from hwnas.exporters import REGISTRY
+from hwnas.exporters.apart import Runner
 from hwnas.exporters.every import ALL
 from hwnas.exporters.formats import export as export_network
 from hwnas.pipeline.config import with_formats
@@ -50,6 +51,7 @@ def export(
     folder: Folder,
     *,
     images: NDArray[np.float32] | None = None,
+    held_out: NDArray[np.float32] | None = None,
     metadata: Mapping[str, str] | None = None,
     **settings: Any,
 ) -> tuple[Path, ...]: ...
@@ -59,16 +61,19 @@ def export(what: Any, /, *place: Any, **arguments: Any) -> Any:
     """Writes deployable files of the networks of a run (`export_run`), or of any network.
 
     `export(network, format, folder)` writes one format and checks that the file computes the same.
-    `exporters.formats.export` documents `images`, `metadata` and further settings.
+    `exporters.formats.export` documents `images`, `held_out`, `metadata` and further settings.
 
     Raises:
-        UserError: a setting is invalid, or the format cannot express the network.
+        UserError: a setting is invalid, the format cannot express the network, or its converter or
+            runtime crashed. They work in a process of their own if hwnas itself does not need them
+            and has built the network.
         CheckFailed: a file computes something else.
     """
     if isinstance(what, (str, Path)):
         return export_run(what, *place, **arguments)
     _require_network(what)
-    return export_network(what, *place, **arguments)
+    with Runner() as runner:
+        return export_network(what, *place, runner=runner, **arguments)
 
 
 def _require_network(what: object) -> None:

@@ -9,11 +9,13 @@ REGISTRY = Registry[ExporterModule](
     infrastructure=frozenset(
         {
             "apart",
+            "apart_server",
             "artifact",
             "base",
             "bundle",
             "bundle_readme",
             "bundle_usage",
+            "by_name",
             "engine",
             "every",
             "float_graph",

@@ -1,41 +1,48 @@
-"""Runs models in a process of their own, so that a crash of a runtime ends only that process.
+"""Runs converters and models in a process of their own: a crash ends only that process.
 
-Formats whose runtime hwnas itself needs (torch, ONNX Runtime) declare `IN_PROCESS = True`; a check
-of such a file does not need another process.
+Formats whose packages hwnas itself needs (torch, ONNX, ONNX Runtime) declare `IN_PROCESS = True`.
+They are converted and checked in the process of the caller, which saves the start of another one.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import signal
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from hwnas.core.arrays import read_npy
-from hwnas.core.errors import CheckFailed, HwnasError, UserError
+from hwnas.core.errors import CheckFailed, UserError
 from hwnas.exporters import REGISTRY
+from hwnas.exporters.artifact import PlannedFormat
+from hwnas.exporters.by_name import open_model
 from hwnas.exporters.opened import CannotRunHere
 from hwnas.interfaces import Images, OpenModel
 
-__all__ = ["Apart", "Crashed", "Runner", "opened_safely", "serve"]
+if TYPE_CHECKING:
+    import torch
 
-START = "from hwnas.exporters.apart import serve; serve()"
+__all__ = ["KINDS", "Apart", "Crashed", "Runner", "export_safely", "opened_safely"]
+
+START = "from hwnas.exporters.apart_server import serve; serve()"
 KINDS = {kind.__name__: kind for kind in (UserError, CannotRunHere, CheckFailed)}
+"""Errors that the other process passes on, by name."""
 TAIL = 300  # characters of the last output of a crashed runtime
+WEIGHTS, DEFINITION = "network.safetensors", "arch.json"
 
 
 class Crashed(UserError):
-    """The runtime ended the process in which it ran a file."""
+    """A converter or a runtime ended the process in which it worked."""
 
 
 @dataclass(frozen=True)
@@ -50,10 +57,10 @@ class Apart:
 
 
 class Runner:
-    """The other process; it starts when the first file is opened, and again after a crash."""
+    """The other process; it starts when it is first needed, and again after a crash."""
 
     def __init__(self, *, threads: int = 1) -> None:
-        """`threads`: of every file."""
+        """`threads`: of every file, and of converters."""
         self._threads = threads
         self._folder = tempfile.TemporaryDirectory(prefix="hwnas-")
         self._log = Path(self._folder.name, "log")
@@ -68,11 +75,48 @@ class Runner:
             self._end()
         self._folder.cleanup()
 
-    def open(self, format: str, path: Path, *, trust: bool = False) -> Apart:
-        """Opens a file of a format there; see `formats.open_model`.
+    def export(
+        self,
+        planned: PlannedFormat,
+        network: torch.nn.Module,
+        *,
+        folder: Path,
+        images: Mapping[str, Images],
+        **arguments: Any,
+    ) -> tuple[Path, ...]:
+        """Writes the files of a format there; `images` and `arguments` are those of `Exporter`.
+
+        network: has a `definition`, from which the other process builds it again.
 
         Raises:
-            UserError, CannotRunHere: as in `formats.open_model`.
+            UserError: the format cannot express the network.
+            Crashed: the converter crashed. No file of the format was written.
+        """
+        from safetensors.torch import save_file
+
+        here = Path(self._folder.name)
+        state = {name: value.cpu().contiguous() for name, value in network.state_dict().items()}
+        save_file(state, here / WEIGHTS)
+        (here / DEFINITION).write_text(json.dumps(network.definition))
+        for name, array in images.items():
+            np.save(here / f"{name}.npy", array, allow_pickle=False)
+        asked = {
+            "format": planned.name,
+            "section": planned.config.model_dump(mode="json"),
+            "label": planned.label,
+            "path": str(here / WEIGHTS),
+            "folder": str(Path(folder).absolute()),
+            "images": {name: str(here / f"{name}.npy") for name in images},
+            "arguments": arguments,
+        }
+        names: list[str] = self._ask("export", asked, "converter")
+        return tuple(Path(folder, name) for name in names)
+
+    def open(self, format: str, path: Path, *, trust: bool = False) -> Apart:
+        """Opens a file of a format there; see `by_name.open_model`.
+
+        Raises:
+            UserError, CannotRunHere: as in `by_name.open_model`.
             Crashed: the runtime crashed. So can every run of the model.
         """
         file = Path(path).absolute()
@@ -94,26 +138,33 @@ class Runner:
 
         return Apart(OpenModel(run, **facts), times)
 
-    def _ask(self, command: str, arguments: dict[str, Any]) -> Any:
+    def close(self, format: str, path: Path) -> None:
+        """Forgets an opened file there."""
+        if self._process is not None:
+            self._ask("close", {"format": format, "path": str(Path(path).absolute())})
+
+    def _ask(self, command: str, arguments: dict[str, Any], who: str = "runtime") -> Any:
         process = self._process or self._start()
         assert process.stdin is not None and process.stdout is not None
-        line = ""
         with contextlib.suppress(BrokenPipeError):
             process.stdin.write(json.dumps([command, arguments]) + "\n")
             process.stdin.flush()
-            line = process.stdout.readline()
-        if not line.endswith("\n"):
-            raise Crashed(
-                f"the runtime of the format {arguments['format']} crashed",
-                found=self._last_words(),
-                where=arguments["path"],
-                fix="the other formats are not affected; update the package of this one, or leave"
-                " the format out",
-            )
-        answer = json.loads(line)
-        if "error" in answer:
-            raise KINDS[answer["kind"]](**answer["error"])
-        return answer["result"]
+        while (line := process.stdout.readline()).endswith("\n"):
+            answer = json.loads(line)
+            if "said" in answer:
+                name, level, text = answer["said"]
+                logging.getLogger(name).log(level, "%s", text)
+                continue
+            if "error" in answer:
+                raise KINDS[answer["kind"]](**answer["error"])
+            return answer["result"]
+        raise Crashed(
+            f"the {who} of the format {arguments['format']} crashed",
+            found=self._last_words(),
+            where=arguments["folder"] if command == "export" else arguments["path"],
+            fix="the other formats are not affected; update the package of this one, or leave the"
+            " format out",
+        )
 
     def _start(self) -> subprocess.Popen[str]:
         environment = {
@@ -150,74 +201,57 @@ class Runner:
         return process.wait()
 
 
+def _is_apart(format: str) -> bool:
+    """Whether the packages of a format get a process of their own."""
+    is_known = format in REGISTRY.names
+    return is_known and not getattr(REGISTRY.declaration(format), "IN_PROCESS", False)
+
+
+def export_safely(
+    planned: PlannedFormat,
+    network: torch.nn.Module,
+    *,
+    runner: Runner | None,
+    folder: Path,
+    images: Mapping[str, Images],
+    **arguments: Any,
+) -> tuple[Path, ...]:
+    """Writes the files of a format; in the process of `runner`, unless it is `IN_PROCESS`.
+
+    Networks that hwnas did not build have no `definition`. They are converted in this process,
+    because only their code could build them again.
+
+    Raises:
+        UserError, Crashed: as in `Runner.export`.
+    """
+    has_definition = isinstance(getattr(network, "definition", None), dict)
+    if runner is not None and has_definition and _is_apart(planned.name):
+        return runner.export(planned, network, folder=folder, images=images, **arguments)
+    given: dict[str, Any] = {**images, **arguments}
+    return planned.exporter().export(network, folder=folder, **given)
+
+
 @contextlib.contextmanager
 def opened_safely(
-    format: str, path: Path, *, threads: int = 1, trust: bool = False
+    format: str,
+    path: Path,
+    *,
+    threads: int = 1,
+    trust: bool = False,
+    runner: Runner | None = None,
 ) -> Iterator[OpenModel]:
     """The model of a file; in a process of its own, unless its format is `IN_PROCESS`.
 
+    runner: the process to use, with its number of threads; by default a new one.
+
     Raises:
-        UserError, CannotRunHere: as in `formats.open_model`.
+        UserError, CannotRunHere: as in `by_name.open_model`.
         Crashed: the runtime crashed, now or when the model runs.
     """
-    from hwnas.exporters.formats import open_model
-
-    is_known = format in REGISTRY.names
-    if not is_known or getattr(REGISTRY.declaration(format), "IN_PROCESS", False):
+    if not _is_apart(format):
         yield open_model(format, path, threads=threads, trust=trust)
         return
-    with Runner(threads=threads) as runner:
-        yield runner.open(format, path, trust=trust).model
-
-
-def serve() -> None:
-    """The other process: answers the commands of a `Runner`, one JSON line each."""
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # runtimes print to stdout
-    models: dict[tuple[str, str], OpenModel] = {}
-    for line in sys.stdin:
-        command, arguments = json.loads(line)
-        try:
-            answer = {"result": _answer(command, arguments, models)}
-        except HwnasError as error:
-            answer = _told(error)
-        except Exception as error:  # a runtime can raise any exception
-            answer = _told(
-                UserError("the runtime failed", found=f"{type(error).__name__}: {error}")
-            )
-        answers.write(json.dumps(answer) + "\n")
-        answers.flush()
-
-
-def _answer(command: str, asked: dict[str, Any], models: dict[tuple[str, str], OpenModel]) -> Any:
-    from hwnas.exporters.formats import open_model
-
-    key = asked["format"], asked["path"]
-    if command == "open" or key not in models:  # after a crash of another file
-        models[key] = open_model(
-            asked["format"], Path(asked["path"]), threads=asked["threads"], trust=asked["trust"]
-        )
-    model = models[key]
-    if command == "open":
-        names = ("runtime", "batch", "delegated", "untimed")
-        return {name: getattr(model, name) for name in names}
-    x = read_npy(Path(asked["given"]))
-    if command == "run":
-        np.save(asked["found"], np.asarray(model.run(x), dtype=np.float32), allow_pickle=False)
-        return None
-    ms = []
-    for _ in range(asked["n"]):
-        start = time.perf_counter()
-        model.run(x)
-        ms.append(1e3 * (time.perf_counter() - start))
-    return ms
-
-
-def _told(error: HwnasError) -> dict[str, Any]:
-    kind = next((name for name, one in KINDS.items() if type(error) is one), "UserError")
-    fields = {
-        name: None if value is None else str(value)
-        for name in ("expected", "found", "where", "fix")
-        for value in [getattr(error, name)]
-    }
-    return {"kind": kind, "error": {"message": error._message, **fields}}
+    with contextlib.ExitStack() as stack:
+        chosen = runner or stack.enter_context(Runner(threads=threads))
+        yield chosen.open(format, path, trust=trust).model
+        chosen.close(format, path)

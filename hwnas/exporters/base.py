@@ -77,6 +77,7 @@ class Source:
     folder: Path
     metadata: Mapping[str, str]
     images: Images | None
+    held_out: Images | None = None
 
     def graph(self, *, opset: int = OPSET, dynamic_batch: bool = True) -> onnx.ModelProto:
         """The network as an fp32 ONNX graph, see `float_graph`."""
@@ -126,6 +127,7 @@ class Format(ABC):
         folder: Path,
         metadata: Mapping[str, str] | None = None,
         images: Images | None = None,
+        held_out: Images | None = None,
     ) -> tuple[Path, ...]:
         """See `interfaces.Exporter`.
 
@@ -139,7 +141,7 @@ class Format(ABC):
                 found=type(self).__module__.rpartition(".")[2],
             )
         folder = Path(folder)
-        source = Source(model, tuple(input_shape), folder, metadata or {}, images)
+        source = Source(model, tuple(input_shape), folder, metadata or {}, images, held_out)
         files = {folder / name: content for name, content in self.contents(source).items()}
         for path, content in reversed(files.items()):  # the model comes last
             write_bytes(path, content)

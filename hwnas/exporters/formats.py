@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,14 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hwnas.core.config import build_model
 from hwnas.core.errors import CheckFailed, UserError
 from hwnas.core.rng import rng
-from hwnas.exporters import REGISTRY
+from hwnas.exporters.apart import Runner, export_safely, opened_safely
+from hwnas.exporters.by_name import exporter, open_model, planned
 from hwnas.exporters.opened import CannotRunHere
 from hwnas.exporters.parity import compare_batches, torch_logits
-from hwnas.exporters.sections import format_section
-from hwnas.interfaces import Exporter, Images, OpenModel
+from hwnas.interfaces import Exporter, Images
 from hwnas.nets.origin import origin_metadata, origin_of, warn_of_licence
 
 if TYPE_CHECKING:
@@ -30,28 +30,15 @@ N_CHECKED = 16  # images on which file and network are compared
 BATCHES = (1, 2, 8)
 
 
-def exporter(format: str, **settings: Any) -> Exporter:
-    """The exporter of a format with the given settings of its `Config`; also for `onnx:int8`.
-
-    Raises:
-        UserError: unknown format or setting, or a package that is not installed.
-    """
-    section = format_section(format)
-    data = {**(section if isinstance(section, dict) else {"name": section}), **settings}
-    module = REGISTRY.load(data["name"])
-    found: Exporter = module.build(
-        build_model(module.Config, data, where=f"settings of the format {format}")
-    )
-    return found
-
-
 def export(
     network: torch.nn.Module,
     format: str,
     folder: Path | str,
     *,
     images: Images | None = None,
+    held_out: Images | None = None,
     metadata: Mapping[str, str] | None = None,
+    runner: Runner | None = None,
     **settings: Any,
 ) -> tuple[Path, ...]:
     """Writes a trained network in one format and checks that the file computes the same.
@@ -62,7 +49,12 @@ def export(
         folder: destination; formats that start from ONNX use the `model.onnx` in it.
         images: normalised training images, float32 [n, C, H, W]. `int8` calibrates on them, and the
             first 16 are compared. Without images, the comparison uses noise.
+        held_out: normalised images that the network has not learnt, float32 [n, C, H, W]. 8-bit
+            files must agree with the network on them. By default they are those of `images` that do
+            not determine the ranges; networks are surer of images that they have learnt.
         metadata: stored in the file if the format supports it.
+        runner: the process in which converters and runtimes work that hwnas itself does not need,
+            see `apart.export_safely`. By default they work in this process.
         settings: settings of the format, such as `dynamic_batch=False`.
 
     Returns:
@@ -71,8 +63,36 @@ def export(
     Raises:
         UserError: a setting is invalid, the network is in training mode or has no known input
             shape, `images` do not fit, or the format cannot express the network.
+        Crashed: a converter or a runtime ended the process of `runner`.
         CheckFailed: an fp32 file computes something else. If a file of lower precision exceeds the
             tolerance of its format, a warning is logged.
+    """
+    chosen, shape = planned(format, settings), _input_shape(network, images)
+    if held_out is not None:
+        _check_images(held_out, shape, where="held_out")
+    warn_of_licence(origin_of(network))
+    given = {"images": images, "held_out": held_out if chosen.precision == "int8" else None}
+    files = export_safely(
+        chosen,
+        network,
+        runner=runner,
+        input_shape=shape,
+        folder=Path(folder),
+        metadata=origin_metadata(network) | {k: str(fact) for k, fact in (metadata or {}).items()},
+        images={name: array for name, array in given.items() if array is not None},
+    )
+    if images is None:
+        noise = rng(0, "exporters/parity").standard_normal((N_CHECKED, *shape))
+        images = noise.astype(np.float32)
+    _check(chosen.exporter(), files, network, images[:N_CHECKED], runner)
+    return files
+
+
+def _input_shape(network: torch.nn.Module, images: Images | None) -> tuple[int, ...]:
+    """[C, H, W] of the network; of the images, if hwnas did not build it.
+
+    Raises:
+        UserError: the network is in training mode, its shape is unknown, or images have another.
     """
     from hwnas.nets.subnet import input_shape_of
 
@@ -83,29 +103,15 @@ def export(
             found=type(network).__name__,
             fix="hwnas.nets.bn.recalibrate(network, batches), or network.eval()",
         )
-    chosen = exporter(format, **settings)
     if images is None:
-        shape: tuple[int, ...] = input_shape_of(network)
-    else:
-        has_own = hasattr(network, "definition")
-        shape = input_shape_of(network) if has_own else np.shape(images)[1:]
-        _check_images(images, shape)
-    warn_of_licence(origin_of(network))
-    files = chosen.export(
-        network,
-        input_shape=shape,
-        folder=Path(folder),
-        metadata=origin_metadata(network) | {k: str(fact) for k, fact in (metadata or {}).items()},
-        images=images,
-    )
-    if images is None:
-        noise = rng(0, "exporters/parity").standard_normal((N_CHECKED, *shape))
-        images = noise.astype(np.float32)
-    _check(chosen, files, network, images[:N_CHECKED])
-    return files
+        return input_shape_of(network)
+    has_own = hasattr(network, "definition")
+    shape: tuple[int, ...] = input_shape_of(network) if has_own else np.shape(images)[1:]
+    _check_images(images, shape)
+    return shape
 
 
-def _check_images(images: object, shape: tuple[int, ...]) -> None:
+def _check_images(images: object, shape: tuple[int, ...], where: str = "images") -> None:
     """Refuses images that do not have `shape`.
 
     Raises:
@@ -120,53 +126,38 @@ def _check_images(images: object, shape: tuple[int, ...]) -> None:
         "the images do not have the input shape of the network",
         expected=f"a numpy array, float32 [n, {', '.join(map(str, shape))}], n > 0",
         found=kind,
-        where="images",
+        where=where,
     )
 
 
-def open_model(format: str, path: Path, *, threads: int = 1, trust: bool = False) -> OpenModel:
-    """Opens a file of a format in its runtime on this host.
-
-    trust: also open a file that can contain code and that this hwnas did not write (see `own`). The
-        module of such a format has a function `open_trusted`.
-
-    Raises:
-        UserError: the file is damaged or has another format.
-        CannotRunHere: unknown format, runtime or hardware missing on this host, or an untrusted
-            file that can contain code.
-    """
-    if format not in REGISTRY.names:
-        raise CannotRunHere("this hwnas does not know the format", found=format)
-    variant = REGISTRY.describe(format)
-    if variant.missing:
-        names = ", ".join(variant.missing)
-        raise CannotRunHere(f"{names} is not installed", fix=variant.install)
-    open_trusted = getattr(REGISTRY.load(format), "open_trusted", None)
-    if trust and open_trusted is not None:
-        trusted: OpenModel = open_trusted(path, threads=threads)
-        return trusted
-    return exporter(format).open_model(path, threads=threads)
-
-
 def _check(
-    exporter: Exporter, files: tuple[Path, ...], network: torch.nn.Module, images: Images
+    exporter: Exporter,
+    files: tuple[Path, ...],
+    network: torch.nn.Module,
+    images: Images,
+    runner: Runner | None,
 ) -> None:
     """Compares file and network on images; see `export`."""
     described = exporter.describe(files)
     try:
-        opened = exporter.open_model(files[0])
+        with contextlib.ExitStack() as stack:
+            opened = (
+                exporter.open_model(files[0])
+                if runner is None
+                else stack.enter_context(opened_safely(described.format, files[0], runner=runner))
+            )
+            report = compare_batches(
+                torch_logits(network, images),
+                opened,
+                images,
+                file=files[0].name,
+                batches=BATCHES,
+                tolerance=described.parity_tolerance,
+                min_agreement=described.min_agreement,
+            )
     except CannotRunHere as error:
         log.warning("%s is not checked: %s", files[0].name, str(error).splitlines()[0])
         return
-    report = compare_batches(
-        torch_logits(network, images),
-        opened,
-        images,
-        file=files[0].name,
-        batches=BATCHES,
-        tolerance=described.parity_tolerance,
-        min_agreement=described.min_agreement,
-    )
     if report.passed:
         return
     found = f"{report.worst:.1e} of the largest logit, equal top-1 on {report.agreement:.1%}"

@@ -166,9 +166,11 @@ class Calibration:
 
 
 def calibration(source: Source, n: int, seed: int, stream: str) -> Calibration:
-    """A seeded selection of n training images for the ranges; the other images measure the result.
+    """A seeded selection of n training images for the ranges; `held_out` measures the result.
 
-    If there are no other images, the same images are used for both.
+    Without `held_out`, the other training images measure it, or, if there are none, the same. A
+    network is surer of images that it has learnt, so agreement on them is too easy: see
+    `benchmarks/int8_agreement.py`.
 
     Raises:
         UserError: there are no images, or they have another size than the network expects.
@@ -181,13 +183,17 @@ def calibration(source: Source, n: int, seed: int, stream: str) -> Calibration:
             found="none",
             fix="give `images` to `export`; `hwnas export RUN` takes them from the data set",
         )
-    if images.shape[1:] != tuple(source.input_shape):
-        raise UserError(
-            "the calibration images do not have the input size of the network",
-            expected=f"[n, {', '.join(map(str, source.input_shape))}]",
-            found=list(images.shape),
-            where="images",
-        )
+    given = {"images": images, "held_out": source.held_out}
+    for name, array in given.items():
+        if array is not None and array.shape[1:] != tuple(source.input_shape):
+            raise UserError(
+                "the calibration images do not have the input size of the network",
+                expected=f"[n, {', '.join(map(str, source.input_shape))}]",
+                found=list(array.shape),
+                where=name,
+            )
     order = rng(seed, stream).permutation(len(images))
     chosen, others = order[:n], order[n:]
+    if source.held_out is not None and len(source.held_out):
+        return Calibration(images[chosen], source.held_out)
     return Calibration(images[chosen], images[others if len(others) else chosen])

@@ -96,15 +96,38 @@ class _Quantizer:
         return model
 
     def _excluded(self, layers: Sequence[str]) -> list[str]:
-        """Float layers, and the activation functions that they read.
+        """Float layers, the activation functions that they read, and the sums beside them.
 
         ONNX Runtime removes a Clip or Relu if the 8-bit range clips in the same way. It also does
-        so if the only reader is a float layer, whose input would then not be clipped.
+        so if the only reader is a float layer, whose input would then not be clipped. A sum in 8
+        bits would round what a float layer computes, or reads (`benchmarks/int8_agreement.py`).
         """
+        if not layers:
+            return []
         nodes = self.graph.graph.node
         read = {name for node in nodes if node.name in layers for name in node.input}
         feeding = [n.name for n in nodes if n.op_type in REMOVABLE and n.output[0] in read]
-        return [*layers, *feeding]
+        return [*layers, *feeding, *_sums_beside(nodes, set(layers))]
+
+
+def _sums_beside(nodes: Sequence[onnx.NodeProto], layers: set[str]) -> list[str]:
+    """Names of the sums that read a layer, perhaps through an activation, or that a layer reads."""
+    by_output = {name: node for node in nodes for name in node.output}
+
+    def source(value: str) -> str:
+        """The node that computes a value, before its activation."""
+        node = by_output.get(value)
+        while node is not None and node.op_type in REMOVABLE:
+            node = by_output.get(node.input[0])
+        return "" if node is None else node.name
+
+    read = {source(name) for node in nodes if node.name in layers for name in node.input}
+    sums = [node for node in nodes if node.op_type == "Add" and node.name]
+    return [
+        one.name
+        for one in sums
+        if one.name in read or any(source(name) in layers for name in one.input)
+    ]
 
 
 def _op_types() -> list[str]:

@@ -239,12 +239,15 @@ class Exporter(Protocol):
         folder: Path,
         metadata: Mapping[str, str] | None = None,
         images: NDArray[np.float32] | None = None,
+        held_out: NDArray[np.float32] | None = None,
     ) -> tuple[Path, ...]:
         """Writes files into `folder`. Returns their paths, the model first.
 
         input_shape: [C, H, W].
         metadata: arch key, preprocessing, ...; stored in the file if the format supports it.
         images: normalised training images [n, C, H, W], for formats that need calibration.
+        held_out: normalised images [n, C, H, W] that the network has not learnt. 8-bit files must
+            agree with the network on them. It is only given to 8-bit formats.
         """
         ...
 

@@ -16,9 +16,9 @@ from hwnas.core.confined import inside
 from hwnas.core.errors import CheckFailed, UserError
 from hwnas.core.progress import Progress
 from hwnas.core.stats import accuracy_text
+from hwnas.exporters.apart import Crashed, Runner, opened_safely
 from hwnas.exporters.bundle import read_manifest
 from hwnas.exporters.engine import check_engine, run_engine
-from hwnas.exporters.formats import open_model
 from hwnas.exporters.manifest import Manifest
 from hwnas.exporters.opened import CannotRunHere
 from hwnas.exporters.parity import ParityReport, compare_batches
@@ -64,12 +64,15 @@ class _Images:
 class _Host:
     """How models are run on this host; `trust`: also run models that can contain untrusted code."""
 
+    runner: Runner
     threads: int
     trust: bool
 
-    def open(self, folder: Path, model: ModelFile) -> OpenModel:
+    def open(self, folder: Path, model: ModelFile) -> contextlib.AbstractContextManager[OpenModel]:
         path = inside(folder, model.path)
-        return open_model(model.format, path, threads=self.threads, trust=self.trust)
+        return opened_safely(
+            model.format, path, threads=self.threads, trust=self.trust, runner=self.runner
+        )
 
 
 def verify_bundle(
@@ -96,15 +99,16 @@ def verify_bundle(
     """
     manifest = read_manifest(folder)
     notes: list[str] = []
-    host = _Host(threads, trust)
-    images = _images(folder, manifest, data, host, notes)
     batches = (VerifyConfig() if settings is None else settings.verify).parity_batches
     rows, failed = [], []
-    for done, model in enumerate(manifest.models, start=1):
-        row, problems = _check_model(folder, manifest, model, images, batches, host, notes)
-        rows.append(row)
-        failed += [f"{model.path}: {problem}" for problem in problems]
-        progress(done, len(manifest.models), model.path)
+    with Runner(threads=threads) as runner:
+        host = _Host(runner, threads, trust)
+        images = _images(folder, manifest, data, host, notes)
+        for done, model in enumerate(manifest.models, start=1):
+            row, problems = _check_model(folder, manifest, model, images, batches, host, notes)
+            rows.append(row)
+            failed += [f"{model.path}: {problem}" for problem in problems]
+            progress(done, len(manifest.models), model.path)
     failed += drops(rows) + wrong_precisions(folder, manifest, rows)
     latency = LatencyReport()
     if with_latency and settings is not None:
@@ -161,7 +165,8 @@ def _images(
         with contextlib.suppress(CannotRunHere):
             if format in references:
                 compared = x[:N_COMPARED]
-                logits = host.open(folder, references[format]).logits(compared, 32)
+                with host.open(folder, references[format]) as opened:
+                    logits = opened.logits(compared, 32)
                 return _Images(compared, logits, (x, labels))
     notes.append(
         f"no torch network that is run here (formats timm, pt2): compared on the {len(golden)}"
@@ -184,32 +189,37 @@ def _check_model(
     if model.path.endswith(".engine"):
         return _check_engine(folder, model, host, row, notes)
     try:
-        opened = host.open(folder, model)
-        report = compare_batches(
-            images.expected,
-            opened,
-            images.x,
-            file=model.path,
-            batches=batches,
-            tolerance=model.parity_tolerance,
-            min_agreement=model.min_agreement,
-        )
+        with host.open(folder, model) as opened:
+            report = compare_batches(
+                images.expected,
+                opened,
+                images.x,
+                file=model.path,
+                batches=batches,
+                tolerance=model.parity_tolerance,
+                min_agreement=model.min_agreement,
+            )
+            row |= _parity_row(report)
+            problems = _differences(report)
+            if images.test is not None:
+                problems += _check_accuracy(manifest, model, opened, images.test, row)
     except CannotRunHere as error:
         notes.append(f"{model.path}: not run here: {str(error).splitlines()[0]}")
         return row | {"passed": None}, []
     except (UserError, CheckFailed) as error:
-        return row | {"passed": False}, [str(error).splitlines()[0]]
-    row |= _parity_row(report)
-    problems = []
-    if not report.passed:
-        problems.append(
-            f"differs from torch by {report.worst:.1e} of the largest logit (allowed"
-            f" {report.tolerance:.0e}), agrees on {report.agreement:.2%} of images (at least"
-            f" {report.min_agreement:.1%})"
-        )
-    if images.test is not None:
-        problems += _check_accuracy(manifest, model, opened, images.test, row)
+        crash = f" ({error.found})" if isinstance(error, Crashed) else ""
+        return row | {"passed": False}, [str(error).splitlines()[0] + crash]
     return row | {"passed": not problems}, problems
+
+
+def _differences(report: ParityReport) -> list[str]:
+    if report.passed:
+        return []
+    return [
+        f"differs from torch by {report.worst:.1e} of the largest logit (allowed"
+        f" {report.tolerance:.0e}), agrees on {report.agreement:.2%} of images (at least"
+        f" {report.min_agreement:.1%})"
+    ]
 
 
 def _check_engine(

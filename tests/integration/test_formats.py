@@ -6,74 +6,31 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
+from onnx import numpy_helper
+from torch import nn
 
 import hwnas
 from hwnas.builders.onnx import context
 from hwnas.core.errors import CheckFailed, UserError
-from hwnas.exporters import REGISTRY
+from hwnas.exporters import REGISTRY, fp16
 from hwnas.exporters.apart import Crashed, Runner, opened_safely
+from hwnas.exporters.artifact import PlannedFormat
 from hwnas.exporters.every import every_format, not_installed
-from hwnas.exporters.formats import open_model
+from hwnas.exporters.formats import export, open_model
+from hwnas.nets.subnet import build_subnet, input_shape_of
 from hwnas.pipeline import config
 from hwnas.studies import format_table
-
-PLUGIN = '''"""{summary}"""
-import os
-from typing import Literal
-
-from hwnas.core.errors import UserError
-from hwnas.exporters.base import Format, FormatConfig
-from hwnas.interfaces import ModelFile, OpenModel
-
-
-class Config(FormatConfig):
-    name: Literal["{name}"] = "{name}"
-
-
-def build(config):
-    return _Format()
-
-
-class _Format(Format):
-    def contents(self, source):
-        {contents}
-
-    def describe(self, files):
-        return ModelFile("{name}", "{name}", "fp32")
-
-    def open_model(self, path, *, threads=1):
-        {opened}
-'''
-FORMATS = {
-    "crashing": ('return {"crashing": b"x"}', "os.write(2, b'no such instruction'); os.abort()"),
-    "unsayable": ('raise UserError("no such operator", found="HardSwish")', "pass"),
-}
+from hwnas.testing.suite import tiny_space
+from tests.broken_formats import installed
 
 
 @pytest.fixture(scope="module")
 def formats(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Two formats of an installed package."""
-    site = tmp_path_factory.mktemp("site")
-    about = site / "broken-1.0.dist-info"
-    about.mkdir()
-    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1.0\n")
-    lines = [f"{name} = broken_{name}" for name in FORMATS]
-    (about / "entry_points.txt").write_text("\n".join(["[hwnas.exporters]", *lines]))
-    for name, (contents, opened) in FORMATS.items():
-        text = PLUGIN.format(summary=name, name=name, contents=contents, opened=opened)
-        (site / f"broken_{name}.py").write_text(text)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(site))
-        _forget()
+    """Formats of an installed package that fail."""
+    with installed(tmp_path_factory.mktemp("site")):
         yield
-    _forget()
-
-
-def _forget() -> None:
-    """The registry looks for installed packages again."""
-    for name in ("_places", "_outside"):
-        REGISTRY.__dict__.pop(name, None)
 
 
 @pytest.mark.usefixtures("formats")
@@ -98,13 +55,14 @@ def test_a_crash_ends_only_the_process_of_the_runtime(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("formats")
 def test_one_table_of_all_formats(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    every = [{"name": "onnx"}, {"name": "int8"}, {"name": "crashing"}, {"name": "unsayable"}]
+    names = ["onnx", "int8", "crashing", "unsayable", "falling"]
+    every = [{"name": name} for name in names]
     absent = {"coreml:fp16": "coremltools is not installed; pip install 'hwnas[coreml]'"}
     monkeypatch.setattr(config, "every_format", lambda: every)
     monkeypatch.setattr(format_table, "not_installed", lambda: absent)
     found = hwnas.export(folder, formats=["all"])
     rows = {row["format"]: row for row in found}
-    assert list(rows) == ["onnx", "int8", "crashing", "unsayable", "coreml:fp16"]
+    assert list(rows) == [*names, "coreml:fp16"]
     onnx = rows["onnx"]
     file = next(folder.rglob(f"export/{onnx['arch']}/model.onnx"))
     assert onnx["mb"] == round(file.stat().st_size / 1e6, 3)
@@ -114,11 +72,58 @@ def test_one_table_of_all_formats(folder: Path, monkeypatch: pytest.MonkeyPatch)
     assert rows["crashing"]["ok"] is False and "SIGABRT" in rows["crashing"]["notes"][0]
     assert rows["unsayable"]["ok"] is False and "HardSwish" in rows["unsayable"]["notes"][0]
     assert rows["unsayable"]["file"] is None and rows["crashing"]["ms"] is None
+    (note,) = rows["falling"]["notes"]
+    assert "the converter of the format falling crashed: SIGABRT; no such instruction" in note
+    assert rows["falling"]["ok"] is False and rows["falling"]["file"] is None
     assert rows["coreml:fp16"]["ok"] is None and "hwnas[coreml]" in rows["coreml:fp16"]["notes"][0]
     columns = ["format", "ok", "MB", "top-1", "parity", "ms here", "share delegated", "note"]
     assert all(list(row) == columns for row in found.shown)
     with pytest.raises(CheckFailed, match=r"(?s)formats are missing.*SIGABRT.*HardSwish"):
         hwnas.export(folder)  # asked for by name, as the configuration does now
+
+
+@pytest.fixture(scope="module")
+def network() -> nn.Module:
+    return build_subnet(tiny_space(), tiny_space().smallest()).eval()
+
+
+@pytest.mark.usefixtures("formats")
+def test_a_network_is_converted_in_a_process_that_may_crash(
+    network: nn.Module, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(Crashed, match=r"(?s)the converter of the format falling crashed.*SIGABRT"):
+        hwnas.export(network, "falling", tmp_path)
+    with Runner() as runner:
+        with pytest.raises(UserError, match=r"(?s)no such operator.*HardSwish"):
+            export(network, "unsayable", tmp_path, runner=runner)
+        with pytest.raises(CheckFailed, match="differ in shape"):
+            export(network, "talking", tmp_path, metadata={"card": "x"}, runner=runner)
+        with pytest.raises(Crashed, match=r"(?s)the runtime of the format crashing crashed"):
+            export(network, "crashing", tmp_path, runner=runner)
+    assert (tmp_path / "talking").read_bytes() == b"['card']"
+    assert "one layer stays in float" in caplog.text, "what a converter logs is passed on"
+
+
+def test_the_other_process_builds_the_same_network(network: nn.Module, tmp_path: Path) -> None:
+    """It takes the float graph from the folder, which it does only for equal networks."""
+    export(network, "onnx", tmp_path)
+    graph = onnx.load(tmp_path / "model.onnx")
+    (tmp_path / "model.onnx").unlink()
+    for tensor in graph.graph.initializer:
+        if tensor.data_type == onnx.TensorProto.FLOAT:
+            tensor.CopyFrom(numpy_helper.from_array(0 * numpy_helper.to_array(tensor), tensor.name))
+    onnx.save(graph, tmp_path / "model.onnx")
+    with Runner() as runner:
+        (path,) = runner.export(
+            PlannedFormat(fp16.Config()),
+            network,
+            folder=tmp_path,
+            input_shape=input_shape_of(network),
+            metadata={},
+            images={},
+        )
+    weights = [numpy_helper.to_array(one) for one in onnx.load(path).graph.initializer]
+    assert weights and not any(one.any() for one in weights if one.dtype == np.float16)
 
 
 def test_every_format_is_installed_or_says_how() -> None:

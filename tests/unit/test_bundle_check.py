@@ -18,7 +18,8 @@ from hwnas.cli.main import app
 from hwnas.core.env import host_facts
 from hwnas.core.errors import CheckFailed, NotJudged, UserError
 from hwnas.core.progress import silent
-from hwnas.exporters import formats
+from hwnas.exporters import apart, formats
+from hwnas.exporters.apart import Runner
 from hwnas.exporters.base import ModelFile
 from hwnas.exporters.bundle import read_manifest, write_bundle
 from hwnas.exporters.manifest import AccuracyFact, ConstraintFact, InputSpec, LatencyFact, Manifest
@@ -36,6 +37,7 @@ from hwnas.pipeline.config import ExperimentConfig, load_config, read_config_dat
 from hwnas.spaces.mobilenet_tiny import Config, build
 from hwnas.training.datasets import digits
 from hwnas.training.images import resize
+from tests.broken_formats import installed
 
 PX = 16
 FORMATS = ("onnx", "timm", "fp16", "int8")
@@ -161,6 +163,26 @@ def test_a_model_of_another_network_and_a_broken_promise_are_named(
     assert "model.fp16.onnx: test top-1" in text and "promised 100.00%" in text
     assert "model.int8.onnx" not in text
     assert [row["passed"] for row in report.models] == [False, True, False, True]
+
+
+def test_a_runtime_that_crashes_fails_only_its_own_file(
+    parts: dict[str, Any], data: DataModule, tmp_path: Path
+) -> None:
+    """It may crash when it opens a file, or later, when it runs one."""
+    site, file, names = tmp_path / "site", tmp_path / "x", ("crashing", "sudden")
+    site.mkdir()
+    file.write_bytes(b"x")
+    models = (*(ModelFile(name, name, "fp32") for name in names), *parts["manifest"].models)
+    changed = parts | {
+        "manifest": dataclasses.replace(parts["manifest"], models=models),
+        "models": parts["models"] | dict.fromkeys(names, file),
+    }
+    with installed(site):
+        write_bundle(tmp_path / "b", **changed)
+        report = verify(tmp_path / "b", data)
+    assert [row["passed"] for row in report.models] == [False] * 2 + [True] * len(FORMATS)
+    for name, problem in zip(names, report.failed, strict=True):
+        assert problem.startswith(f"{name}: the runtime of the format {name} crashed (SIGABRT")
 
 
 def test_another_data_set_and_an_altered_file_are_refused(
@@ -386,7 +408,7 @@ def test_a_batch_larger_than_the_images_there_are_is_verified(
 ) -> None:
     """A file that errs at one batch size alone is found, however few images there are."""
     write_bundle(tmp_path / "b", **parts)
-    opened, batch = bundle_check.open_model, len(parts["golden_input"]) + 1
+    opened, batch = apart.open_model, len(parts["golden_input"]) + 1
 
     def open_model(*arguments: Any, **options: Any) -> Any:
         sound = opened(*arguments, **options)
@@ -396,7 +418,7 @@ def test_a_batch_larger_than_the_images_there_are_is_verified(
 
         return SimpleNamespace(batch=sound.batch, runtime=sound.runtime, logits=logits)
 
-    monkeypatch.setattr(bundle_check, "open_model", open_model)
+    monkeypatch.setattr(apart, "open_model", open_model)
     settings = CheckSettings(ProfileConfig(), VerifyConfig(parity_batches=(1, batch)), 0)
     report = verify_bundle(
         tmp_path / "b", data=None, settings=settings, with_latency=False, progress=silent
@@ -496,9 +518,12 @@ def test_an_engine_is_run_by_the_kit(
     monkeypatch.setattr(bundle_check, "run_engine", run)
     said: list[str] = []
     row, found = bundle_check._check_engine(
-        tmp_path, ModelFile("model.engine", "tensorrt", "fp16"), bundle_check._Host(1, True),
-        {"model": "model.engine"}, said,
-    )  # fmt: skip
+        tmp_path,
+        ModelFile("model.engine", "tensorrt", "fp16"),
+        bundle_check._Host(Runner(), 1, True),
+        {"model": "model.engine"},
+        said,
+    )
     assert checked == [("model.engine", None), ("model.engine", "model.onnx")]
     assert row == {"model": "model.engine", "runtime": "tensorrt 10.8, 8.9", "passed": passed}
     assert (found, said) == (problems, notes)

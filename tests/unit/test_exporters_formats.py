@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from hwnas.builders.onnx import network
@@ -16,7 +16,8 @@ from hwnas.core.errors import UserError
 from hwnas.core.rng import rng
 from hwnas.exporters import float_graph, fp16, int8, ort
 from hwnas.exporters import quantize as quantize_module
-from hwnas.exporters.base import PROMISES
+from hwnas.exporters.base import PROMISES, Source
+from hwnas.exporters.mixed import calibration
 from hwnas.exporters.opened import onnxruntime_model
 from hwnas.exporters.ort_order import in_fixed_order
 from hwnas.exporters.quantize import quantized
@@ -187,6 +188,34 @@ def test_float_layers_read_what_their_activation_clips() -> None:
     scale = np.abs(expected).max()
     assert np.abs(whole - expected).max() < 0.2 * scale
     assert np.abs(some - expected).max() < 0.2 * scale
+
+
+def test_sums_beside_float_layers_stay_float() -> None:
+    """x -> a -> Clip -> sum1 -> b -> sum2 (of b and sum1) -> c: only what a float layer touches."""
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["a"], "a"),
+        helper.make_node("Clip", ["a"], ["clipped"], "clip"),
+        helper.make_node("Add", ["clipped", "x"], ["s1"], "sum1"),
+        helper.make_node("Conv", ["s1", "w"], ["b"], "b"),
+        helper.make_node("Add", ["b", "s1"], ["s2"], "sum2"),
+        helper.make_node("Conv", ["s2", "w"], ["c"], "c"),
+    ]
+    expected = {"a": ["sum1"], "b": ["sum1", "sum2"], "c": ["sum2"]}
+    for layer, sums in expected.items():
+        assert quantize_module._sums_beside(nodes, {layer}) == sums, layer
+
+
+@pytest.mark.parametrize("n", [0, 5])
+def test_held_out_images_decide_where_they_are_given(n: int, tmp_path: Path) -> None:
+    held_out = IMAGES[:n] + 1
+    source = Source(nn.Identity(), SHAPE, tmp_path, {}, IMAGES, held_out)
+    found = calibration(source, 4, 0, "any")
+    assert len(found.ranges) == 4 and len(found.judged) == (n or len(IMAGES) - 4)
+    if n:
+        np.testing.assert_array_equal(found.judged, held_out)
+    wrong = Source(nn.Identity(), SHAPE, tmp_path, {}, IMAGES, IMAGES[..., 1:])
+    with pytest.raises(UserError, match=r"(?s)input size of the network.*where: held_out"):
+        calibration(wrong, 4, 0, "any")
 
 
 def test_ort_is_what_onnxruntime_mobile_reads(net: nn.Module, tmp_path: Path) -> None:

@@ -6,9 +6,10 @@ and the files that devices run, so that they can be timed and tested.
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,19 +18,18 @@ from numpy.typing import NDArray
 from hwnas.core.command import command_line
 from hwnas.core.errors import CheckFailed, UserError, first_line
 from hwnas.core.progress import Progress
-from hwnas.core.records import dump
 from hwnas.exporters import REGISTRY as EXPORTERS
-from hwnas.exporters.apart import Crashed, opened_safely
+from hwnas.exporters.apart import Crashed, Runner, export_safely, opened_safely
 from hwnas.exporters.artifact import PlannedFormat
-from hwnas.exporters.manifest import InputSpec
 from hwnas.exporters.opened import CannotRunHere
 from hwnas.exporters.parity import compare_batches, torch_logits
-from hwnas.interfaces import ModelFile
-from hwnas.nets.origin import origin_metadata, origin_of, read_origin, warn_of_licence
+from hwnas.interfaces import Images, ModelFile
+from hwnas.nets.origin import read_origin, warn_of_licence
 from hwnas.pipeline.data_checks import enough_images
 from hwnas.pipeline.data_source import LEARNING
 from hwnas.pipeline.disk import weights_bytes
 from hwnas.pipeline.exports import artifacts_are_there, formats_for, winning_archs
+from hwnas.pipeline.model_card import model_card
 from hwnas.pipeline.outcomes import Exported
 from hwnas.pipeline.plan import Stage
 from hwnas.pipeline.project import Project
@@ -48,6 +48,7 @@ log = logging.getLogger(__name__)
 N_PARITY_IMAGES = 256
 N_PARITY_TEXTS = 16  # windows, each of many steps
 N_TRAIN_IMAGES, CALIBRATION_BATCH = 512, 32
+N_HELD_OUT = 512  # images on which 8-bit files must agree with torch
 
 
 def stage(project: Project) -> Stage:
@@ -136,12 +137,13 @@ def export(project: Project, progress: Progress) -> None:
     names = network_names(project)
     warn_of_licence(read_origin(project.files.network(next(iter(names)))))
     found: dict[str, list[Exported]] = {}
-    for n, (arch, name) in enumerate(names.items()):
-        progress(n, len(names), f"{name} ({n + 1} of {len(names)} networks)")
-        formats = formats_for(project, is_winner=arch in winners)
-        found[arch.key] = _export_arch(project, arch, formats)
-        worst = max(e.parity.worst for e in found[arch.key][:1] if e.parity is not None)
-        progress(n + 1, len(names), f"{name}, parity {worst:.1e}")
+    with Runner(threads=project.config.threads) as runner:
+        for n, (arch, name) in enumerate(names.items()):
+            progress(n, len(names), f"{name} ({n + 1} of {len(names)} networks)")
+            formats = formats_for(project, is_winner=arch in winners)
+            found[arch.key] = _export_arch(project, arch, formats, runner)
+            worst = max(e.parity.worst for e in found[arch.key][:1] if e.parity is not None)
+            progress(n + 1, len(names), f"{name}, parity {worst:.1e}")
     project.files.write_exports(found, data=project.source.digest)
     failed = {
         f"{key}/{one.files[0]}": str(one.parity)
@@ -158,54 +160,100 @@ def export(project: Project, progress: Progress) -> None:
         )
 
 
-def _export_arch(project: Project, arch: Arch, formats: Sequence[PlannedFormat]) -> list[Exported]:
-    model, px = load_network(project, arch), resolution(project.space, arch)
-    folder = project.files.exported_network(arch)
-    is_text = project.space.macro.reads_tokens
-    images, _ = project.images("val", px, N_PARITY_TEXTS if is_text else N_PARITY_IMAGES)
-    expected = torch_logits(model, images)
-    is_calibrated = any(one.name not in ("onnx", "timm", "features") for one in formats)
-    calibration = _training_images(project, px) if is_calibrated else None
-    metadata = _card(project, arch, model)
-    found = []
+@dataclass(frozen=True)
+class _Network:
+    """A network, and what its formats need.
+
+    images: [n, C, H, W] for the comparison of every file with torch; `expected` are torch's logits.
+    calibration: the arguments `images` and `held_out` of `Exporter.export`.
+    """
+
+    model: torch.nn.Module
+    folder: Path
+    metadata: dict[str, str]
+    images: Images
+    expected: Images
+    calibration: Mapping[str, Images]
+
+
+def _export_arch(
+    project: Project, arch: Arch, formats: Sequence[PlannedFormat], runner: Runner
+) -> list[Exported]:
+    """Writes and checks the formats of a network; only those that devices need must succeed."""
+    network, found = _network(project, arch, formats), []
     for one in formats:
-        exporter = one.exporter()
         try:
-            files = exporter.export(
-                model,
-                input_shape=images.shape[1:],
-                folder=folder,
-                metadata=metadata,
-                images=calibration,
+            files = export_safely(
+                one,
+                network.model,
+                runner=runner,
+                input_shape=network.images.shape[1:],
+                folder=network.folder,
+                metadata=network.metadata,
+                images=_calibration_of(one, network),
             )
         except UserError as error:
             if one.name == formats[0].name or one.devices:
                 raise
             found.append(_not_written(one, error))
             continue
-        described = exporter.describe(files)
-        report, not_run, failure = None, "", ""
-        try:
-            with opened_safely(
-                described.format, files[0], threads=project.config.threads
-            ) as opened:
-                report = compare_batches(
-                    expected,
-                    opened,
-                    images,
-                    file=files[0].name,
-                    batches=project.config.verify.parity_batches,
-                    tolerance=described.parity_tolerance,
-                    min_agreement=described.min_agreement,
-                )
-        except CannotRunHere as error:
-            not_run = first_line(error)
-        except Crashed as error:
-            log.warning("%s: %s", files[0].name, error)
-            not_run = failure = f"{first_line(error)} ({error.found})"
-        names = tuple(file.name for file in files)
-        found.append(Exported(described, names, report, not_run, failure))
+        found.append(_checked(project, one, files, network, runner))
     return found
+
+
+def _network(project: Project, arch: Arch, formats: Sequence[PlannedFormat]) -> _Network:
+    model, px = load_network(project, arch), resolution(project.space, arch)
+    is_text = project.space.macro.reads_tokens
+    held_out, _ = project.images("val", px, N_PARITY_TEXTS if is_text else N_HELD_OUT)
+    images = held_out[:N_PARITY_IMAGES]
+    is_calibrated = any(one.name not in ("onnx", "timm", "features") for one in formats)
+    calibration = (
+        {"images": _training_images(project, px), "held_out": held_out} if is_calibrated else {}
+    )
+    return _Network(
+        model,
+        project.files.exported_network(arch),
+        model_card(project, arch, model),
+        images,
+        torch_logits(model, images),
+        calibration,
+    )
+
+
+def _calibration_of(one: PlannedFormat, network: _Network) -> dict[str, Images]:
+    """Held-out images are for 8 bits."""
+    is_8_bit = one.precision == "int8"
+    return {k: x for k, x in network.calibration.items() if is_8_bit or k != "held_out"}
+
+
+def _checked(
+    project: Project,
+    one: PlannedFormat,
+    files: tuple[Path, ...],
+    network: _Network,
+    runner: Runner,
+) -> Exported:
+    """The record of written files, compared with torch in their runtime."""
+    described = one.exporter().describe(files)
+    report, not_run, failure = None, "", ""
+    threads = project.config.threads
+    try:
+        with opened_safely(described.format, files[0], threads=threads, runner=runner) as opened:
+            report = compare_batches(
+                network.expected,
+                opened,
+                network.images,
+                file=files[0].name,
+                batches=project.config.verify.parity_batches,
+                tolerance=described.parity_tolerance,
+                min_agreement=described.min_agreement,
+            )
+    except CannotRunHere as error:
+        not_run = first_line(error)
+    except Crashed as error:
+        log.warning("%s: %s", files[0].name, error)
+        not_run = failure = f"{first_line(error)} ({error.found})"
+    return Exported(described, tuple(file.name for file in files), report, not_run, failure)
 
 
 def _not_written(one: PlannedFormat, error: UserError) -> Exported:
@@ -229,41 +277,3 @@ def _training_images(project: Project, px: int) -> NDArray[np.float32]:
     batches = project.data.calibration_batches(n // size, size)
     x: NDArray[np.float32] = torch.cat([resize(b, px) for b in batches]).contiguous().numpy()
     return x
-
-
-def _card(project: Project, arch: Arch, model: torch.nn.Module) -> dict[str, str]:
-    """Metadata of a model file: its network, preprocessing of images, and its classes."""
-    info, px = project.source.info, resolution(project.space, arch)
-    spec = dump(InputSpec.of(info, px), versioned=False)
-    if project.space.macro.reads_tokens:
-        return _text_card(project, arch, model)
-    card = (
-        f"Image classifier found by hwnas ({project.config.name}): {info.num_classes} classes of"
-        f" {info.name}, input {info.in_channels} x {px} x {px}, space {project.space.name}."
-        " Logits; softmax gives probabilities."
-    )
-    if origin := origin_of(model):
-        card += f" Its weights started from {origin}."
-    return {
-        **project.metadata(arch),
-        **origin_metadata(model),
-        "model_card": card,
-        "preprocessing": json.dumps(spec),
-        "class_names": json.dumps(list(info.class_names)),
-    }
-
-
-def _text_card(project: Project, arch: Arch, model: torch.nn.Module) -> dict[str, str]:
-    """Metadata of a language model: its network and its vocabulary."""
-    info = project.source.info
-    card = (
-        f"Language model found by hwnas ({project.config.name}): {info.num_classes} words of"
-        f" {info.name}, space {project.space.name}. One step: token and state to the logits of the"
-        " next token and the next state; the first state is zero."
-    )
-    return {
-        **project.metadata(arch),
-        **origin_metadata(model),
-        "model_card": card,
-        "class_names": json.dumps(list(info.class_names)),
-    }

@@ -1,0 +1,61 @@
+"""Formats by name: their exporters, and their files in their runtimes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hwnas.core.config import build_model
+from hwnas.exporters import REGISTRY
+from hwnas.exporters.artifact import PlannedFormat
+from hwnas.exporters.opened import CannotRunHere
+from hwnas.exporters.sections import format_section
+from hwnas.interfaces import Exporter, OpenModel
+
+__all__ = ["exporter", "open_model", "planned"]
+
+
+def exporter(format: str, **settings: Any) -> Exporter:
+    """The exporter of a format with the given settings of its `Config`; also for `onnx:int8`.
+
+    Raises:
+        UserError: unknown format or setting, or a package that is not installed.
+    """
+    return planned(format, settings).exporter()
+
+
+def planned(format: str, settings: Mapping[str, Any]) -> PlannedFormat:
+    """A format with its settings, see `exporter`.
+
+    Raises:
+        UserError: as `exporter`.
+    """
+    section = format_section(format)
+    data = {**(section if isinstance(section, dict) else {"name": section}), **settings}
+    config = REGISTRY.load(data["name"]).Config
+    return PlannedFormat(build_model(config, data, where=f"settings of the format {format}"))
+
+
+def open_model(format: str, path: Path, *, threads: int = 1, trust: bool = False) -> OpenModel:
+    """Opens a file of a format in its runtime on this host.
+
+    trust: also open a file that can contain code and that this hwnas did not write (see `own`). The
+        module of such a format has a function `open_trusted`.
+
+    Raises:
+        UserError: the file is damaged or has another format.
+        CannotRunHere: unknown format, runtime or hardware missing on this host, or an untrusted
+            file that can contain code.
+    """
+    if format not in REGISTRY.names:
+        raise CannotRunHere("this hwnas does not know the format", found=format)
+    variant = REGISTRY.describe(format)
+    if variant.missing:
+        names = ", ".join(variant.missing)
+        raise CannotRunHere(f"{names} is not installed", fix=variant.install)
+    open_trusted = getattr(REGISTRY.load(format), "open_trusted", None)
+    if trust and open_trusted is not None:
+        trusted: OpenModel = open_trusted(path, threads=threads)
+        return trusted
+    return exporter(format).open_model(path, threads=threads)
