@@ -135,8 +135,8 @@ def _notebook() -> str:
 def _output(output: dict[str, Any]) -> str:
     """An output of a cell: HTML or text; plots need the notebook."""
     data = output.get("data", {"text/plain": output.get("text", "")})
-    if "application/vnd.plotly.v1+json" in data:
-        return f"{_plot(data['application/vnd.plotly.v1+json'])}\n\n*In the notebook, it can be zoomed.*"
+    if figure := data.get("application/vnd.plotly.v1+json"):
+        return f"{_plot(figure)}\n\n*In the notebook, it can be zoomed.*"
     if "text/html" in data:
         lines = "".join(data["text/html"]).splitlines()
         return f"<div>{''.join(line.strip() for line in lines)}</div>"
@@ -169,7 +169,7 @@ def _plot(figure: dict[str, Any]) -> str:
     shown = "{:" + layout["yaxis"].get("tickformat", ".3g") + "}"
     for share in (0.1, 0.5, 0.9):
         x, y = left + share * (right - left), low + share * (high - low)
-        parts.append(text(at(x, y)[0], 308, f"{x:.2g}"))
+        parts.append(text(at(x, y)[0], 308, f"{x:.3g}"))
         parts.append(text(58, at(x, y)[1] + 4, shown.format(y), "end"))
     for line in layout.get("shapes", ()):
         x = at(line["x0"], 0)[0]
@@ -180,7 +180,7 @@ def _plot(figure: dict[str, Any]) -> str:
     ]
     for n, trace in enumerate(traces):
         colour, symbol = trace["marker"]["color"], trace["marker"].get("symbol", "circle")
-        mark = {"star": "★", "x-thin-open": "×"}.get(symbol, "•")
+        mark = {"star": "★", "x-thin-open": "x"}.get(symbol, "•")
         points = [at(*point) for point in zip(trace["x"], trace["y"], strict=True)]
         if "lines" in trace["mode"]:
             (x, y), *others = points
