@@ -1,7 +1,8 @@
 """Writes the figures of docs/img as SVG: `make docs`. Numbers come from a table that ships.
 
 Colours are of Okabe and Ito, which colour-blind people tell apart; shapes and labels repeat what
-colours say. Every figure has a white card, so that it is readable on dark pages and on paper.
+colours say. Every figure has a white card, so that it is readable on dark pages and on paper. They
+are at most 480 px wide, so that they fit on phones with letters of 9 px.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ FOLDER = Path(__file__).with_name("img")
 BLUE, ORANGE, GREEN, RED, SKY, GREY = (
     "#0072b2", "#e69f00", "#009e73", "#d55e00", "#56b4e9", "#555555",
 )  # fmt: skip
+RED_INK, GREEN_INK = "#b04c00", "#00714f"
+"""Darker, for words: a contrast of 4.5 with white."""
+
 TABLE = "amd-epyc-2vcpu-mobilenet_v3"
 
 
@@ -47,8 +51,7 @@ def box(x: float, y: float, w: float, h: float, colour: str, lines: Sequence[str
     ]
     top = y + h / 2 - (len(lines) - 1) * 8.5 + 4.5
     for n, line in enumerate(lines):
-        size = 14 if n == 0 else 12
-        found.append(text(x + w / 2, top + 17 * n, line, size=size, bold=n == 0))
+        found.append(text(x + w / 2, top + 17 * n, line, bold=n == 0))
     return "".join(found)
 
 
@@ -94,20 +97,20 @@ class Plot:
     def __init__(self, x: tuple[float, float], y: tuple[float, float], *, names: tuple[str, str]):
         self.x, self.y, self.parts = x, y, []
         self.parts += [
-            f'<path d="M70 20V330H610" fill="none" stroke="{GREY}"/>',
-            text(340, 375, names[0]),
-            f'<g transform="rotate(-90 22 175)">{text(22, 175, names[1])}</g>',
+            f'<path d="M70 20V330H460" fill="none" stroke="{GREY}"/>',
+            text(265, 375, names[0], size=14),
+            f'<g transform="rotate(-90 22 175)">{text(22, 175, names[1], size=14)}</g>',
         ]
         for share in (0, 0.25, 0.5, 0.75, 1):
             at_x, at_y = (low + share * (high - low) for low, high in (x, y))
             px, py = self.at(at_x, at_y)
-            self.parts.append(text(px, 350, f"{at_x:.3g}", size=12))
-            self.parts.append(text(62, py + 4, f"{at_y:.3g}", size=12, anchor="end"))
+            self.parts.append(text(px, 350, f"{at_x:.3g}"))
+            self.parts.append(text(62, py + 4, f"{at_y:.3g}", anchor="end"))
 
     def at(self, x: float, y: float) -> tuple[float, float]:
         """Pixels of a point."""
         return (
-            70 + 540 * (x - self.x[0]) / (self.x[1] - self.x[0]),
+            70 + 390 * (x - self.x[0]) / (self.x[1] - self.x[0]),
             330 - 310 * (y - self.y[0]) / (self.y[1] - self.y[0]),
         )
 
@@ -131,27 +134,33 @@ class Plot:
 
 def idea() -> str:
     """The pipeline, from what the user brings to what is verified."""
+    w, h = 108, 70
+    first, second, third, fourth = 2, 126, 250, 370
     parts = [
-        text(95, 28, "you bring", colour=GREY),
-        text(390, 28, "hwnas", colour=GREY),
-        text(690, 28, "you get", colour=GREY),
-        box(20, 45, 150, 62, BLUE, ["device", "phone, board, PC"]),
-        box(20, 135, 150, 62, BLUE, ["photos", "a folder per class"]),
-        box(20, 225, 150, 62, BLUE, ["limit", "e.g. 5 ms"]),
-        box(220, 45, 170, 62, GREEN, ["latency table", "measured operators"]),
-        box(220, 135, 170, 62, GREEN, ["supernet", "one set of weights"]),
-        box(430, 90, 150, 62, ORANGE, ["search", "accuracy against ms"]),
-        box(430, 225, 150, 62, ORANGE, ["verify", "re-timed, re-tested"]),
-        box(620, 135, 150, 62, RED, ["network", "ONNX, LiteRT, ..."]),
-        box(620, 225, 150, 62, RED, ["proof or exit 3", "as fast as promised?"]),
-        arrow(170, 76, 218, 76), arrow(170, 166, 218, 166),
-        f'<path d="M170 256H410V150" fill="none" stroke="{GREY}" stroke-width="1.8"/>',
-        arrow(410, 150, 428, 143),
-        arrow(390, 76, 428, 105), arrow(390, 166, 428, 128), arrow(580, 125, 618, 155),
-        arrow(620, 190, 582, 235), arrow(580, 262, 618, 262),
-    ]  # fmt: skip
+        text(first + w / 2, 22, "you bring", colour=GREY),
+        text((second + third + w) / 2, 22, "hwnas", colour=GREY),
+        text(fourth + w / 2, 22, "you get", colour=GREY),
+        box(first, 35, w, h, BLUE, ["device", "phone,", "board, PC"]),
+        box(first, 120, w, h, BLUE, ["photos", "a folder", "per class"]),
+        box(first, 205, w, h, BLUE, ["limit", "e.g. 5 ms"]),
+        box(second, 35, w, h, GREEN, ["latency table", "measured", "operators"]),
+        box(second, 120, w, h, GREEN, ["supernet", "one set", "of weights"]),
+        box(third, 78, w, h, ORANGE, ["search", "accuracy", "against ms"]),
+        box(third, 205, w, h, ORANGE, ["verify", "re-timed,", "re-tested"]),
+        box(fourth, 120, w, h, RED, ["network", "ONNX,", "LiteRT, ..."]),
+        box(fourth, 205, w, h, RED, ["proof", "or exit", "status 3"]),
+        arrow(first + w, 70, second - 1, 70),
+        arrow(first + w, 155, second - 1, 155),
+        f'<path d="M{first + w} 240H242V178H304" fill="none" stroke="{GREY}" stroke-width="1.8"/>',
+        arrow(304, 178, 304, 149),
+        arrow(second + w, 70, third - 1, 95),
+        arrow(second + w, 155, third - 1, 130),
+        arrow(third + w, 125, fourth - 1, 145),
+        arrow(fourth, 180, third + w + 1, 215),
+        arrow(third + w, 245, fourth - 1, 245),
+    ]
     title = "A device, photos and a limit become a table, a supernet, a search, a verified network"
-    return page(790, 305, title, parts)
+    return page(480, 290, title, parts)
 
 
 def macs() -> str:
@@ -177,14 +186,14 @@ def macs() -> str:
     low, high = found.ms[near].min(), found.ms[near].max()
     plot.parts.append(
         text(
-            600,
+            460,
             310,
             f"12 archs of about 200 million MACs: {low:.1f} to {high:.1f} ms",
             anchor="end",
-            colour=RED,
+            colour=RED_INK,
         )
     )
-    return page(630, 390, "Archs of equal MACs differ in latency", plot.parts)
+    return page(480, 390, "Archs of equal MACs differ in latency", plot.parts)
 
 
 def interval() -> str:
@@ -200,15 +209,25 @@ def interval() -> str:
     limit = float(np.median(found.ms))
     plot.line([(0, limit), (40, limit)], RED, "7 5")
     plot.parts.append(
-        text(85, plot.at(0, limit)[1] - 8, f"a limit of {limit:.1f} ms", anchor="start", colour=RED)
+        text(
+            85,
+            plot.at(0, limit)[1] - 8,
+            f"a limit of {limit:.1f} ms",
+            anchor="start",
+            colour=RED_INK,
+        )
     )
-    return page(630, 390, "Estimates with 90 % intervals, and a limit", plot.parts)
+    return page(480, 390, "Estimates with 90 % intervals, and a limit", plot.parts)
 
 
 def sharing() -> str:
     """Subnets as slices of the weights of the supernet."""
     parts = []
-    words = ("all weights, trained once", "3 of 4 blocks, some channels", "2 of 4 blocks, others")
+    words = (
+        ("all weights,", "trained once"),
+        ("3 of 4 blocks,", "some channels"),
+        ("2 of 4 blocks,", "others"),
+    )
     for column, (name, widths, depth) in enumerate(
         [
             ("supernet", (1.0, 1.0, 1.0, 1.0), 4),
@@ -216,16 +235,16 @@ def sharing() -> str:
             ("subnet B", (1.0, 0.5, 0.6, 1.0), 2),
         ]
     ):
-        x = 40 + 220 * column
-        parts.append(text(x + 75, 30, name, size=14, bold=True))
+        x = 15 + 160 * column
+        parts.append(text(x + 65, 30, name, size=14, bold=True))
         for row, width in enumerate(widths):
             y = 50 + 58 * row
             frame = f'fill="#fff" stroke="{GREY}" stroke-dasharray="3 3"'
-            parts.append(f'<rect x="{x}" y="{y}" width="150" height="40" rx="4" {frame}/>')
+            parts.append(f'<rect x="{x}" y="{y}" width="130" height="40" rx="4" {frame}/>')
             if row < depth:
-                parts.append(rect(x, y, 150 * width, 40, (GREEN, BLUE, ORANGE)[column], 0.75))
-        parts.append(text(x + 75, 300, words[column], size=12))
-    return page(680, 320, "Subnets use slices of the weights of one supernet", parts)
+                parts.append(rect(x, y, 130 * width, 40, (GREEN, BLUE, ORANGE)[column], 0.75))
+        parts += [text(x + 65, 300 + 18 * n, line) for n, line in enumerate(words[column])]
+    return page(480, 335, "Subnets use slices of the weights of one supernet", parts)
 
 
 def winners_curse() -> str:
@@ -243,33 +262,33 @@ def winners_curse() -> str:
     gap = float((seen[top] - true[top]).mean())
     plot.parts.append(
         text(
-            600,
+            460,
             300,
-            f"the 20 best predictions promise {gap:.1f} points too much",
+            f"the 20 best promise {gap:.1f} points too much",
             anchor="end",
-            colour=RED,
+            colour=RED_INK,
         )
     )
-    return page(630, 390, "The best predictions of many are too good; simulated", plot.parts)
+    return page(480, 390, "The best predictions of many are too good; simulated", plot.parts)
 
 
 def judgement() -> str:
     """What `verify` says, by where the re-timed latency lies."""
     rows = [
-        (4.7, "exit 0: near the estimate, below the limit", GREEN),
-        (5.6, "exit 3: too far from the estimate", RED),
-        (5.15, "exit 3: above the limit", RED),
+        (4.7, "exit 0: near the estimate, below the limit", GREEN, GREEN_INK),
+        (5.6, "exit 3: too far from the estimate", RED, RED_INK),
+        (5.15, "exit 3: above the limit", RED, RED_INK),
     ]
 
     def scale(ms: float) -> float:
-        return 60 + (ms - 4) * 180
+        return 30 + (ms - 4) * 220
 
     parts = [
-        text(300, 28, "estimate, its 90 % interval, and the limit", bold=True),
+        text(225, 28, "estimate, its 90 % interval, and the limit", bold=True),
         dashed(scale(5), 50, scale(5), 250),
         text(scale(5), 268, "limit 5 ms"),
     ]
-    for n, (measured, words, colour) in enumerate(rows):
+    for n, (measured, words, colour, ink) in enumerate(rows):
         y = 75 + 70 * n
         diamond = f"M{scale(measured):.0f} {y - 14}l7 14l-7 14l-7 -14z"
         parts += [
@@ -277,18 +296,15 @@ def judgement() -> str:
             f'<circle cx="{scale(4.85):.0f}" cy="{y}" r="5" fill="{BLUE}"/>',
             f'<path d="{diamond}" fill="{colour}"/>',
             '<g paint-order="stroke" stroke="#fff" stroke-width="5">',  # over the dashed line
-            text(scale(4), y + 32, words, anchor="start", size=12, colour=colour),
+            text(scale(4), y + 32, words, anchor="start", colour=ink),
             "</g>",
         ]
     notes = (
-        "band: interval, dot: estimate,",
-        "diamond: re-timed",
-        "",
-        "machine slower than its table",
-        "by more than a quarter: exit 4",
+        "band: interval, dot: estimate, diamond: re-timed",
+        "machine slower than its table by more than a quarter: exit 4",
     )
-    parts += [text(470, 75 + 18 * n, line, anchor="start", size=12) for n, line in enumerate(notes)]
-    return page(690, 285, "How verify judges a re-timed network", parts)
+    parts += [text(225, 298 + 20 * n, line) for n, line in enumerate(notes)]
+    return page(450, 330, "How verify judges a re-timed network", parts)
 
 
 FIGURES = {

@@ -7,6 +7,7 @@ to the copy of their target in the site; a target that is no page is copied besi
 from __future__ import annotations
 
 import ast
+import html
 import json
 import posixpath
 import re
@@ -32,8 +33,10 @@ PAGES = (
 )
 NOTEBOOK = "examples/notebook.ipynb"
 LINK = re.compile(r"(\]\()(?!https?:|mailto:|#)([^)#\s]+)")
-FENCE = re.compile(r"^( *```(?:bash|sh|python))[^\S\n]+(?:run|smoke)\b[^\n]*", re.MULTILINE)
-"""The head of a block that tests execute; the site knows languages only."""
+FENCE = re.compile(r"^( *```\w+)[^\S\n]+([^\n]+?)[^\S\n]*$", re.MULTILINE)
+"""The head of a block with a word that tests read: `run`, `smoke`, or the name of a file."""
+ITEM = re.compile(r"(?:\d+\.|[-*]) +")
+"""The head of an item of a list, at the start of a line."""
 
 REFERENCE = {
     "functions": (
@@ -89,7 +92,31 @@ def on_page_markdown(markdown: str, *, page: Any, config: Any, files: Files) -> 
             return match[0]
         return f"{match[1]}{posixpath.relpath(_place(found), posixpath.dirname(here) or '.')}"
 
-    return LINK.sub(moved, FENCE.sub(r"\1", markdown))
+    return LINK.sub(moved, FENCE.sub(_fence, _indented(markdown)))
+
+
+def _indented(markdown: str) -> str:
+    """The text with four spaces before all that belongs to an item of a list.
+
+    A code host takes as many as the head of the item has; mkdocs would end the list there, and
+    count from 1 again after it.
+    """
+    lines, width, is_fenced = [], 0, False
+    for line in markdown.split("\n"):
+        if width and line.startswith(" " * width):
+            lines.append("    " + line[width:])
+            continue
+        is_fenced ^= line.startswith("```")
+        if line:
+            head = None if is_fenced else ITEM.match(line)
+            width = head.end() if head else 0
+        lines.append(line)
+    return "\n".join(lines)
+
+
+def _fence(match: re.Match[str]) -> str:
+    """The head of a block as the site knows it: a language, and the name of a file as its title."""
+    return match[1] if match[2] in ("run", "smoke") else f'{match[1]} title="{match[2]}"'
 
 
 def _notebook() -> str:
@@ -108,12 +135,67 @@ def _notebook() -> str:
 def _output(output: dict[str, Any]) -> str:
     """An output of a cell: HTML or text; plots need the notebook."""
     data = output.get("data", {"text/plain": output.get("text", "")})
-    if "application/vnd.plotly.v1+json" in data:
-        return "*A plot that can be zoomed: see it in the notebook.*"
+    if figure := data.get("application/vnd.plotly.v1+json"):
+        return f"{_plot(figure)}\n\n*In the notebook, it can be zoomed.*"
     if "text/html" in data:
         lines = "".join(data["text/html"]).splitlines()
         return f"<div>{''.join(line.strip() for line in lines)}</div>"
     return "```text\n" + "".join(data["text/plain"]).rstrip() + "\n```"
+
+
+def _plot(figure: dict[str, Any]) -> str:
+    """A stored plot of points and stairs as SVG; plotly itself has megabytes of script."""
+    traces, layout = figure["data"], figure["layout"]
+    ranges = []
+    for axis in "xy":
+        values = [value for trace in traces for value in trace[axis]]
+        pad = 0.05 * (max(values) - min(values))
+        ranges.append((min(values) - pad, max(values) + pad))
+    (left, right), (low, high) = ranges
+
+    def at(x: float, y: float) -> tuple[float, float]:
+        return 64 + 404 * (x - left) / (right - left), 290 - 252 * (y - low) / (high - low)
+
+    def text(x: float, y: float, words: str, anchor: str = "middle", more: str = "") -> str:
+        style = f'font-size="13" text-anchor="{anchor}" fill="currentColor"'
+        return f'<text x="{x:.0f}" y="{y:.0f}" {style} {more}>{html.escape(words)}</text>'
+
+    names = [layout[f"{axis}axis"]["title"]["text"] for axis in "xy"]
+    parts = [
+        '<path d="M64 38V290H468" fill="none" stroke="currentColor"/>',
+        text(266, 330, names[0]),
+        text(16, 164, names[1], more='transform="rotate(-90 16 164)"'),
+    ]
+    shown = "{:" + layout["yaxis"].get("tickformat", ".3g") + "}"
+    for share in (0.1, 0.5, 0.9):
+        x, y = left + share * (right - left), low + share * (high - low)
+        parts.append(text(at(x, y)[0], 308, f"{x:.3g}"))
+        parts.append(text(58, at(x, y)[1] + 4, shown.format(y), "end"))
+    for line in layout.get("shapes", ()):
+        x = at(line["x0"], 0)[0]
+        parts.append(f'<path d="M{x:.1f} 38V290" stroke="currentColor" stroke-dasharray="5 4"/>')
+    parts += [
+        text(at(note["x"], 0)[0] + 4, 282, note["text"], "start")
+        for note in layout.get("annotations", ())
+    ]
+    for n, trace in enumerate(traces):
+        colour, symbol = trace["marker"]["color"], trace["marker"].get("symbol", "circle")
+        mark = {"star": "★", "x-thin-open": "x"}.get(symbol, "•")
+        points = [at(*point) for point in zip(trace["x"], trace["y"], strict=True)]
+        if "lines" in trace["mode"]:
+            (x, y), *others = points
+            stairs = "".join(f"H{x:.1f}V{y:.1f}" for x, y in others)
+            parts.append(f'<path d="M{x:.1f} {y:.1f}{stairs}" fill="none" stroke="{colour}"/>')
+        size = 22 if symbol == "star" else 18
+        head = f'<g fill="{colour}" font-size="{size}" text-anchor="middle">'
+        marks = [(x, y + size / 3) for x, y in points] + [(76 + 104 * n, 20)]
+        parts += [head, *(f'<text x="{x:.1f}" y="{y:.1f}">{mark}</text>' for x, y in marks), "</g>"]
+        parts.append(text(88 + 104 * n, 18, trace["name"], "start"))
+    title = html.escape(f"Plot of {names[1]} over {names[0]}")
+    return (
+        '<svg class="plot" viewBox="0 0 480 340" width="480" role="img"><title>'
+        f"{title}</title>{''.join(parts)}</svg>"
+    )
 
 
 def _is_own(file: File) -> bool:

@@ -140,11 +140,12 @@ class Bundle:
 
     def _facts(self) -> list[tuple[str, str]]:
         spec = self.manifest.input
+        names = [*spec.class_names[:8], *(["..."] if len(spec.class_names) > 8 else [])]
         facts = [
             ("bundle", self.manifest.name),
             ("model", f"{self.model}, runs in {self.runtime}"),
             ("input", " x ".join(map(str, spec.shape))),
-            ("classes", f"{len(spec.class_names)}: {', '.join(spec.class_names[:8])}"),
+            ("classes", f"{len(spec.class_names)}: {', '.join(names)}"),
         ]
         for accuracy in self.manifest.accuracy:
             if accuracy.model == self.model:

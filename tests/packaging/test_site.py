@@ -48,7 +48,11 @@ def test_figures_have_a_text_for_those_who_do_not_see_them() -> None:
             assert len(alternative) > 10, f"{page}: {target}"
             assert (page.parent / target).is_file(), f"{page}: {target}"
     for figure in (DOCS / "img").rglob("*.svg"):
-        assert re.search(r'role="img".*<title>[^<]{10,}</title>', figure.read_text(), re.S), figure
+        text = figure.read_text()
+        assert re.search(r'role="img".*<title>[^<]{10,}</title>', text, re.S), figure
+        (width,) = re.findall(r'^<svg [^>]*? width="(\d+)"', text)
+        letters = [int(size) for size in re.findall(r'font-size="(\d+)"', text)]
+        assert min(letters) * min(1, 358 / int(width)) >= 9, f"{figure}: letters on a phone"
 
 
 def test_the_citation_names_this_version() -> None:
@@ -94,6 +98,22 @@ def test_the_site_loads_nothing_from_elsewhere(site: Path) -> None:
     functions = (site / "reference" / "functions.html").read_text()
     for name in ("run", "profile", "search", "load_bundle", "doctor"):
         assert f'id="hwnas.api.{"bundle" if name == "load_bundle" else name}.{name}"' in functions
+
+
+def test_every_fence_became_a_block(site: Path) -> None:
+    """A head that mkdocs does not know turns the rest of a page inside out."""
+    for page in sorted(site.rglob("*.html")):
+        text = re.sub(r"<(pre|script)\b.*?</\1>", "", page.read_text(), flags=re.DOTALL)
+        assert "```" not in text, page.name
+    for page in DOCS.glob("*.md"):
+        built = (site / page.name).with_suffix(".html").read_text()
+        fences = re.compile(r"^ *```.*?^ *```$", re.DOTALL | re.MULTILINE)
+        text, blocks = fences.subn("", page.read_text())
+        assert len(re.findall(r'<div class="[^"]*highlight', built)) == blocks, page.name
+        steps = built.count("<ol>")
+        assert steps == len(re.findall(r"^1\. ", text, re.M)), f"{page.name}: steps start anew"
+    extending = (site / "extending.html").read_text()
+    assert '<span class="filename">shapes.py</span>' in extending
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium")
