@@ -8,7 +8,8 @@ winner beside
 
 - `a resolution`: the pretrained network at the largest resolution that keeps the limit, alone, at
   the better of two learning rates (`--second-lr`), by validation images;
-- `b cuts`: the best uniform cut of its depth, its width, or both, by validation images, alone;
+- `b cuts`: the best uniform cut of its depth, its width, or both, by validation images, alone, at
+  the largest resolution at which a cut keeps the limit;
 - `c random`: five random subnets as fast as the winner by the table, fine-tuned as it is (mean);
 - `d fastnas`: nvidia-modelopt's FastNAS, `e torch-pruning`: its structural pruning, each at the
   FLOPs, found by bisection, at which what it returns keeps the limit when timed, alone.
@@ -239,8 +240,8 @@ def _validation(project: Project, model: Any, px: int) -> float:
 def _best_cut(project: Project, limit: float, work: Path) -> tuple[Hits, float]:
     """The uniform cut with the best validation accuracy."""
     best: tuple[float, Arch, Any] | None = None
-    px = resolution(project.space, project.space.largest())
     for n, arch in enumerate(networks.uniform_cuts(project, limit)):
+        px = resolution(project.space, arch)
         start = supernet_with_head(project)
         model = networks.alone(project, start, arch, px, work / f"cut{n}")
         score = _validation(project, model, px)
@@ -249,7 +250,7 @@ def _best_cut(project: Project, limit: float, work: Path) -> tuple[Hits, float]:
     if best is None:
         raise SystemExit("no uniform cut of the space keeps the limit")
     ms = networks.time_archs(project, {"cut": (project.space, best[1])}, work / "cuts")
-    return hits(best[2], project.data, px), ms["cut"]
+    return hits(best[2], project.data, resolution(project.space, best[1])), ms["cut"]
 
 
 def _pruned(

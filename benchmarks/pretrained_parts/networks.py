@@ -164,16 +164,24 @@ def lower_resolution(project: Project, limit_ms: float, folder: Path) -> tuple[i
 def uniform_cuts(project: Project, limit_ms: float, n: int = 512) -> list[Arch]:
     """The largest cuts of depth, and of width, alike in all stages, that keep the limit.
 
-    Both at the largest resolution, as far as the space offers them: `expand` counts as width.
+    All at the largest resolution at which one does, as far as the space offers them: `expand`
+    counts as width.
     """
+    for px in reversed(project.space.allowed[0]):
+        if found := _cuts_at(project, px, limit_ms, n):
+            return found
+    return []
+
+
+def _cuts_at(project: Project, px: int, limit_ms: float, n: int) -> list[Arch]:
+    """The same at the resolution with the code `px`."""
     space, estimator = project.space, project.estimator(project.first_device)
     found = []
     for roles in (("depth",), ("width", "expand"), ("depth", "width", "expand")):
         best: tuple[float, Arch] | None = None
         for share in np.linspace(1, 0, n):
-            arch = space.arch(
-                [_cut(c, space.allowed[i], roles, share) for i, c in enumerate(space.choices)]
-            )
+            cut = [_cut(c, space.allowed[i], roles, share) for i, c in enumerate(space.choices)]
+            arch = space.arch([px, *cut[1:]])
             ms = float(estimator.latency_ms(space.codes([arch]))[0])
             if ms <= limit_ms and (best is None or ms > best[0]):
                 best = ms, arch
