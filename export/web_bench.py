@@ -146,6 +146,8 @@ def wait(session, wait_s, url, browser=None, log=None):
             )
         elif was_quiet and not is_quiet:
             note("a page is back")
+    if is_quiet:
+        note("a page is back")
     time.sleep(FAREWELL_S)
     if session.problem is not None:
         raise session.problem

@@ -437,11 +437,12 @@ def probe_export(bench: Bench, config: ExperimentConfig, patch: pytest.MonkeyPat
     patch.setattr(litert, "value_ranges", value_ranges)
 
     @contextlib.contextmanager
-    def opened_here(format: str, path: Path, **settings: Any) -> Iterator[Any]:
-        yield open_model(format, path, **settings)
+    def opened_here(format: str, path: Path, *, threads: int, runner: None) -> Iterator[Any]:
+        yield open_model(format, path, threads=threads)
 
     patch.setattr(export, "compare_batches", parity)
-    patch.setattr(export, "opened_safely", opened_here)  # the formats are faked in this process
+    patch.setattr(export, "Runner", lambda **_: contextlib.nullcontext())  # all is faked here
+    patch.setattr(export, "opened_safely", opened_here)
     with bench.project(config) as it, written(it) as files:
         shutil.rmtree(it.files.exported, ignore_errors=True)
         arch = it.files.read_roles()["winner"]

@@ -13,7 +13,6 @@ from hwnas.core.command import command_line
 from hwnas.core.errors import CheckFailed, UserError
 from hwnas.core.progress import Progress
 from hwnas.exporters import REGISTRY
-from hwnas.exporters.apart import Runner
 from hwnas.exporters.every import ALL
 from hwnas.exporters.formats import export as export_network
 from hwnas.pipeline.config import with_formats
@@ -72,8 +71,7 @@ def export(what: Any, /, *place: Any, **arguments: Any) -> Any:
     if isinstance(what, (str, Path)):
         return export_run(what, *place, **arguments)
     _require_network(what)
-    with Runner() as runner:
-        return export_network(what, *place, runner=runner, **arguments)
+    return export_network(what, *place, **arguments)
 
 
 def _require_network(what: object) -> None:

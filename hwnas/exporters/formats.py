@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +15,7 @@ from hwnas.exporters.apart import Runner, export_safely, opened_safely
 from hwnas.exporters.by_name import exporter, open_model, planned
 from hwnas.exporters.opened import CannotRunHere
 from hwnas.exporters.parity import compare_batches, torch_logits
-from hwnas.interfaces import Exporter, Images
+from hwnas.interfaces import Images, ModelFile
 from hwnas.nets.origin import origin_metadata, origin_of, warn_of_licence
 
 if TYPE_CHECKING:
@@ -38,7 +37,6 @@ def export(
     images: Images | None = None,
     held_out: Images | None = None,
     metadata: Mapping[str, str] | None = None,
-    runner: Runner | None = None,
     **settings: Any,
 ) -> tuple[Path, ...]:
     """Writes a trained network in one format and checks that the file computes the same.
@@ -53,8 +51,6 @@ def export(
             files must agree with the network on them. By default they are those of `images` that do
             not determine the ranges; networks are surer of images that they have learnt.
         metadata: stored in the file if the format supports it.
-        runner: the process in which converters and runtimes work that hwnas itself does not need,
-            see `apart.export_safely`. By default they work in this process.
         settings: settings of the format, such as `dynamic_batch=False`.
 
     Returns:
@@ -63,7 +59,8 @@ def export(
     Raises:
         UserError: a setting is invalid, the network is in training mode or has no known input
             shape, `images` do not fit, or the format cannot express the network.
-        Crashed: a converter or a runtime ended the process of `runner`.
+        Crashed: a converter or a runtime crashed. Those that hwnas itself does not need work in a
+            process of their own, see `apart.export_safely`.
         CheckFailed: an fp32 file computes something else. If a file of lower precision exceeds the
             tolerance of its format, a warning is logged.
     """
@@ -72,19 +69,22 @@ def export(
         _check_images(held_out, shape, where="held_out")
     warn_of_licence(origin_of(network))
     given = {"images": images, "held_out": held_out if chosen.precision == "int8" else None}
-    files = export_safely(
-        chosen,
-        network,
-        runner=runner,
-        input_shape=shape,
-        folder=Path(folder),
-        metadata=origin_metadata(network) | {k: str(fact) for k, fact in (metadata or {}).items()},
-        images={name: array for name, array in given.items() if array is not None},
-    )
-    if images is None:
-        noise = rng(0, "exporters/parity").standard_normal((N_CHECKED, *shape))
-        images = noise.astype(np.float32)
-    _check(chosen.exporter(), files, network, images[:N_CHECKED], runner)
+    facts = {key: str(fact) for key, fact in (metadata or {}).items()}
+    with Runner() as runner:
+        files = export_safely(
+            chosen,
+            network,
+            runner=runner,
+            input_shape=shape,
+            folder=Path(folder),
+            metadata=origin_metadata(network) | facts,
+            images={name: array for name, array in given.items() if array is not None},
+        )
+        if images is None:
+            noise = rng(0, "exporters/parity").standard_normal((N_CHECKED, *shape))
+            images = noise.astype(np.float32)
+        described = chosen.exporter().describe(files)
+        _check(described, files, network, images[:N_CHECKED], runner)
     return files
 
 
@@ -131,21 +131,15 @@ def _check_images(images: object, shape: tuple[int, ...], where: str = "images")
 
 
 def _check(
-    exporter: Exporter,
+    described: ModelFile,
     files: tuple[Path, ...],
     network: torch.nn.Module,
     images: Images,
-    runner: Runner | None,
+    runner: Runner,
 ) -> None:
     """Compares file and network on images; see `export`."""
-    described = exporter.describe(files)
     try:
-        with contextlib.ExitStack() as stack:
-            opened = (
-                exporter.open_model(files[0])
-                if runner is None
-                else stack.enter_context(opened_safely(described.format, files[0], runner=runner))
-            )
+        with opened_safely(described.format, files[0], runner=runner) as opened:
             report = compare_batches(
                 torch_logits(network, images),
                 opened,

@@ -93,13 +93,12 @@ def test_a_network_is_converted_in_a_process_that_may_crash(
 ) -> None:
     with pytest.raises(Crashed, match=r"(?s)the converter of the format falling crashed.*SIGABRT"):
         hwnas.export(network, "falling", tmp_path)
-    with Runner() as runner:
-        with pytest.raises(UserError, match=r"(?s)no such operator.*HardSwish"):
-            export(network, "unsayable", tmp_path, runner=runner)
-        with pytest.raises(CheckFailed, match="differ in shape"):
-            export(network, "talking", tmp_path, metadata={"card": "x"}, runner=runner)
-        with pytest.raises(Crashed, match=r"(?s)the runtime of the format crashing crashed"):
-            export(network, "crashing", tmp_path, runner=runner)
+    with pytest.raises(UserError, match=r"(?s)no such operator.*HardSwish"):
+        hwnas.export(network, "unsayable", tmp_path)
+    with pytest.raises(CheckFailed, match="differ in shape"):
+        hwnas.export(network, "talking", tmp_path, metadata={"card": "x"})
+    with pytest.raises(Crashed, match=r"(?s)the runtime of the format crashing crashed"):
+        hwnas.export(network, "crashing", tmp_path)
     assert (tmp_path / "talking").read_bytes() == b"['card']"
     assert "one layer stays in float" in caplog.text, "what a converter logs is passed on"
 

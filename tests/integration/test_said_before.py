@@ -169,7 +169,7 @@ def test_exports_name_their_networks_before_and_after(
 ) -> None:
     project, notes = hwnas.open_run(folder).project, []
     known = project.files.read_exports()
-    monkeypatch.setattr(export, "_export_arch", lambda project, arch, formats: known[arch.key])
+    monkeypatch.setattr(export, "_export_arch", lambda project, arch, *_: known[arch.key])
     monkeypatch.setattr(type(project.files), "write_exports", lambda *given, **named: None)
     export.export(project, lambda done, total, note="": notes.append((done, total, note)))
     assert notes[0] == (0, len(known), f"winner (1 of {len(known)} networks)")

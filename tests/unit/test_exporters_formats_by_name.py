@@ -12,11 +12,12 @@ from torch import nn
 
 from hwnas.core.errors import CheckFailed, UserError
 from hwnas.core.rng import rng
-from hwnas.exporters import REGISTRY, formats
+from hwnas.exporters import REGISTRY
+from hwnas.exporters.artifact import PlannedFormat
 from hwnas.exporters.formats import export, exporter, open_model
 from hwnas.exporters.opened import CannotRunHere
 from hwnas.exporters.parity import torch_logits
-from hwnas.interfaces import OpenModel
+from hwnas.interfaces import Exporter, OpenModel
 from hwnas.nets.bn import recalibrate
 from hwnas.nets.extract import extract
 from hwnas.nets.subnet import build_subnet, input_shape_of
@@ -66,8 +67,8 @@ def test_a_subnet_knows_what_it_is_shown(name: str) -> None:
 class _Wrong:
     """An exporter whose file computes something else by a tenth of the largest logit."""
 
-    def __init__(self, name: str) -> None:
-        self.right = exporter(name)
+    def __init__(self, right: Exporter) -> None:
+        self.right = right
         self.export, self.describe = self.right.export, self.right.describe
 
     def open_model(self, path: Path, *, threads: int = 1) -> OpenModel:
@@ -75,21 +76,23 @@ class _Wrong:
         return OpenModel(lambda x: opened.run(x) * np.float32(1.1), "test", opened.batch)
 
 
-def test_a_file_that_computes_something_else_fails(
-    subnet: nn.Module, with_onnx: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(formats, "exporter", lambda name, **_: _Wrong(name))
+@pytest.fixture
+def wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All formats are wrong."""
+    right = PlannedFormat.exporter
+    monkeypatch.setattr(PlannedFormat, "exporter", lambda one: _Wrong(right(one)))
+
+
+@pytest.mark.usefixtures("wrong")
+def test_a_file_that_computes_something_else_fails(subnet: nn.Module, with_onnx: Path) -> None:
     with pytest.raises(CheckFailed, match=r"1\.0e-01 of the largest logit"):
         export(subnet, "onnx", with_onnx)
 
 
+@pytest.mark.usefixtures("wrong")
 def test_lower_precision_that_differs_is_a_warning(
-    subnet: nn.Module,
-    with_onnx: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
+    subnet: nn.Module, with_onnx: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(formats, "exporter", lambda name, **_: _Wrong(name))
     with caplog.at_level(logging.WARNING):
         assert export(subnet, "fp16", with_onnx)
     assert "model.fp16.onnx differs from the torch network" in caplog.text
