@@ -18,6 +18,7 @@ from hwnas.builders.onnx import context
 from hwnas.builders.tflite import timed
 from hwnas.core.errors import UserError
 from hwnas.core.rng import rng
+from hwnas.exporters import apart
 from hwnas.exporters.formats import export, exporter, open_model
 from hwnas.exporters.parity import torch_logits
 from hwnas.nets.bn import recalibrate
@@ -31,6 +32,12 @@ pytest.importorskip("ai_edge_litert", reason="pip install 'hwnas[litert]'")
 from hwnas.exporters.interpreter import Interpreted, litert_model, metadata
 
 IMAGES = rng(0, "litert").standard_normal((40, 1, 18, 18)).astype(np.float32)
+
+
+@pytest.fixture(autouse=True)
+def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where tests can change the converter; `test_formats` tests the process of its own."""
+    monkeypatch.setattr(apart, "_is_apart", lambda format: False)
 
 
 @pytest.fixture(scope="module")
