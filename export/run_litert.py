@@ -21,19 +21,16 @@ def providers():
 @contextlib.contextmanager
 def without_notices():
     """Discards what LiteRT writes to stderr (its delegates); errors are exceptions."""
-    try:
-        kept = os.dup(2)
-    except OSError:  # stderr is closed
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):  # stderr is closed, or there is no /dev
+            kept = os.dup(2)
+            stack.callback(os.close, kept)
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            stack.callback(os.close, nowhere)
+            sys.stderr.flush()
+            os.dup2(nowhere, 2)
+            stack.callback(os.dup2, kept, 2)
         yield
-        return
-    sys.stderr.flush()
-    with open(os.devnull, "w") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
 
 
 def open_interpreter(path, threads, batch=None):

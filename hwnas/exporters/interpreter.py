@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,21 +22,18 @@ BATCH = 16
 MAX_BYTES = 1 << 31  # limit of flatbuffer offsets
 
 
-@contextmanager
+@contextlib.contextmanager
 def _without_notices() -> Iterator[None]:
     """Discards what LiteRT writes to stderr (its delegates); errors are exceptions."""
-    try:
-        kept = os.dup(2)
-    except OSError:  # stderr is closed
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):  # stderr is closed, or there is no /dev
+            kept = os.dup(2)
+            stack.callback(os.close, kept)
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            stack.callback(os.close, nowhere)
+            os.dup2(nowhere, 2)
+            stack.callback(os.dup2, kept, 2)
         yield
-        return
-    with open(os.devnull, "w") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
 
 
 class Interpreted:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -252,3 +253,13 @@ def test_the_kit_survives_damaged_files(tmp_path: Path) -> None:
         assert kit.precision_of(path) in ("fp32", "fp16", "int8", "unreadable")
     path.write_bytes(b"")
     assert kit.precision_of(path) == "unreadable"
+
+
+def test_a_root_without_dev_runs_it_too(
+    net: nn.Module, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only the notices of LiteRT need /dev/null."""
+    (path,) = export(net, "litert", folder)
+    monkeypatch.setattr(os, "devnull", "/not/there")
+    assert Interpreted(path.read_bytes(), where=path)(IMAGES)[0].shape[0] == len(IMAGES)
+    assert kit_module("run_litert").open_interpreter(path, 1).get_output_details()
