@@ -34,7 +34,8 @@ PAGES = (
 NOTEBOOK = "examples/notebook.ipynb"
 LINK = re.compile(r"(\]\()(?!https?:|mailto:|#)([^)#\s]+)")
 FENCE = re.compile(r"^( *```\w+)[^\S\n]+([^\n]+?)[^\S\n]*$", re.MULTILINE)
-"""The head of a block with a word that tests read: `run`, `smoke`, or the name of a file."""
+"""The head of a block with a word: `run` and `smoke` are for tests, `diagram` keeps its lines on
+every screen, and anything else is the name of a file."""
 ITEM = re.compile(r"(?:\d+\.|[-*]) +")
 """The head of an item of a list, at the start of a line."""
 
@@ -116,6 +117,9 @@ def _indented(markdown: str) -> str:
 
 def _fence(match: re.Match[str]) -> str:
     """The head of a block as the site knows it: a language, and the name of a file as its title."""
+    if match[2] == "diagram":
+        fence, language = match[1].rsplit("`", 1)
+        return f"{fence}` {{ .{language} .diagram }}"
     return match[1] if match[2] in ("run", "smoke") else f'{match[1]} title="{match[2]}"'
 
 

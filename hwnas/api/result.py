@@ -24,12 +24,15 @@ __all__ = [
     "Result",
     "Row",
     "Settings",
+    "as_shown",
     "closing_row",
     "listed",
     "no_progress",
 ]
 
 LATENCY = "latency_ms"
+SHOWN_AS = {"forecast_ms": "estimate_ms", "forecast_error": "estimate_error"}
+"""Headings in place of keys that files and JSON keep."""
 
 Row = Mapping[str, Any]
 Folder = Path | str
@@ -96,13 +99,18 @@ class Listing:
         return {"table": [dict(row) for row in self.rows], **self.facts}
 
 
+def as_shown(row: Row) -> dict[str, Any]:
+    """A row with the headings that a terminal and a notebook show."""
+    return {SHOWN_AS.get(key, key): value for key, value in row.items()}
+
+
 def closing_row(network: NetworkResult) -> dict[str, Any]:
     """The row of the closing table as a terminal shows it: accuracy and error in one column."""
     row = network.summary()
     del row["test_top1_se"]
     row["test_top1"] = accuracy_text(network.test_top1, network.n_test_images)
     row["fp32_top1"] = accuracy_text(row["fp32_top1"], network.n_test_images)
-    return row
+    return as_shown(row)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import hwnas
+from hwnas.api.result import as_shown
 from hwnas.cli.options import (
     ConfigOption,
     DryRunOption,
@@ -100,7 +101,7 @@ def _show_bundle(found: BundleCheck, format: Format, *, report_only: bool) -> No
     log = logging.getLogger("hwnas.cli")
     show(found, format)
     if found.latency and format is Format.table:
-        emit(found.latency, format=format, title="latency")
+        emit([*map(as_shown, found.latency)], format=format, title="latency")
     for note in found.notes:
         log.info("note: %s", note)
     for problem in found.failed:

@@ -100,7 +100,7 @@ def test_the_closing_table_holds_the_promised_rows(finished: tuple[Path, dict]):
         0.5 * rows["largest"]["forecast_ms"], rel=1e-3
     )
     assert {check["name"] for check in printed["checks"]} == {
-        "parity of the winner", "forecast on local", "constraint on local"
+        "parity of the winner", "estimate on local", "constraint on local"
     }  # fmt: skip
     assert -1 <= printed["predictor"]["kendall_tau"] <= 1
     report = (run / "report.html").read_text()
@@ -119,7 +119,7 @@ def test_the_checks_follow_from_the_measurements(finished: tuple[Path, dict]):
     assert winner.name == "winner" and winner.limit_ms is not None
     noise = config.repeat_noise_factor * winner.repeat_noise
     excesses = {
-        "forecast on local": abs(winner.forecast_ms / winner.measured_ms - 1)
+        "estimate on local": abs(winner.forecast_ms / winner.measured_ms - 1)
         - config.max_forecast_error,
         "constraint on local": winner.timed_limits[0].excess,
     }
@@ -271,11 +271,11 @@ def test_a_broken_promise_exits_3_and_report_only_accepts_it(
     if done.returncode == 4:
         pytest.skip("this machine's speed jumped since the run was profiled")
     assert done.returncode == 3, done.stderr
-    assert "checks of the run failed" in done.stderr and "FAIL forecast on local" in done.stderr
+    assert "checks of the run failed" in done.stderr and "FAIL estimate on local" in done.stderr
     assert "winner" in done.stdout  # the table is shown all the same
     accepted = json.loads(hwnas("verify", str(run), "--report-only", "--format", "json"))
-    assert [c["passed"] for c in accepted["checks"] if c["name"] == "forecast on local"] == [False]
-    assert "forecast on local" in (run / "report.html").read_text()
+    assert [c["passed"] for c in accepted["checks"] if c["name"] == "estimate on local"] == [False]
+    assert "estimate on local" in (run / "report.html").read_text()
 
 
 def test_questions_to_a_finished_run_are_answered(finished: tuple[Path, dict], tmp_path: Path):

@@ -181,7 +181,7 @@ def test_verification_has_a_third_state_and_is_repeated(run: Path, device: Devic
     assert isinstance(not_judged.exception, NotJudged) and not_judged.exception.exit_code == 4
     printed = json.loads(not_judged.stdout)
     states = {check["name"]: check["passed"] for check in printed["checks"]}
-    assert states["forecast on local"] is states["constraint on local"] is None
+    assert states["estimate on local"] is states["constraint on local"] is None
     assert states["parity of the winner"] is True
     assert printed["table"][0]["constraint_met"] is None
     assert printed["table"][0]["pace"] == pytest.approx(1.65, rel=1e-3)

@@ -28,6 +28,8 @@ def test_the_closing_table_has_every_network_on_every_device(folder: Path, tmp_p
     html = (tmp_path / "report.html").read_text()
     assert re.findall(r'<tr class="device">.*?>(\w+)</th>', html) == ["local", "local_int8"]
     shown = [row for row in page.rows if len(row) == 11][: len(printed)]
+    assert all({"estimate_ms", "estimate_error"} < {*row} for row in run.shown)
+    assert "forecast" not in run._repr_html_(), "a key of files and JSON only"
     assert {row["fp32_top1"] for row in printed} == {None, 0.9877} and len(shown) == len(printed)
     for cells, row, network in zip(shown, printed, run.networks, strict=True):
         name, top1, ms, met, file, fp32, limit, estimate, error, macs, params = cells

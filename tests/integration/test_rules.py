@@ -50,7 +50,7 @@ def test_a_verified_winner_is_judged_at_the_speed_of_the_table(
         SMALL | {"verify": {"max_forecast_error": 0.03, "repeat_noise_factor": 0}}
     )
     results = timed_verify(bench, config, monkeypatch, slower=1.06, pace=pace)
-    (check,) = [check for check in results.checks if check.name == "forecast on local"]
+    (check,) = [check for check in results.checks if check.name == "estimate on local"]
     assert check.passed is state
     row = results.networks[0]
     assert row.measured_ms == pytest.approx(1.06 * row.forecast_ms / pace)

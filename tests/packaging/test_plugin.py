@@ -70,7 +70,7 @@ def test_a_run_uses_all_of_them(installed: dict[str, str], tmp_path: Path):
     arguments = ["run", "tiny.yaml", "--run", str(run), "--report-only", "--format", "json"]
     python(installed, "-m", "hwnas", *arguments)
     checks = json.loads((run / "search" / "main" / "verify" / "results.json").read_text())["checks"]
-    timed = ("forecast on niced_local", "constraint on niced_local")
+    timed = ("estimate on niced_local", "constraint on niced_local")
     assert {check["name"] for check in checks if not check["passed"]} <= {*timed}
     assert all(check["passed"] is not False for check in checks)
     is_judged = all(check["passed"] for check in checks)

@@ -95,6 +95,8 @@ def test_the_site_loads_nothing_from_elsewhere(site: Path) -> None:
             continue
         for target in re.findall(r'href="(?!https?:|#|mailto:|data:|/)([^"#?]+)', text):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+    for page in (site / "reference").glob("*.html"):
+        assert "<details" not in page.read_text(), f"{page}: arguments that are shown as a box"
     functions = (site / "reference" / "functions.html").read_text()
     for name in ("run", "profile", "search", "load_bundle", "doctor"):
         assert f'id="hwnas.api.{"bundle" if name == "load_bundle" else name}.{name}"' in functions
@@ -114,6 +116,8 @@ def test_every_fence_became_a_block(site: Path) -> None:
         assert steps == len(re.findall(r"^1\. ", text, re.M)), f"{page.name}: steps start anew"
     extending = (site / "extending.html").read_text()
     assert '<span class="filename">shapes.py</span>' in extending
+    for page in (site / "concepts.html", site / "project" / "ARCHITECTURE.html"):
+        assert re.search(r'class="[^"]*\bdiagram\b', page.read_text()), "its lines are not wrapped"
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium")
@@ -135,3 +139,27 @@ def test_the_search_works_from_a_file(site: Path, tmp_path: Path) -> None:
         pytest.skip(f"Chromium does not start here: {done.stderr[-300:]}")
     found = re.search(r'md-search-result__meta">(\d+) matching documents', done.stdout)
     assert found and int(found[1]) > 5
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium")
+@pytest.mark.parametrize(
+    ("page", "most"), [("figures.html", 4), ("tutorials/reading-the-report.html", 3)]
+)
+def test_prints_have_whole_figures(site: Path, tmp_path: Path, page: str, most: int) -> None:
+    """Two figures share a sheet, and the picture of a report fits on one."""
+    done = subprocess.run(
+        [
+            *(str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu"),
+            *("--disable-dev-shm-usage", f"--user-data-dir={tmp_path}/profile"),
+            *("--no-pdf-header-footer", f"--print-to-pdf={tmp_path}/page.pdf"),
+            (site / page).as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    if not (tmp_path / "page.pdf").is_file():
+        pytest.skip(f"Chromium does not start here: {done.stderr[-300:]}")
+    pages = len(re.findall(rb"/Type /Page\b", (tmp_path / "page.pdf").read_bytes()))
+    assert 0 < pages <= most

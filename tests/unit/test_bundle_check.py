@@ -364,6 +364,7 @@ def test_limits_are_judged_outside_of_a_run_folder(
         run = CliRunner().invoke(app, ["verify", str(folder), *options])
         assert isinstance(run.exception, CheckFailed) and run.exception.exit_code == 3
         assert "exceeds the limit of 0.0010 ms" in str(run.exception)
+        assert "estimate_ms" in run.stdout and "forecast" not in run.stdout
     assert CliRunner().invoke(app, ["verify", str(folder), "--no-latency"]).exit_code == 0
 
 

@@ -282,7 +282,7 @@ def device_checks(winner: NetworkResult, config: VerifyConfig) -> list[Check]:
 
     checks = [
         check(
-            f"forecast on {winner.device}",
+            f"estimate on {winner.device}",
             abs(error) - accepted,
             f"estimate {winner.forecast_ms:.4f} ms, measured {winner.measured_ms:.4f} ms at the"
             f" table's speed ({error:+.1%}; accepted {accepted:.1%}, repeat noise"
