@@ -73,9 +73,10 @@ class Config(OnnxConfig):
 def build(config: Config) -> Exporter:
     """An exporter to `model.int8.onnx`; it needs `images` for calibration.
 
-    Activations are unsigned and per tensor, weights are signed and per channel. The file is not
-    always faster: in ONNX Runtime, depthwise layers and gates gain little from 8 bits (other
-    runtimes differ, see `litert`). A bundle therefore states measured latencies.
+    Activations are unsigned and per tensor; weights are signed and per channel, of 7 bits (of 8 if
+    `symmetric`). The file is not always faster: in ONNX Runtime, depthwise layers and gates gain
+    little from 8 bits (other runtimes differ, see `litert`). A bundle therefore states measured
+    latencies.
     """
     return _Int8(config)
 

