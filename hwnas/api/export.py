@@ -64,8 +64,7 @@ def export(what: Any, /, *place: Any, **arguments: Any) -> Any:
 
     Raises:
         UserError: a setting is invalid, the format cannot express the network, or its converter or
-            runtime crashed. They work in a process of their own if hwnas itself does not need them
-            and has built the network.
+            runtime crashed. They work in a process of their own if hwnas itself does not need them.
         CheckFailed: a file computes something else.
     """
     if isinstance(what, (str, Path)):

@@ -8,7 +8,13 @@ import numpy as np
 import onnx
 
 from hwnas.builders.tflite_graph import Graph
-from hwnas.builders.tflite_nodes import CHANNELS_LAST, attributes, padding_name, unknown
+from hwnas.builders.tflite_nodes import (
+    CHANNELS_LAST,
+    attributes,
+    n_pixels,
+    padding_name,
+    unknown,
+)
 from hwnas.builders.tflite_weights import WeightedNodes
 
 __all__ = ["Converter"]
@@ -116,10 +122,7 @@ class Converter(WeightedNodes):
         self.emit("MEAN", node, name, shape=(shape[0], *rest), keepDims=keeps)
 
     def _pool(self, node: onnx.NodeProto, kind: str) -> None:
-        """Means or maxima of windows; if TensorFlow has no name for the padding, zeros around them.
-
-        Zeros do not change maxima of values that are not negative.
-        """
+        """Means or maxima of windows, with more operators if TensorFlow cannot pad like torch."""
         facts, read = attributes(node), self.value(node, 0)
         (kernel, *_), (stride, *_) = facts["kernel_shape"], facts.get("strides", [1, 1])
         pad = facts.get("pads", [0] * 4)[0]
@@ -129,21 +132,53 @@ class Converter(WeightedNodes):
         else:
             padding = padding_name(size, kernel, stride, pad)
             sides = [(side + 2 * pad - kernel) // stride + 1 for side in size]
-        if not padding and kind == "MAX_POOL_2D" and self._is_clamped(read):
-            read, padding = self._pad(node, read, pad, pad), "VALID"
-        if not padding or (pad and facts.get("count_include_pad")):
+        if pad and (facts.get("count_include_pad") or 2 * pad > kernel):
             raise unknown(node, f"{node.op_type} of {facts}")
-        self.emit(
+        is_mean, is_padded = kind == "AVERAGE_POOL_2D", not padding
+        if is_padded:
+            has_zeros = is_mean or self._is_clamped(read)
+            read = self._pad(node, read, pad, pad) if has_zeros else self._widened(node, read, pad)
+            padding = "VALID"
+        name = self.emit(
             kind,
             node,
             read=read,
             shape=(batch, *sides, channels),
+            name=f"{node.output[0]}.sums" if is_mean and is_padded else "",
             padding=padding,
             strideW=stride,
             strideH=stride,
             filterWidth=kernel,
             filterHeight=kernel,
         )
+        if is_mean and is_padded:
+            down, right = (n_pixels(side, kernel, stride, pad) for side in size)
+            factors = np.float32(kernel**2) / np.outer(down, right).astype(np.float32)
+            constant = self.graph.constant(f"{name}.factors", factors[None, :, :, None])
+            self.emit("MUL", node, constant, read=name)
+
+    def _widened(self, node: onnx.NodeProto, read: str, pad: int) -> str:
+        """Repeats the pixels at the edges `pad` times, which changes no maximum of a window."""
+        for axis in (1, 2):
+            shape = list(self.shape(read))
+            last = shape[axis] - 1
+            first, end = (
+                self._part(node, read, axis, at, at + 1, f"{node.output[0]}.{axis}.{at}")
+                for at in (0, last)
+            )
+            parts = [first] * pad + [read] + [end] * pad
+            shape[axis] += 2 * pad
+            name = f"{node.output[0]}.{axis}.widened"
+            read = self.emit(
+                "CONCATENATION",
+                node,
+                *parts[1:],
+                shape=tuple(shape),
+                read=parts[0],
+                name=name,
+                axis=axis,
+            )
+        return read
 
     def _concat(self, node: onnx.NodeProto) -> None:
         parts = [self.value(node, position) for position in range(len(node.input))]
@@ -156,19 +191,32 @@ class Converter(WeightedNodes):
     def _slice(self, node: onnx.NodeProto) -> None:
         """A range of rows, columns or channels."""
         bounds = [self.constant(node, position) for position in range(1, len(node.input))]
-        shape = list(self.shape(self.value(node, 0)))
-        if len(bounds) != 4 or any(bound.size != 1 for bound in bounds) or len(shape) != 4:
+        read = self.value(node, 0)
+        if (
+            len(bounds) != 4
+            or any(bound.size != 1 for bound in bounds)
+            or len(self.shape(read)) != 4
+        ):
             raise unknown(node, "a Slice of several axes")
         start, end, given, step = (int(bound.item()) for bound in bounds)
         if step != 1 or start < 0 or end < 0 or not given:
             raise unknown(node, f"a Slice from {start} to {end} of axis {given}, step {step}")
-        axis = CHANNELS_LAST[4].index(given)
+        self._part(node, read, CHANNELS_LAST[4].index(given), start, end)
+
+    def _part(
+        self, node: onnx.NodeProto, read: str, axis: int, start: int, end: int, name: str = ""
+    ) -> str:
+        """The range `start` to `end` of an axis of a value."""
+        shape = list(self.shape(read))
         begin, until = np.zeros(4, np.int32), np.array(shape, dtype=np.int32)
         begin[axis], until[axis] = start, min(end, shape[axis])
         shape[axis] = int(until[axis]) - start
-        names = {"begin": begin, "end": until, "strides": np.ones(4, np.int32)}
-        more = [self.graph.constant(f"{node.output[0]}.{n}", value) for n, value in names.items()]
-        self.emit("STRIDED_SLICE", node, *more, shape=tuple(shape), endMask=1)
+        given = {"begin": begin, "end": until, "strides": np.ones(4, np.int32)}
+        stem = name or node.output[0]
+        more = [self.graph.constant(f"{stem}.{key}", value) for key, value in given.items()]
+        return self.emit(
+            "STRIDED_SLICE", node, *more, shape=tuple(shape), read=read, name=name, endMask=1
+        )
 
     def _is_clamped(self, read: str) -> bool:
         """Whether a value is the output of a ReLU."""

@@ -19,6 +19,7 @@ __all__ = [
     "Nodes",
     "Window",
     "attributes",
+    "n_pixels",
     "padding_name",
     "row_parts",
     "unknown",
@@ -141,6 +142,12 @@ def padding_name(size: Sequence[int], kernel: int, stride: int, pad: int, more: 
         if (missing // 2, missing % 2) != (pad, more) or n_made != n_out:
             return ""
     return "SAME"
+
+
+def n_pixels(side: int, kernel: int, stride: int, pad: int) -> list[int]:
+    """Number of pixels inside the map, of each window along a side with `pad` pixels around it."""
+    starts = range(-pad, side + pad - kernel + 1, stride)
+    return [min(start + kernel, side) - max(start, 0) for start in starts]
 
 
 def row_parts(kernel: int) -> list[range]:

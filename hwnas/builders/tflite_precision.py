@@ -9,6 +9,7 @@ TensorFlow).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Literal
@@ -58,7 +59,14 @@ def to_precision(
 
 def quantizable(graph: Graph) -> list[str]:
     """Outputs of the operators that the rule converts to 8 bits, in order."""
-    return [op.output for op in graph.ops if op.kind in IN_8_BITS]
+    return [op.output for op in graph.ops if _is_quantizable(graph, op)]
+
+
+def _is_quantizable(graph: Graph, op: Op) -> bool:
+    """Factors of the means at an edge, one per pixel, stay in float, as the means do."""
+    is_factor = op.kind == "MUL" and graph.is_constant(op.inputs[1])
+    is_map = is_factor and math.prod(graph.tensors[op.inputs[1]].shape[1:3]) > 1
+    return op.kind in IN_8_BITS and not is_map
 
 
 def _to_fp16(graph: Graph) -> Graph:
@@ -93,7 +101,7 @@ class _Quantizer:
     def run(self) -> Graph:
         self.made.add(self.float.tensors[INPUT])
         for op in self.float.ops:
-            if op.kind in IN_8_BITS and op.output not in self.in_float:
+            if _is_quantizable(self.float, op) and op.output not in self.in_float:
                 self._quantized(op)
             else:
                 self._kept(op)

@@ -29,24 +29,26 @@ class WeightedNodes(Nodes):
         is_square = (pad, bottom) == (left, right) and bottom >= pad
         if len({*weight.shape[2:]}) > 1 or not is_square or len({*strides}) > 1:
             raise unknown(node, "a convolution with unequal sides")
-        if facts.get("dilations", [1, 1]) != [1, 1] or facts.get("auto_pad", b"") not in (
-            b"",
-            b"NOTSET",
-        ):
-            raise unknown(node, "a dilated convolution")
+        dilation, *others = facts.get("dilations", [1, 1])
+        if others != [dilation] or facts.get("auto_pad", b"") not in (b"", b"NOTSET"):
+            raise unknown(node, "a convolution with unequal dilations, or without pads")
         stride, more = strides[0], bottom - pad
         is_depthwise = per_group == 1 and groups == channels
         order = (1, 2, 3, 0) if is_depthwise else (0, 2, 3, 1)
         weight = np.ascontiguousarray(weight.transpose(order))
         bias = self.constant(node, 2) if len(node.input) > 2 else np.zeros(n_out, np.float32)
-        sides = ((size + pad + bottom - kernel) // stride + 1 for size in (height, width))
+        reach = dilation * (kernel - 1) + 1
+        sides = ((size + pad + bottom - reach) // stride + 1 for size in (height, width))
         window = Window((batch, *sides, n_out), stride, n_out // channels if is_depthwise else None)
-        rows = row_parts(kernel) if is_depthwise else [range(kernel)]
+        rows = row_parts(kernel) if is_depthwise and dilation == 1 else [range(kernel)]
         if len(rows) == 1 or pad < rows[0][0]:
-            padding = padding_name((height, width), kernel, stride, pad, more)
+            padding = padding_name((height, width), reach, stride, pad, more)
             if not padding:
                 read, padding = self._pad(node, read, pad, pad, more=more), "VALID"
-            self._window(node, window, weight, bias, read=read, padding=padding)
+            dilations = (dilation, dilation)
+            self._window(
+                node, window, weight, bias, read=read, padding=padding, dilations=dilations
+            )
         else:
             self._window_by_rows(node, window, weight, bias, rows, read, (pad, more))
 
@@ -74,7 +76,7 @@ class WeightedNodes(Nodes):
                 np.zeros_like(bias) if number else bias,
                 read=self._pad(node, read, pad - rows[0], pad, name, more=more),
                 padding="VALID",
-                dilation=rows.step,
+                dilations=(rows.step, 1),
                 name=name,
             )
             is_last = number == len(parts) - 1
@@ -90,10 +92,10 @@ class WeightedNodes(Nodes):
         *,
         read: str,
         padding: str,
-        dilation: int = 1,
+        dilations: tuple[int, int] = (1, 1),
         name: str = "",
     ) -> None:
-        """One convolution; `dilation` applies to its rows."""
+        """One convolution; `dilations`: of its rows and of its columns."""
         name = name or node.output[0]
         options: dict[str, Any] = {}
         if window.multiplier is not None:
@@ -109,8 +111,8 @@ class WeightedNodes(Nodes):
             padding=padding,
             strideW=window.stride,
             strideH=window.stride,
-            dilationWFactor=1,
-            dilationHFactor=dilation,
+            dilationWFactor=dilations[1],
+            dilationHFactor=dilations[0],
             **options,
         )
 

@@ -116,7 +116,11 @@ def _settled_record(record: Any, plain: dict[str, Any]) -> dict[str, Any]:
 
 
 def variant(registry: Registry[Any]) -> Any:
-    """Annotation of a section `{name: X, ...}` that `X.Config` from `registry` validates."""
+    """Annotation of a section `{name: X, ...}` that `X.Config` from `registry` validates.
+
+    Packages that X needs may be missing: a run folder opens wherever its settings are known. What
+    uses X says how to install them.
+    """
 
     def choose(value: Any) -> BaseModel:
         if isinstance(value, BaseModel):
@@ -128,7 +132,7 @@ def variant(registry: Registry[Any]) -> Any:
                 "variant", "expected a section with `name:`, one of {names}", _names(registry)
             )
         try:
-            config: type[BaseModel] = registry.load(value["name"]).Config
+            config: type[BaseModel] = registry.declaration(value["name"]).Config
         except UserError as error:
             raise PydanticCustomError("variant", "{text}", {"text": str(error)}) from error
         return _validate(config, value)

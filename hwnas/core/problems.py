@@ -76,7 +76,7 @@ def _known_keys(model: type[BaseModel], path: tuple[Any, ...], data: Any) -> lis
         registry = next((item for item in field.metadata if isinstance(item, Registry)), None)
         name = data.get("name") if isinstance(data, dict) else None
         if registry is not None and name in registry.names:
-            current = registry.load(name).Config
+            current = registry.declaration(name).Config
         elif type(None) in get_args(field.annotation):  # an optional section
             current = get_args(field.annotation)[0]
         else:

@@ -160,6 +160,7 @@ class Registry(Generic[M]):
         try:
             module = importlib.import_module(place.module)
         except (Exception, SystemExit) as error:  # foreign code can raise any exception
+            self.require(place.name)  # a package that it declares may be why
             raise UserError(
                 f"{subject} does not import",
                 found=f"{type(error).__name__}: {error}",

@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,11 +38,15 @@ START = "from hwnas.exporters.apart_server import serve; serve()"
 KINDS = {kind.__name__: kind for kind in (UserError, CannotRunHere, CheckFailed)}
 """Errors that the other process passes on, by name."""
 TAIL = 300  # characters of the last output of a crashed runtime
-WEIGHTS, DEFINITION = "network.safetensors", "arch.json"
+WEIGHTS, DEFINITION, PROGRAM = "network.safetensors", "arch.json", "network.pt2"
 
 
 class Crashed(UserError):
     """A converter or a runtime ended the process in which it worked."""
+
+
+class Uncaptured(Exception):
+    """A network that cannot be handed to another process."""
 
 
 @dataclass(frozen=True)
@@ -86,25 +90,20 @@ class Runner:
     ) -> tuple[Path, ...]:
         """Writes the files of a format there; `images` and `arguments` are those of `Exporter`.
 
-        network: has a `definition`, from which the other process builds it again.
-
         Raises:
             UserError: the format cannot express the network.
             Crashed: the converter crashed. No file of the format was written.
+            Uncaptured: hwnas did not build the network, and torch.export cannot capture it.
         """
-        from safetensors.torch import save_file
-
         here = Path(self._folder.name)
-        state = {name: value.cpu().contiguous() for name, value in network.state_dict().items()}
-        save_file(state, here / WEIGHTS)
-        (here / DEFINITION).write_text(json.dumps(network.definition))
+        path = _saved(network, here, arguments["input_shape"])
         for name, array in images.items():
             np.save(here / f"{name}.npy", array, allow_pickle=False)
         asked = {
             "format": planned.name,
             "section": planned.config.model_dump(mode="json"),
             "label": planned.label,
-            "path": str(here / WEIGHTS),
+            "path": str(path),
             "folder": str(Path(folder).absolute()),
             "images": {name: str(here / f"{name}.npy") for name in images},
             "arguments": arguments,
@@ -201,6 +200,32 @@ class Runner:
         return process.wait()
 
 
+def _saved(network: torch.nn.Module, folder: Path, input_shape: Sequence[int]) -> Path:
+    """Writes a network for the other process: weights and `definition`, or else its program.
+
+    Raises:
+        Uncaptured: it has no definition, and torch.export cannot capture it.
+    """
+    import torch
+    from safetensors.torch import save_file
+
+    definition = getattr(network, "definition", None)
+    if isinstance(definition, dict):
+        state = {name: value.cpu().contiguous() for name, value in network.state_dict().items()}
+        save_file(state, folder / WEIGHTS)
+        (folder / DEFINITION).write_text(json.dumps(definition))
+        return folder / WEIGHTS
+    from hwnas.exporters.float_graph import quiet
+    from hwnas.exporters.pt2 import captured
+
+    try:
+        with quiet():
+            torch.export.save(captured(network, input_shape), folder / PROGRAM)
+    except Exception as error:  # torch can raise any exception here
+        raise Uncaptured(f"{type(error).__name__}: {error}") from error
+    return folder / PROGRAM
+
+
 def _is_apart(format: str) -> bool:
     """Whether the packages of a format get a process of their own."""
     is_known = format in REGISTRY.names
@@ -218,15 +243,15 @@ def export_safely(
 ) -> tuple[Path, ...]:
     """Writes the files of a format; in the process of `runner`, unless it is `IN_PROCESS`.
 
-    Networks that hwnas did not build have no `definition`. They are converted in this process,
-    because only their code could build them again.
+    Networks that hwnas did not build go there as programs of torch.export. One that it cannot
+    capture is converted in this process, because only its code could build it again.
 
     Raises:
         UserError, Crashed: as in `Runner.export`.
     """
-    has_definition = isinstance(getattr(network, "definition", None), dict)
-    if runner is not None and has_definition and _is_apart(planned.name):
-        return runner.export(planned, network, folder=folder, images=images, **arguments)
+    if runner is not None and _is_apart(planned.name):
+        with contextlib.suppress(Uncaptured):
+            return runner.export(planned, network, folder=folder, images=images, **arguments)
     given: dict[str, Any] = {**images, **arguments}
     return planned.exporter().export(network, folder=folder, **given)
 

@@ -16,7 +16,7 @@ from hwnas.core.arrays import read_npy
 from hwnas.core.config import build_model
 from hwnas.core.errors import HwnasError, UserError
 from hwnas.exporters import REGISTRY
-from hwnas.exporters.apart import KINDS
+from hwnas.exporters.apart import KINDS, PROGRAM
 from hwnas.exporters.artifact import PlannedFormat
 from hwnas.exporters.by_name import open_model
 from hwnas.interfaces import OpenModel
@@ -92,16 +92,18 @@ def _answer(command: str, asked: dict[str, Any], models: Models) -> Any:
 
 def _exported(asked: dict[str, Any]) -> list[str]:
     """Names of the files in the folder, the model first."""
+    from hwnas.exporters.pt2 import network_of
     from hwnas.exporters.timm import load_network
 
     kind = REGISTRY.declaration(asked["format"]).Config
     config = build_model(kind, asked["section"], where=f"the format {asked['format']}")
     given: dict[str, Any] = {name: read_npy(Path(path)) for name, path in asked["images"].items()}
-    folder = Path(asked["folder"])
+    folder, path = Path(asked["folder"]), Path(asked["path"])
+    network = network_of(path) if path.name == PROGRAM else load_network(path)
     files = (
         PlannedFormat(config, asked["label"])
         .exporter()
-        .export(load_network(Path(asked["path"])), folder=folder, **given, **asked["arguments"])
+        .export(network, folder=folder, **given, **asked["arguments"])
     )
     return [str(file.relative_to(folder)) for file in files]
 

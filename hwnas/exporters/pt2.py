@@ -11,7 +11,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from hwnas import __version__
 from hwnas.core.confined import read_regular
@@ -21,7 +21,10 @@ from hwnas.exporters.base import BatchConfig, Format, Source
 from hwnas.exporters.own import remember, require_own
 from hwnas.interfaces import Exporter, Images, ModelFile, OpenModel
 
-__all__ = ["Config", "build", "open_trusted"]
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["Config", "build", "captured", "network_of", "open_trusted"]
 
 IN_PROCESS = True
 
@@ -59,16 +62,7 @@ class _Pt2(Format):
         """The program. `metadata` is the extra file `hwnas.json` of the archive."""
         import torch
 
-        from hwnas.exporters.fold import folded
-
-        is_dynamic = self.config.dynamic_batch
-        example = torch.zeros(2 if is_dynamic else 1, *source.input_shape)
-        dynamic = ({0: torch.export.Dim("batch")},) if is_dynamic else None
-        net = folded(source.model).cpu()
-        for parameter in net.parameters():
-            parameter.requires_grad_(False)
-        with torch.no_grad():
-            program = torch.export.export(net, (example,), dynamic_shapes=dynamic)
+        program = captured(source.model, source.input_shape, self.config.dynamic_batch)
         stream = io.BytesIO()
         facts = json.dumps({"hwnas_version": __version__, **source.metadata})
         torch.export.save(program, stream, extra_files={"hwnas.json": facts})
@@ -90,6 +84,33 @@ class _Pt2(Format):
         content = _read(path)
         require_own(content, path)
         return _loaded(content, path)
+
+
+def captured(
+    model: torch.nn.Module, input_shape: Sequence[int], dynamic_batch: bool = True
+) -> torch.export.ExportedProgram:
+    """The program of a network, BN folded."""
+    import torch
+
+    from hwnas.exporters.fold import folded
+
+    example = torch.zeros(2 if dynamic_batch else 1, *input_shape)
+    dynamic = ({0: torch.export.Dim("batch")},) if dynamic_batch else None
+    net = folded(model).cpu()
+    for parameter in net.parameters():
+        parameter.requires_grad_(False)
+    with torch.no_grad():
+        return torch.export.export(net, (example,), dynamic_shapes=dynamic)
+
+
+def network_of(path: Path) -> torch.nn.Module:
+    """The network of a program that this process can trust; unlike its own, with `eval` allowed."""
+    import torch
+
+    module: torch.nn.Module = torch.export.load(path).module()
+    for name in ("train", "eval"):
+        module.__dict__.pop(name, None)
+    return module
 
 
 def open_trusted(path: Path, *, threads: int = 1) -> OpenModel:

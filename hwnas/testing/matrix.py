@@ -44,7 +44,6 @@ GAPS: Mapping[tuple[str, str], str] = {
         (name, "features"): "networks of cells are not chains of blocks"
         for name in ("nasbench201", "nats_size", "nasbench101", "darts")
     },
-    ("darts", "litert"): "LiteRT graphs have no padded windows of stride 2 without a ReLU before",
     **{
         ("darts_ptb", column): "recurrent networks have the formats of TAKE_TOKENS only"
         for column in (

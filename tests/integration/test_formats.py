@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import numpy_helper
 from torch import nn
 
 import hwnas
 from hwnas.builders.onnx import context
+from hwnas.core import plugins
 from hwnas.core.errors import CheckFailed, UserError
-from hwnas.exporters import REGISTRY, fp16
+from hwnas.exporters import REGISTRY, apart, fp16
 from hwnas.exporters.apart import Crashed, Runner, opened_safely
 from hwnas.exporters.artifact import PlannedFormat
 from hwnas.exporters.every import every_format, not_installed
@@ -24,6 +27,7 @@ from hwnas.pipeline import config
 from hwnas.studies import format_table
 from hwnas.testing.suite import tiny_space
 from tests.broken_formats import installed
+from tests.old_runs import unpacked_run
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +86,31 @@ def test_one_table_of_all_formats(folder: Path, monkeypatch: pytest.MonkeyPatch)
         hwnas.export(folder)  # asked for by name, as the configuration does now
 
 
+def _without(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where a package is not installed."""
+    find = plugins.locate
+    monkeypatch.setattr(plugins, "locate", lambda name: None if name == package else find(name))
+
+
+def test_a_run_opens_where_the_package_of_a_format_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finished = unpacked_run("finished", tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(config, "every_format", lambda: [{"name": "litert", "precision": "fp32"}])
+        hwnas.export(finished, formats=["all"])
+    _without("ai_edge_litert", monkeypatch)
+    state = {row["stage"]: row["status"] for row in hwnas.status(finished)}
+    assert state["export/main"] == "done"
+    assert "model.tflite" in {row["file"] for row in hwnas.export(finished)}
+    assert len(hwnas.open_run(finished).networks) > 1
+    assert hwnas.report(finished).is_file()
+    with pytest.raises(UserError, match=r"(?s)'litert' needs a package.*hwnas\[litert\]"):
+        hwnas.export(finished, formats=["litert:int8"])  # converts
+    with pytest.raises(UserError, match=r"export.1.n_calibratoin: unknown key"):
+        hwnas.status(finished, settings={"export.1.n_calibratoin": 3})
+
+
 @pytest.fixture(scope="module")
 def network() -> nn.Module:
     return build_subnet(tiny_space(), tiny_space().smallest()).eval()
@@ -101,6 +130,54 @@ def test_a_network_is_converted_in_a_process_that_may_crash(
         hwnas.export(network, "crashing", tmp_path)
     assert (tmp_path / "talking").read_bytes() == b"['card']"
     assert "one layer stays in float" in caplog.text, "what a converter logs is passed on"
+
+
+class Foreign(nn.Module):
+    """A network that hwnas did not build."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(3, 8, 3, 2, 1, bias=False), nn.BatchNorm2d(8), nn.Hardswish()
+        )
+        self.head = nn.Linear(8, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if x.shape[1] != 3:
+            raise ValueError("not an RGB image")
+        return self.head(self.body(x).mean((2, 3)))
+
+
+class Dynamic(Foreign):
+    """What it computes depends on values, so that torch.export cannot capture it."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x) if x.sum() > 1e9 else super().forward(2 * x)
+
+
+@pytest.mark.usefixtures("formats")
+@pytest.mark.parametrize("kind", [Foreign, Dynamic])
+def test_a_foreign_network_is_converted_in_a_process_that_may_crash(
+    kind: type[Foreign], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = np.random.default_rng(0).standard_normal((16, 3, 8, 8)).astype(np.float32)
+    if kind is Dynamic:  # it would end this process
+        monkeypatch.setattr(apart, "_saved", saved := MagicMock(wraps=apart._saved))
+        with pytest.raises(UserError, match="no such operator"):
+            hwnas.export(Dynamic().eval(), "unsayable", tmp_path, images=images)
+        assert saved.call_count == 1
+        return
+    with pytest.raises(Crashed, match=r"(?s)the converter of the format falling crashed.*SIGABRT"):
+        hwnas.export(kind().eval(), "falling", tmp_path, images=images)
+
+
+def test_a_foreign_network_is_exported_from_its_program(tmp_path: Path) -> None:
+    pytest.importorskip("ai_edge_litert", reason="pip install 'hwnas[litert]'")
+    torch.manual_seed(0)
+    images = np.random.default_rng(0).standard_normal((16, 3, 8, 8)).astype(np.float32)
+    for precision in ("fp32", "int8"):
+        hwnas.export(Foreign().eval(), f"litert:{precision}", tmp_path, images=images)
+    assert len([*tmp_path.glob("*.tflite")]) == 2
 
 
 def test_the_other_process_builds_the_same_network(network: nn.Module, tmp_path: Path) -> None:
