@@ -81,9 +81,9 @@ def contradictions(manifest):
     spec, golden = manifest["input"], manifest["golden"]
     n_channels, *size = spec["shape"]
     if not len(spec["mean"]) == len(spec["std"]) == n_channels:
-        yield "input: mean and std have one value per channel"
+        yield "input: mean and std must have one value per channel"
     if size != [spec["resize_px"][-1]] * 2:
-        yield "input: the last of resize_px is the height and the width"
+        yield "input: the last of resize_px must be the height and the width"
     listed = [file["path"] for file in manifest["files"]]
     if len(set(listed)) != len(listed):
         yield "files: lists a file twice"

@@ -51,7 +51,7 @@ class RunPlots:
     project: Project
 
     def plot_front(self, device: str | None = None) -> go.Figure:
-        """Evaluated archs by latency on a device (default: the first) and accuracy; the winner."""
+        """Accuracy over latency of evaluated archs on a device (default: the first); the winner."""
         from hwnas.reporting.figures import front_figure
         from hwnas.studies.run_report import front_data
 

@@ -25,8 +25,8 @@ def is_recurrent(net: Network) -> bool:
 class RecurrentBuilder(GraphBuilder):
     """Adds operators that read and write vectors [batch, channels].
 
-    n_words: rows of the embedding. The timed graph has its own copy of them, which a step does not
-    notice; deployed files share the weights of embedding and classifier.
+    n_words: rows of the embedding. The timed graph has its own copy of these rows, which does not
+    change the time of a step. In deployed files, embedding and classifier share their weights.
     """
 
     def __init__(self, seed: int, net: Network) -> None:

@@ -66,8 +66,8 @@ def run_search(
     later from all evaluations so far. `acquisition` selects the archs that are evaluated during the
     search; default: the largest mean plus `config.exploration` deviations.
 
-    Of `unchanged` [n, d], which one would take without a search, from cheap to expensive, the last
-    one that meets the constraints is evaluated first.
+    `unchanged` [n, d] are archs that one would use without a search, from cheap to expensive. The
+    last of them that meets the constraints is evaluated first.
 
     The archive and `state.json` are saved to `folder` after every evaluation and every few seconds.
     If `predict`, pricing and evaluator are deterministic, a killed and resumed search gives the

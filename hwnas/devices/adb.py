@@ -145,7 +145,7 @@ class _AdbKit:
     kit: RemoteKit
 
     def run_bench(self, plan: Path, results: Path, *, progress: Progress) -> None:
-        """See `Transport.run_bench`. A lost cable is waited for, and the timing goes on."""
+        """See `Transport.run_bench`. Waits for the phone if the cable is pulled, then goes on."""
         with self._alone() as same:
             same._run_alone(plan, results, progress)
 
@@ -190,7 +190,7 @@ class _AdbKit:
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[_AdbKit]:
-        """This kit on a phone that stays the same, also if another one is connected."""
+        """This kit, bound to the serial number of the phone, even if another phone is connected."""
         self.kit.check_here()  # before the phone is waited for
         phone = self.phone.wait(self.config.wait_s)
         with alone(phone):

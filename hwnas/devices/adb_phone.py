@@ -52,7 +52,7 @@ FIXES = {
 class Phone:
     """A `Reach` over adb.
 
-    serial: of the phone; None: of the only one.
+    serial: serial number of the phone; None: the only connected phone.
     as_root: runs commands with `su -c`.
     """
 
@@ -88,10 +88,11 @@ class Phone:
         return call(self.command(script), where=self.where)
 
     def wait(self, longest_s: float) -> Phone:
-        """Waits until the phone answers. Returns it by its serial number: it stays the same one.
+        """Waits until the phone answers. Returns the phone, bound to its serial number.
 
         Raises:
-            UserError: it does not, or several phones are connected and none is chosen.
+            UserError: the phone does not answer, or several phones are connected and none is
+                chosen.
         """
         deadline, has_said = time.monotonic() + longest_s, False
         while (found := self._found())[1] != "device":

@@ -87,7 +87,7 @@ class BenchmarkModel:
             )
 
     def run_bench(self, plan: Path, results: Path, *, progress: Progress) -> None:
-        """See `Transport.run_bench`. A lost cable is waited for, and the timing goes on."""
+        """See `Transport.run_bench`. Waits for the phone if the cable is pulled, then goes on."""
         protocol = kit_module("bench_protocol")
         content = read_json(plan)
         try:
@@ -131,7 +131,7 @@ class BenchmarkModel:
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[BenchmarkModel]:
-        """This transport to a phone that stays the same, also if another one is connected."""
+        """This transport, bound to the serial number, even if another phone is connected."""
         self._check_here()  # before the phone is waited for
         phone = self.phone.wait(self.wait_s)
         with alone(phone):
@@ -157,7 +157,7 @@ class BenchmarkModel:
             results.close_run(protocol.warnings(results))
 
     def _again(self, act: Callable[[], _Found]) -> _Found:
-        """What `act` returns; it is repeated if the cable is lost."""
+        """Returns the result of `act`, which is repeated if the cable is pulled."""
         for n_lost in itertools.count(1):
             try:
                 return act()

@@ -56,7 +56,7 @@ def read_output(text: str) -> BinaryRun:
     """What the binary measured, from its output.
 
     Raises:
-        ValueError: the text is not that of a finished run; has its last line.
+        ValueError: the text is not the output of a finished run; the error has its last line.
     """
     text = text[:MAX_CHARACTERS]
     runs = [_numbers(match) for match in RUNS.finditer(text)]

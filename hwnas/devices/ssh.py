@@ -1,4 +1,4 @@
-"""A board over ssh; it needs python3, numpy and its runtime, or takes them with it."""
+"""A board over ssh, with python3, numpy and its runtime, or with a copied folder of these."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ class PlannedFormat:
 
     label: suffix in the file name, if another variant of the format has the plain name.
     configured: whether the configuration lists the format; otherwise only devices need it.
-    devices: names of the devices whose artifact it is, or is made from.
+    devices: names of the devices that run this file, or a file made from it.
     """
 
     config: BaseModel

@@ -55,9 +55,9 @@ class InputSpec:
 
     def __post_init__(self) -> None:
         if not len(self.mean) == len(self.std) == self.shape[0]:
-            raise ValueError("mean and std have one value per channel")
+            raise ValueError("mean and std must have one value per channel")
         if not self.resize_px[-1] == self.shape[1] == self.shape[2]:
-            raise ValueError("the last of resize_px is the height and the width of the input")
+            raise ValueError("the last of resize_px must be the height and the width of the input")
 
     @staticmethod
     def of(info: DataInfo, px: int) -> InputSpec:
@@ -106,7 +106,7 @@ class LatencyFact:
 
     def __post_init__(self) -> None:
         if self.device.batch < 1 or self.device.threads < 1:
-            raise ValueError("batch and threads of a device are at least 1")
+            raise ValueError("batch and threads of a device must be at least 1")
 
 
 @dataclass(frozen=True)

@@ -113,7 +113,8 @@ class LatencyTable:
     def pace_error(self) -> float:
         """Standard error of the median pace while the table was measured, as a fraction.
 
-        From the quartiles: a short pause or burst does not count. 0 if the pace is unknown.
+        It is computed from the quartiles, so a short pause or burst does not count. 0 if the pace
+        is unknown.
         """
         if len(self.pace) < 2:
             return 0.0

@@ -59,7 +59,7 @@ def time_all(
 def _of_kit(progress: Progress) -> Progress:
     """One Progress for what the kit reports in turn: loading of models, then timing.
 
-    Loading does not advance it, because its pace says nothing about the time left.
+    Loading does not advance it, because the pace of loading says nothing about the time left.
     """
     timing = Parts(progress, [KIT_UNITS]).part(0)
 

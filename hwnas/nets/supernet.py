@@ -178,9 +178,9 @@ class Supernet(nn.Module):
         return found
 
     def start(self, x: Tensor, archs: Sequence[Arch]) -> SharedStart | None:
-        """The first operators that `archs`, of one resolution, have in common, run on `x`.
+        """Runs the first operators that `archs` (of one resolution) have in common, on `x`.
 
-        None if there is none, and where weights differ from arch to arch (`weak`).
+        None if they have none in common, or if weights differ between archs (`weak`).
         """
         if self.space.macro.reads_tokens or hasattr(self, "hypernet"):
             return None

@@ -1,9 +1,10 @@
 """Estimates how long each stage takes on this machine, before the first one runs.
 
-Passes through networks are counted, and multiplied by the time of a few (`training.speed`). The
-rest are constants that were fitted to runs of shipped configurations on idle machines; they are
-longer on a busy one (`core.speed.busyness`). The estimates should be within a factor of two. None
-means unknown: the images, and so their number, are missing.
+Passes through networks are counted, and multiplied by the measured time of a few passes
+(`training.speed`). The times of other work are constants that were fitted to runs of shipped
+configurations on idle machines. On a busy machine they are scaled (`core.speed.busyness`). The
+estimates should be within a factor of two. None means unknown: the images, and so their number, are
+missing.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ BUILD_S, EXPORT_S = 0.25, 5.0  # a published network from the data of hwnas, and
 
 @dataclass(frozen=True)
 class _Timed:
-    """What a speed is of: projects of equal keys have the same."""
+    """The project whose speed is measured; projects with equal keys have the same speed."""
 
     key: str
     project: Project = field(compare=False)
@@ -57,9 +58,9 @@ class _Timed:
 
 @cache
 def _speed(timed: _Timed) -> Speed | None:
-    """Measured once in a process, so that it gives one estimate.
+    """The speed for a project, measured once per process, so that all estimates agree.
 
-    A dry run that got along without torch only guesses, where there is no GPU.
+    If a dry run has not imported torch and there is no GPU, the speed is guessed.
     """
     project = timed.project
     try:
@@ -77,7 +78,7 @@ def _speed(timed: _Timed) -> Speed | None:
 
 @dataclass(frozen=True)
 class Durations:
-    """Seconds of the stages of a project, each from its beginning; None where nobody can know."""
+    """Seconds of the stages of a project, each from its beginning; None if unknown."""
 
     project: Project
 
@@ -100,7 +101,7 @@ class Durations:
 
     @cached_property
     def speed(self) -> Speed | None:
-        """Of this machine; None for a space that has no supernet."""
+        """The speed of this machine; None for a space that has no supernet."""
         config = self.project.config
         network = [self.project.space.fingerprint, config.supernet.model_dump(mode="json")]
         key = content_hash([network, config.threads, config.accelerator])
@@ -108,7 +109,7 @@ class Durations:
 
     @cached_property
     def n_images(self) -> dict[str, int] | None:
-        """By split; None if the data are not here."""
+        """Number of images by split; None if the data are missing."""
         data = known_data(self.project)
         return None if data.awaited else {str(split): n for split, n in data.n_images.items()}
 
@@ -253,14 +254,14 @@ class Durations:
 
     @cached_property
     def _limited_macs(self) -> float:
-        """MACs of a network within the limits, roughly: the tightest fraction of the largest."""
+        """Approximate MACs of a network within the limits: the tightest fraction of the largest."""
         given = self.project.config.search.constraints
         shares = [c.max_fraction_of_largest for c in given if c.max_fraction_of_largest is not None]
         return float(self._macs_of_ends[1]) * min(shares) if shares else self._mean_macs
 
     @cached_property
     def _evaluation(self) -> float | None:
-        """A random arch on the validation images, as labels are."""
+        """Seconds for scoring a random arch on the validation images, as for a label."""
         if self.n_images is None:
             return None
         calibration = self.project.config.label.calibration

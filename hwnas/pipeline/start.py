@@ -1,4 +1,4 @@
-"""Weights of the supernet before its training, and what networks inherit from both."""
+"""Weights of the supernet before its training, and the weights that networks inherit."""
 
 from __future__ import annotations
 
@@ -78,9 +78,9 @@ def supernet_with_head(project: Project) -> Supernet:
 
 @dataclass(frozen=True)
 class Inherited:
-    """What networks inherit, and fine-tuning starts from.
+    """The weights that networks inherit, from which fine-tuning starts.
 
-    `before`: the supernet before its training, where `finetune.average` uses both.
+    `before`: the supernet before its training, if `finetune.average` averages it with `trained`.
     """
 
     project: Project

@@ -22,7 +22,7 @@ Probability = Annotated[float, Field(ge=0, le=1)]
 
 
 class Config(StrictModel):
-    """`population` archs survive a generation; until there are as many, proposals are uniform.
+    """`population` archs survive a generation; until the population is full, proposals are uniform.
 
     survival: `elitist` keeps the best of parents and children (mu + lambda). `aging` keeps the
         youngest (regularised evolution, Real et al. 1802.01548), which discards lucky scores.

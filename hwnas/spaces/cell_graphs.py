@@ -55,7 +55,8 @@ class CellGraph:
     def n_cells(self, n_labels: int) -> int:
         """Number of distinct cells with one of `n_labels` operators on every inner vertex.
 
-        By Burnside's lemma: the mean over the symmetries of the labels that each one keeps.
+        By Burnside's lemma, it is the mean over symmetries of the number of labels that each one
+        keeps.
         """
         kept = sum(int(n_labels ** _n_cycles(p)) for p in self.symmetries)
         return kept // len(self.symmetries)
@@ -122,7 +123,7 @@ def canonical_cell(
 def pruned(
     matrix: Any, labels: Sequence[str], *, where: object = None
 ) -> tuple[int, list[tuple[int, int]], list[str]]:
-    """Number of vertices, edges, and inner labels of a cell without what is on no path.
+    """Number of vertices, edges and inner labels of a cell without vertices that are on no path.
 
     matrix: adjacency [n, n] of 0 and 1, upper triangular; `matrix[i][j]`: from i to j.
     labels: operators of the n - 2 inner vertices.

@@ -222,7 +222,7 @@ def _cell_reads() -> tuple[tuple[str, tuple[str, ...]], ...]:
 
 
 def _numbered(inputs: Sequence[int], first: int) -> list[tuple[int, ...]]:
-    """Slots that the slots of a cell read; slot `first` is its first, `inputs` are outputs."""
+    """Slots read by the slots of a cell from `first` on; `inputs`: the two outputs it reads."""
     number = {name: first + i for i, (name, _) in enumerate(_cell_reads())}
     number |= {"-2": inputs[0], "-1": inputs[1]}
     return [tuple(number[source] for source in sources) for _, sources in _cell_reads()]

@@ -227,7 +227,7 @@ def _memory() -> tuple[int, int]:
 
 
 def _probe(code: str) -> dict[str, Any]:
-    """What a program prints as JSON in a process of its own, because an import may crash."""
+    """The JSON that a program prints in a process of its own, because an import may crash."""
     try:
         done = subprocess.run(
             [sys.executable, "-c", code],

@@ -89,7 +89,7 @@ class ReportedDataset(Protocol):
         """Report on the files, including photos that training would reject.
 
         Raises:
-            UserError: the files are missing, or no data set.
+            UserError: the files are missing, or are not a data set.
         """
         ...
 
