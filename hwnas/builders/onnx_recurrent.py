@@ -34,8 +34,8 @@ class RecurrentBuilder(GraphBuilder):
         last = net.ops[-1]
         self.n_words = last.out_channels if last.kind == "linear" else N_WORDS
         self.reads_token = net.ops[0].kind == "embed"
-        self.width = 0  # of the state that is read
-        self.next_width = 0  # of the state that is written
+        self.width = 0  # width of the state that is read
+        self.next_width = 0  # width of the state that is written
 
     def add(self, op: OpSpec, value: str, name: str, *, feeds_linear: bool) -> str:
         """See `GraphBuilder.add`."""

@@ -10,12 +10,12 @@ from typing import Protocol, runtime_checkable
 __all__ = ["Expecting", "Outlook", "Pace", "Parts", "Progress", "duration", "silent"]
 
 TRUSTED_SHARE = 0.1
-"""Share of the work after which its measured pace alone counts, and not what was expected."""
+"""Share of the work after which only the measured pace counts, and not the expected time."""
 
 MOST_SEEN = 500
 
 UNTRUSTED_S = 2.0
-"""Without an expectation, nothing is said of the time left before so much of it was measured."""
+"""Seconds of work to measure before the time left is shown, if no time was expected."""
 
 
 class Progress(Protocol):

@@ -13,7 +13,7 @@ __all__ = ["Speed", "busyness", "guessed_speed"]
 
 Values = float | NDArray[np.float64]
 
-SAMPLED_S = 0.05  # of processor time
+SAMPLED_S = 0.05  # processor time of the measurement
 N_VALUES = 1 << 20
 N_TIMED = 5
 TRAIN_OP, INFER_OP = 3.7, 0.65

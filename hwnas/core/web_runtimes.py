@@ -124,7 +124,7 @@ RUNTIMES: Mapping[str, WebRuntime] = {
         )
     ),
 }
-"""By runtime of a device."""
+"""Runtimes for browsers, by the `runtime` of a device."""
 
 
 def runtime_folder(name: str) -> Path:

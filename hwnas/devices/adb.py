@@ -88,8 +88,8 @@ class Config(StrictModel):
     )
     python: str | None = Field(
         None,
-        description="Python interpreter on the phone that has the runtime; default: a folder with"
-        " both that is copied to the phone, or with `as_root` that of Termux.",
+        description="Python interpreter on the phone that has the runtime; default: the Python of a"
+        " folder that is copied to the phone or, with `as_root`, the Python of Termux.",
     )
     as_root: bool = Field(
         False, description="Run commands with `su -c`, to use the Python of Termux."

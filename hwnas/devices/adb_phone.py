@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 LOOK_S = 1.0
 MOST_LOST = 3
-"""How often in a row a phone may be lost without a result: one model may restart it each time."""
+"""Maximum number of lost connections in a row without a result: a model may restart the phone."""
 LISTED = "List of devices attached"  # above the phones; a daemon that starts talks before it
 MOST_CPUS = 1024
 CPUS = "/sys/devices/system/cpu"

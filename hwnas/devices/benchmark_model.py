@@ -41,13 +41,14 @@ log = logging.getLogger(__name__)
 _Found = TypeVar("_Found")
 
 TURNS_PER_CALL = 24
-LEAST_S = 0.02  # of the timed runs of a turn
+LEAST_S = 0.02  # minimum duration of the timed runs of a turn
 COOL_STEP_S = 5.0
 MARK = "hwnas-turn"
 FAILED = "hwnas-exit"
 BINARY = "benchmark_model"
 PROFILED = ("--enable_op_profiling=true", "--use_profiler=true")
-"""The flags of TensorFlow Lite's and of LiteRT's binary; each ignores that of the other."""
+"""The flags for profiling of TensorFlow Lite's and LiteRT's binary; each ignores the other's flag.
+"""
 FACTS = f"""
 echo "cpu $(getprop ro.soc.model 2>/dev/null) $(getprop ro.product.model 2>/dev/null)"
 echo "hardware $(sed -n 's/^Hardware[^:]*: *//p' /proc/cpuinfo | head -n 1)"

@@ -16,7 +16,7 @@ REGULAR = "Profiling Info for Regular Benchmark Runs"
 TABLE = re.compile(r"=+ Run Order =+")
 BUILT_IN = re.compile(r"[A-Z][A-Z0-9_]+")  # operators of the file; delegates name theirs otherwise
 MAX_CHARACTERS = 4_000_000
-MAX_NUMBER = 1e15  # of runs, and of microseconds: three centuries
+MAX_NUMBER = 1e15  # maximum number of runs or microseconds (three centuries)
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from hwnas.interfaces import FloatArray
 
 __all__ = ["smooth_additively"]
 
-RIDGE = 1e-3  # weight of the penalty: decides only between choices that no network tells apart
-MIN_SHARE = 0.01  # of a device's median: an additive model may extrapolate to less than nothing
+RIDGE = 1e-3  # weight of the penalty; only affects choices that no network distinguishes
+MIN_SHARE = 0.01  # share of a device's median; an additive model may extrapolate below 0
 
 
 def smooth_additively(

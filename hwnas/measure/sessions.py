@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 N_REFERENCES = 16
 LEAST_KEPT = 0.5  # share of the models; with fewer, all are timed again
-KIT_UNITS = 100  # of progress, for the timing
+KIT_UNITS = 100  # units of progress for the timing
 
 Models = Mapping[str, bytes | TimedFile]
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from hwnas.nets.plain_net import Block, Network, _act, _conv, _depthwise, _initialise, _pointwise
 
 Step = tuple[str | None, list[int], int, list[int]]
-"""The slot of an operator (None: a sum), values that it reads, its own, values not read again."""
+"""A step: slot of the operator (None: a sum), values to read, value to write, values to drop."""
 
 
 class Convolution(nn.Module):

@@ -128,7 +128,9 @@ class Supernet(nn.Module):
         if not isinstance(member, Arch):
             member = self.space.arch(self.space.as_codes(np.asarray([member]))[0])
         network = extract(self, member)
-        if recalibrate_on is None or self.space.macro.reads_tokens:  # which has no BN
+        if (
+            recalibrate_on is None or self.space.macro.reads_tokens
+        ):  # networks that read tokens have no BN
             return network if recalibrate_on is None else network.eval()
         px = resolution(self.space, member)
         channels = self.space.macro.in_channels

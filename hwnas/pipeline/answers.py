@@ -24,9 +24,9 @@ from hwnas.spaces.arch import Arch
 
 __all__ = ["Answered", "Answers", "Photo", "Replies", "answers_of", "replies_of"]
 
-N_PHOTOS = 8  # of each kind
-PX = 72  # of a stored image, at most
-CHANNELS = 1, 3  # of images that can be shown
+N_PHOTOS = 8  # photos of each kind
+PX = 72  # maximum size of a stored image
+CHANNELS = 1, 3  # numbers of channels that can be shown
 
 
 @dataclass(frozen=True)

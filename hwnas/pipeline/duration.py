@@ -37,13 +37,13 @@ from hwnas.training.sections import CalibrationConfig, FinetuneConfig
 __all__ = ["Durations"]
 
 GPU = Path("/dev/nvidiactl")
-N_RANDOM = 64  # archs that stand for those that are drawn
+N_RANDOM = 64  # random archs that represent all drawn archs
 N_PARITY_PASSES = 5 * 256  # images that an exported file and its network run on
 EXTRACT_S = 0.06  # a subnet out of the supernet
 PREDICT_S = {"gcn": 4e-4}  # per arch; others need a tenth of it
 FIT_S = {"gcn": (2.0, 0.012), "mlp": (1.0, 0.01)}  # fixed, and per label
 CONVERT_S = 0.06  # per operator of an exported network
-START_S = 1.0  # of a training
+START_S = 1.0  # seconds to start a training
 PER_POINT = 100  # proposals per point of a front, in searches of 60 to 6400
 BUILD_S, EXPORT_S = 0.25, 5.0  # a published network from the data of hwnas, and by torch
 
@@ -128,7 +128,7 @@ class Durations:
         n_random += 2 * config.ranking.pairs if config.ranking is not None else 0
         nets = np.array([ends[1], ends[0]] * has_ends + [self._mean_macs] * n_random)
         opened = nets + (ends[1] - nets) * config.elastic_warmup / 2
-        if len(nets):  # as archs are lifted they become equal, and equal ones train once
+        if len(nets):  # lifted archs become equal, and equal archs are trained once
             opened[1:] *= 1 - config.elastic_warmup / 2
         part = config.batch_size / config.accumulation / self.project.ranks.size
         step = self.speed.train(opened, part, config.accumulation)

@@ -14,7 +14,7 @@ from hwnas.core.store import content_hash
 __all__ = ["DataInput", "changed_settings", "inputs_hash", "settings_by_path", "why_absent"]
 
 SHOWN = 60  # characters of a setting that are kept; of longer ones their hash
-N_CHANGES = 3  # that are named
+N_CHANGES = 3  # changes that a message names
 
 
 @dataclass(frozen=True)

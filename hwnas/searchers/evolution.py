@@ -39,7 +39,9 @@ class Config(StrictModel):
     tournament: Annotated[
         int, Field(ge=1, le=1000, description="Number of contestants per parent.")
     ] = 4
-    mutation: Annotated[Probability, Field(description="Probability per choice of a child.")] = 0.1
+    mutation: Annotated[
+        Probability, Field(description="Probability that a choice of a child changes.")
+    ] = 0.1
     crossover: Annotated[
         Probability, Field(description="Probability that a child has two parents.")
     ] = 0.5

@@ -1,10 +1,10 @@
 """Cells of NAS-Bench-101: directed acyclic graphs, and the canonical form of isomorphic ones.
 
 A graph of n vertices in topological order, vertex 0 the input and vertex n - 1 the output, is a
-number whose bits are its edges (`EDGES`). Vertices lie on paths from input to output. Of all
-orders of the inner vertices, the canonical one gives the smallest number. Labels are operators of
-inner vertices; of all labels that the automorphisms of a graph exchange, the canonical ones come
-first in lexicographic order.
+number whose bits are its edges (`EDGES`). Vertices lie on paths from input to output. The
+canonical order of the inner vertices gives the smallest number. Labels are operators of inner
+vertices. If automorphisms of a graph exchange labels, the canonical labels are the first ones in
+lexicographic order.
 """
 
 from __future__ import annotations

@@ -269,7 +269,7 @@ def conv(
     act: Act,
     pad_mode: PadMode = "symmetric",
 ) -> OpSpec:
-    """A convolution with BN. Padding is half of the odd kernel, or TensorFlow's SAME."""
+    """A convolution with BN. Padding: half the kernel, which must be odd, or TensorFlow's SAME."""
     padding, pad_more = padding_of(pad_mode, hw, kernel, stride)
     ends = in_channels, out_channels, hw, map_size(hw, stride)
     return OpSpec(

@@ -39,7 +39,7 @@ from hwnas.training.sandwich import SandwichSettings, label_loss, sandwich_step
 __all__ = ["SpaceSuite", "lacks_networks", "shaken"]
 
 N_IMAGES = 4
-N_STEPS = 25  # of a segment of tokens
+N_STEPS = 25  # tokens per segment
 ANALYTIC: dict[AnalyticMetric, Callable[[OpSpec], int]] = {"macs": op_macs, "params": op_params}
 
 

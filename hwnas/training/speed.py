@@ -21,7 +21,7 @@ from hwnas.training.precision import place, wait_for
 
 __all__ = ["measure_speed"]
 
-MOST_MACS = 4e9  # of one timed pass: more would take seconds on a CPU
+MOST_MACS = 4e9  # per timed pass; more would take seconds on a CPU
 MOST_IMAGES = 32
 N_TIMED = 2
 
