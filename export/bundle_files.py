@@ -114,9 +114,9 @@ def unlike_classes(fact, n_classes):
         yield f"accuracy: {len(classes)} classes, expected {n_classes}"
     right, n = (sum(pair[i] for pair in classes) for i in (0, 1))
     if any(a > b for a, b in classes) or n != fact["n_images"]:
-        yield "accuracy: the counts of the classes are not those of all images"
+        yield "accuracy: the counts of the classes do not add up to those of all images"
     elif abs(right - fact["top1"] * n) > 0.5:
-        yield "accuracy: top1 is not that of the classes"
+        yield "accuracy: top1 does not match the counts of the classes"
 
 
 def inside(folder, name):

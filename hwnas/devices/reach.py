@@ -19,9 +19,7 @@ from hwnas.core.locks import exclusive_lock
 __all__ = ["FULL", "LOST", "CommandFailed", "Reach", "Unreached", "alone", "call", "full_disk"]
 
 CALL_TIMEOUT_S = 600.0
-MOST_BYTES = (
-    16 * 1024 * 1024
-)  # maximum size of an output; the longest are profiles of benchmark_model
+MOST_BYTES = 16 * 1024 * 1024  # limit of an output; the longest are profiles of benchmark_model
 LOST = 255  # exit status of ssh itself, and of `adb shell` if the phone is gone
 FULL = "No space left on device"
 PACKAGES = {"ssh": "openssh-client"}  # of Debian, if they have another name than the program

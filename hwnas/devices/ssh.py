@@ -1,4 +1,4 @@
-"""A board over ssh, with python3, numpy and its runtime, or with a copied folder of these."""
+"""A board over ssh; it has python3, numpy and its runtime, or hwnas copies them to it."""
 
 from __future__ import annotations
 

@@ -130,9 +130,9 @@ class AccuracyFact:
             return
         right, n = (sum(pair[i] for pair in self.classes) for i in (0, 1))
         if any(a > b for a, b in self.classes) or n != self.n_images:
-            raise ValueError("the counts of the classes are not those of all images")
+            raise ValueError("the counts of the classes do not add up to those of all images")
         if abs(right - self.top1 * n) > 0.5:
-            raise ValueError("top1 is not that of the classes")
+            raise ValueError("top1 does not match the counts of the classes")
 
 
 @dataclass(frozen=True)
@@ -186,7 +186,7 @@ class Manifest:
 
     def __post_init__(self) -> None:
         if min(self.arch.codes, default=0) < 0:
-            raise ValueError(f"codes of an arch are at least 0, found {self.arch.codes}")
+            raise ValueError(f"codes of an arch must be at least 0, found {self.arch.codes}")
         models = {model.path for model in self.models}
         promised = {f.model for f in self.latency} | {f.model for f in self.accuracy}
         if promised - models:

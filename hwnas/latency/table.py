@@ -82,7 +82,7 @@ class LatencyTable:
     def __post_init__(self) -> None:
         if (self.source == "simulated") != self.device.name.startswith("simulated-"):
             raise UserError(
-                "the device of a simulated table, and of no other, must be named simulated-*",
+                "the device must be named simulated-* if, and only if, the table is simulated",
                 found=f"source {self.source}, device {self.device.name}",
             )
 

@@ -95,7 +95,7 @@ class Exported:
 
     def __post_init__(self) -> None:
         if not self.files and not self.failure:
-            raise ValueError("an exported format has files, or the reason why not")
+            raise ValueError("an exported format must have files, or the reason why it has none")
         for name in self.files:
             check_name(name, where="exports of a network")
 
