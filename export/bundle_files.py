@@ -11,6 +11,7 @@ import numpy as np
 from bench_json import strict_json
 
 SCHEMA_VERSION = 4  # newest supported version; version 1 has no samples and no min_agreement
+MOST_TOLERANCE = {"fp32": 0.03, "fp16": 0.03, "int8": 0.3}  # of a manifest, which may be foreign
 HERE = Path(__file__).resolve().parent
 KINDS = {
     "object": dict,
@@ -71,6 +72,7 @@ def read_manifest(path):
         model.setdefault("min_agreement", 1.0)
         model.setdefault("least_runtime", None)
         model.setdefault("layout", "NCHW")
+        model.setdefault("torch_rounding", None)
     for fact in manifest["accuracy"]:
         fact.setdefault("classes", [])
     return manifest
@@ -98,6 +100,9 @@ def contradictions(manifest):
     for name in sorted({fact["model"] for fact in manifest["latency"] + manifest["accuracy"]}):
         if name not in models:
             yield f"models: does not list {name!r}"
+    for model in manifest["models"]:
+        if model["parity_tolerance"] > (most := MOST_TOLERANCE[model["precision"]]):
+            yield f"models: {model['path']}: parity_tolerance is at most {most}"
     for fact in manifest["accuracy"]:
         yield from unlike_classes(fact, len(spec["class_names"]))
     for sample in samples:

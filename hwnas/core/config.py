@@ -7,6 +7,7 @@ Sections that select a variant (`searcher: {name: evolution, ...}`) are annotate
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Annotated, Any, TypeVar, get_type_hints
 
@@ -154,8 +155,12 @@ def _names(registry: Registry[Any]) -> dict[str, Any]:
     return {"names": ", ".join(registry.names)}
 
 
-def build_model(model: type[Model], data: dict[str, Any], *, where: object) -> Model:
+def build_model(
+    model: type[Model], data: dict[str, Any], *, where: object, changes: Iterable[str] = ()
+) -> Model:
     """Validates `data` into `model`. Lists become tuples; no other type is converted.
+
+    changes: key paths of values that are not those of `where`, but of the command; errors say so.
 
     Raises:
         UserError: lists up to 20 problems with key paths, and similar names for unknown keys.
@@ -165,12 +170,22 @@ def build_model(model: type[Model], data: dict[str, Any], *, where: object) -> M
     except ValidationError as error:
         problems = error.errors(include_url=False)
         lines = [explain(problem, model, data) for problem in problems[:MAX_SHOWN]]
+        places = {_given_by(changes, problem["loc"]) or str(where) for problem in problems}
         lines += [f"... and {n:,} more" for n in [len(problems) - MAX_SHOWN] if n > 0]
         raise UserError(
             f"{len(problems):,} problem{'s' * (len(problems) > 1)} in the config",
             found="".join(f"\n    {line}" for line in lines),
-            where=where,
+            where=", ".join(sorted(places)) if changes else where,
         ) from error
+
+
+def _given_by(changes: Iterable[str], place: tuple[int | str, ...]) -> str:
+    """The options that gave the value at a place, or a part of it; empty: none did."""
+    names = [str(part) for part in place]
+    keys = {change: change.split(".") for change in changes}
+    whole = [change for change, path in keys.items() if path == names[: len(path)]]
+    parts = [change for change, path in keys.items() if names and path[: len(names)] == names]
+    return ", ".join(f"--set {change}" for change in whole or parts)
 
 
 def _validate(model: type[Model], data: dict[str, Any]) -> Model:

@@ -33,7 +33,8 @@ for d in results-* try runtime-*; do
   {BUSY}
   n=$(wc -c 2>/dev/null < "$d/results.jsonl" || echo 0)
   others=$(ls -A "$d" | grep -vcx results.jsonl)
-  echo "$d $(du -sk "$d" | cut -f1) $n $others $busy"
+  aside=$(ls -A "$d" | grep -c '^aside-.*[.]jsonl$')
+  echo "$d $(du -sk "$d" | cut -f1) $n $others $aside $busy"
 done
 """
 # Samples are removed last, so that an interrupted removal loses none
@@ -46,7 +47,7 @@ done
 """
 LINE = re.compile(
     r"((?:results|runtime)-[0-9a-f]{16}(?:\.part|\.tar)?|try)"
-    r" ([0-9]{1,12}) +([0-9]{1,15}) +([0-9]{1,9}) (yes|no)"
+    r" ([0-9]{1,12}) +([0-9]{1,15}) +([0-9]{1,9}) +([0-9]{1,9}) (yes|no)"
 )
 
 
@@ -64,7 +65,7 @@ def leftovers(reach: Reach, folder: str, home: Mapping[str, int]) -> list[Leftov
                 where=reach.where,
                 fix="its shell must print nothing when it starts",
             )
-        name, kilobytes, n_samples, n_others, busy = match.groups()
+        name, kilobytes, n_samples, n_others, n_aside, busy = match.groups()
         found.append(
             _leftover(
                 reach,
@@ -72,6 +73,7 @@ def leftovers(reach: Reach, folder: str, home: Mapping[str, int]) -> list[Leftov
                 n_bytes=int(kilobytes) * 1024,
                 n_samples=int(n_samples),
                 n_others=int(n_others),
+                n_aside=int(n_aside),
                 is_busy=busy == "yes",
                 is_home=int(n_samples) <= home.get(name, 0),
             )
@@ -86,6 +88,7 @@ def _leftover(
     n_bytes: int,
     n_samples: int,
     n_others: int,
+    n_aside: int,
     is_busy: bool,
     is_home: bool,
 ) -> Leftover:
@@ -106,4 +109,6 @@ def _leftover(
 
     kinds = {"try": "models tried on a device", "runtime": "Python and a runtime on a device"}
     what = kinds.get(name.partition("-")[0], "models and kit on a device")
+    if n_aside:
+        what += f", {n_aside} file{'s' * (n_aside > 1)} of samples set aside for other folders"
     return Leftover(what, f"{reach.where}:{folder}/{name}", n_bytes, remove, kept)

@@ -14,7 +14,13 @@ from hwnas.core.rng import rng
 from hwnas.exporters.apart import Runner, export_safely, opened_safely
 from hwnas.exporters.by_name import exporter, open_model, planned
 from hwnas.exporters.opened import CannotRunHere
-from hwnas.exporters.parity import compare_batches, torch_logits
+from hwnas.exporters.parity import (
+    compare_batches,
+    promised,
+    tolerance_text,
+    torch_logits,
+    torch_rounding,
+)
 from hwnas.interfaces import Images, ModelFile
 from hwnas.nets.origin import origin_metadata, origin_of, warn_of_licence
 
@@ -138,6 +144,7 @@ def _check(
     runner: Runner,
 ) -> None:
     """Compares file and network on images; see `export`."""
+    described = promised(described, torch_rounding(network, images))
     try:
         with opened_safely(described.format, files[0], runner=runner) as opened:
             report = compare_batches(
@@ -148,6 +155,7 @@ def _check(
                 batches=BATCHES,
                 tolerance=described.parity_tolerance,
                 min_agreement=described.min_agreement,
+                rounding=described.torch_rounding,
             )
     except CannotRunHere as error:
         log.warning("%s is not checked: %s", files[0].name, str(error).splitlines()[0])
@@ -160,7 +168,8 @@ def _check(
         return
     raise CheckFailed(
         "the outputs of the exported file differ from those of the torch network",
-        expected=f"at most {report.tolerance:.0e}, equal top-1 on {report.min_agreement:.1%}",
+        expected=f"at most {tolerance_text(report.tolerance, report.torch_rounding)}, equal top-1"
+        f" on {report.min_agreement:.1%}",
         found=found,
         where=files[0],
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from hwnas.core.errors import CheckFailed, UserError
 from hwnas.core.records import STRICT, Count, NotNegative, Positive, Share
 from hwnas.core.stats import agrees
 from hwnas.exporters.opened import onnxruntime_model
-from hwnas.interfaces import OpenModel
+from hwnas.interfaces import MOST_TOLERANCE, ModelFile, OpenModel
 
 if TYPE_CHECKING:
     import torch
@@ -26,12 +27,18 @@ __all__ = [
     "check_parity",
     "compare",
     "compare_batches",
+    "is_kept",
+    "promised",
+    "tolerance_text",
     "torch_logits",
+    "torch_rounding",
 ]
 
 FP32_TOLERANCE = 1e-4
 TIE = 2e-5  # relative to the largest logit; fp32 rounding can swap such classes
+ROUNDINGS = 4  # of torch: two float32 runtimes differ by the sum of their roundings
 N_AT_ONCE = 32
+N_ROUNDED = 64  # images on which torch's rounding is measured
 
 
 @dataclass(frozen=True)
@@ -68,6 +75,7 @@ class ParityReport:
     tolerance: Positive
     min_agreement: Share
     batches: tuple[BatchParity, ...]
+    torch_rounding: NotNegative | None = None
 
     @property
     def worst(self) -> float:
@@ -82,7 +90,8 @@ class ParityReport:
     def __str__(self) -> str:
         """Results and limits in words."""
         n = max((batch.n_images for batch in self.batches), default=0)
-        accepted = f"{self.tolerance:.0e}), equal top-1 on {self.agreement:.2%} of {n} images"
+        bar = tolerance_text(self.tolerance, self.torch_rounding)
+        accepted = f"{bar}), equal top-1 on {self.agreement:.2%} of {n} images"
         return (
             f"differs by {self.worst:.1e} of the largest logit (accepted {accepted}"
             f" (accepted {self.min_agreement:.1%})"
@@ -135,6 +144,54 @@ def check_parity(
     )
 
 
+def torch_rounding(model: torch.nn.Module, images: NDArray[np.float32]) -> float:
+    """Largest difference of torch's float32 logits from its float64 logits / the largest logit.
+
+    It is measured on the first `N_ROUNDED` images. It is about 1e-6, but a BN channel whose
+    variance is almost 0 can make it 1e-3: then no runtime computes the float32 logits of torch.
+    0 if it is unknown, because the network cannot compute in float64.
+    """
+    import torch
+
+    images = images[:N_ROUNDED]
+    exact = copy.deepcopy(model).cpu().double().eval()
+    x = torch.from_numpy(images)
+    x = x.double() if x.is_floating_point() else x
+    try:
+        with torch.inference_mode():
+            logits = torch.cat([exact(part) for part in torch.split(x, N_AT_ONCE)]).numpy()
+    except RuntimeError:  # constants of another type, of a network that hwnas did not build
+        return 0.0
+    found = torch_logits(model, images)
+    scale = float(np.abs(found).max())
+    rounding = float(np.abs(found - logits).max()) / scale if scale > 0 else 0.0
+    return rounding if np.isfinite(rounding) else 0.0
+
+
+def promised(described: ModelFile, rounding: float) -> ModelFile:
+    """A file with the tolerance of its format, or `ROUNDINGS` times torch's own rounding.
+
+    The larger one counts for files in float32, up to `MOST_TOLERANCE`. The others have a tolerance
+    for their own rounding.
+    """
+    tolerance = min(ROUNDINGS * rounding, MOST_TOLERANCE[described.precision])
+    if described.precision != "fp32" or tolerance <= described.parity_tolerance:
+        return described
+    return replace(described, parity_tolerance=tolerance, torch_rounding=rounding)
+
+
+def is_kept(model: ModelFile, found: BatchParity) -> bool:
+    """Whether logits keep the promise of a file."""
+    return found.relative <= model.parity_tolerance and found.agrees(model.min_agreement)
+
+
+def tolerance_text(tolerance: float, rounding: float | None) -> str:
+    """A tolerance, and why it is not that of the format."""
+    if rounding is None:
+        return f"{tolerance:.0e}"
+    return f"{tolerance:.0e}, because torch's own rounding is {rounding:.0e}"
+
+
 def torch_logits(model: torch.nn.Module, images: NDArray[np.float32]) -> NDArray[np.float32]:
     """Logits [n, classes] of `model` in eval mode; the mode of the model is restored."""
     import torch
@@ -161,10 +218,13 @@ def compare_batches(
     batches: Sequence[int] = (1, 2, 8),
     tolerance: float = FP32_TOLERANCE,
     min_agreement: float = 1.0,
+    rounding: float | None = None,
 ) -> ParityReport:
     """Compares the logits of a deployed model with `expected` [n, classes] at every batch size.
 
     If there are fewer images than the batch size, they are repeated.
+
+    rounding: `ModelFile.torch_rounding`.
 
     Raises:
         UserError: there are no images.
@@ -178,15 +238,23 @@ def compare_batches(
     for batch in batches:
         n = max(1, len(images) // batch) * batch
         rows: Any = slice(n) if n <= len(images) else np.arange(n) % len(images)
-        compared = compare(expected[rows], opened.logits(images[rows], batch), batch)
+        logits = opened.logits(images[rows], batch)
+        compared = compare(expected[rows], logits, batch, rounding=rounding)
         results.append(replace(compared, n_images=min(n, len(images))))
-    return ParityReport(file, opened.runtime, tolerance, min_agreement, tuple(results))
+    return ParityReport(file, opened.runtime, tolerance, min_agreement, tuple(results), rounding)
 
 
 def compare(
-    expected: NDArray[np.float32], found: NDArray[np.float32], batch: int = 1
+    expected: NDArray[np.float32],
+    found: NDArray[np.float32],
+    batch: int = 1,
+    *,
+    rounding: float | None = None,
 ) -> BatchParity:
     """Differences of two arrays of logits [n, classes].
+
+    rounding: `ModelFile.torch_rounding`; classes whose logits differ by less than twice as much are
+        tied.
 
     Raises:
         CheckFailed: shapes differ, or a value is not finite.
@@ -199,11 +267,12 @@ def compare(
     scale = float(np.abs(expected).max())
     named = np.take_along_axis(expected, found.argmax(1)[:, None], axis=1)[:, 0]
     largest = float(difference.max())
+    tie = max(TIE, 2 * min(rounding or 0.0, MOST_TOLERANCE["fp32"]))
     return BatchParity(
         batch=batch,
         n_images=len(expected),
         max_abs_difference=largest,
         mean_abs_difference=float(difference.mean()),
         relative=largest / scale if scale > 0 else (0.0 if largest == 0 else 1.0),
-        top1_agreement=float((named >= expected.max(1) - TIE * scale).mean()),
+        top1_agreement=float((named >= expected.max(1) - tie * scale).mean()),
     )

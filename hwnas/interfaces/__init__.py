@@ -12,7 +12,14 @@ fractions in [0, 1], sizes are in bytes.
 """
 
 from hwnas.interfaces.acquisitions import Acquisition, AcquisitionModule, Prospects
-from hwnas.interfaces.models import EightBits, Images, ModelFile, OpenModel, RunsOn
+from hwnas.interfaces.models import (
+    MOST_TOLERANCE,
+    EightBits,
+    Images,
+    ModelFile,
+    OpenModel,
+    RunsOn,
+)
 from hwnas.interfaces.modules import (
     ArchivedDataset,
     CutDataset,
@@ -72,6 +79,7 @@ from hwnas.interfaces.transports import (
 )
 
 __all__ = [
+    "MOST_TOLERANCE",
     "PERPLEXITY",
     "TOP1",
     "AccuracyPredictor",

@@ -19,6 +19,9 @@ __all__ = ["EightBits", "Images", "ModelFile", "OpenModel", "RunsOn"]
 Images = NDArray[np.float32]
 """Normalised images [n, C, H, W], or logits [n, classes]."""
 
+MOST_TOLERANCE = {"fp32": 0.03, "fp16": 0.03, "int8": 0.3}
+"""By precision, the largest `parity_tolerance` that a file can have."""
+
 EightBits = Literal["litert", "onnx", "onnx symmetric"]
 """Rounding rule of an 8-bit file: rounded values and step sizes. Training can use it too."""
 
@@ -29,9 +32,11 @@ class ModelFile:
 
     `format` is the exporter that wrote the file. The suffix determines the runtime: ONNX Runtime
     takes `.onnx` and `.ort`. `parity_tolerance` is the largest allowed difference from the golden
-    logits, relative to the largest logit. `min_agreement` is the share of images that must get the
-    same class as in torch. `least_runtime` is the oldest release of the runtime that is known to
-    run the file, e.g. `1.15` (None: unknown). `layout` is the layout of the input images.
+    logits, relative to the largest logit; a manifest cannot promise less than `MOST_TOLERANCE`.
+    `torch_rounding` is the difference of torch's own float32 logits from its float64 logits, if it
+    raised the tolerance above that of the format. `min_agreement` is the share of images that must
+    get the same class as in torch. `least_runtime` is the oldest release of the runtime that is
+    known to run the file, e.g. `1.15` (None: unknown). `layout` is the layout of the input images.
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT
@@ -47,6 +52,14 @@ class ModelFile:
         None
     )
     layout: Literal["NCHW", "NHWC"] = "NCHW"
+    torch_rounding: Annotated[float, Field(ge=0, le=1)] | None = None
+
+    def __post_init__(self) -> None:
+        if self.parity_tolerance > (most := MOST_TOLERANCE[self.precision]):
+            raise ValueError(
+                f"{self.path}: parity_tolerance of {self.precision} is at most {most}, found"
+                f" {self.parity_tolerance}"
+            )
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from hwnas.exporters.bundle import read_manifest
 from hwnas.exporters.engine import check_engine, run_engine
 from hwnas.exporters.manifest import Manifest
 from hwnas.exporters.opened import CannotRunHere
-from hwnas.exporters.parity import ParityReport, compare_batches
+from hwnas.exporters.parity import ParityReport, compare_batches, tolerance_text
 from hwnas.interfaces import DataModule, ModelFile, OpenModel
 from hwnas.measure import bundle_data
 from hwnas.measure.bundle_latency import LatencyReport, check_latency
@@ -198,8 +198,12 @@ def _check_model(
                 batches=batches,
                 tolerance=model.parity_tolerance,
                 min_agreement=model.min_agreement,
+                rounding=model.torch_rounding,
             )
             row |= _parity_row(report)
+            if model.torch_rounding is not None:
+                accepted = tolerance_text(model.parity_tolerance, model.torch_rounding)
+                notes.append(f"{model.path}: accepted difference from torch {accepted}")
             problems = _differences(report)
             if images.test is not None:
                 problems += _check_accuracy(manifest, model, opened, images.test, row)
@@ -217,8 +221,8 @@ def _differences(report: ParityReport) -> list[str]:
         return []
     return [
         f"differs from torch by {report.worst:.1e} of the largest logit (allowed"
-        f" {report.tolerance:.0e}), agrees on {report.agreement:.2%} of images (at least"
-        f" {report.min_agreement:.1%})"
+        f" {tolerance_text(report.tolerance, report.torch_rounding)}), agrees on"
+        f" {report.agreement:.2%} of images (at least {report.min_agreement:.1%})"
     ]
 
 

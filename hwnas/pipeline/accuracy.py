@@ -14,7 +14,7 @@ from hwnas.core.bits import pack_bits
 from hwnas.core.stats import accuracy_text
 from hwnas.exporters.apart import Crashed, opened_safely
 from hwnas.exporters.opened import CannotRunHere
-from hwnas.exporters.parity import compare, torch_logits
+from hwnas.exporters.parity import compare, is_kept, tolerance_text, torch_logits
 from hwnas.interfaces import DeviceSpec, Images
 from hwnas.measure.on_device import DeviceRun, held_precisions, run_on_device
 from hwnas.pipeline.answers import Replies, replies_of
@@ -186,19 +186,19 @@ def artifact_check(
     if found is None:
         found = run_on_device(device, file_of(project, arch, one), x)
     expected = torch_logits(load_network(project, arch), x)
-    report = compare(expected, found.logits[: len(x)], device.batch)
+    model = one.model
+    report = compare(expected, found.logits[: len(x)], device.batch, rounding=model.torch_rounding)
     top1 = accuracy_text(accuracies.on(device.name).get(one.model.path), len(accuracies.labels))
-    tolerance, least = one.model.parity_tolerance, one.model.min_agreement
-    holds = report.relative <= tolerance and report.agrees(least)
+    accepted = tolerance_text(model.parity_tolerance, model.torch_rounding)
     detail = (
         f"{one.model.path} holds {found.precision or 'an unknown precision'}, the device runs"
         f" {device.precision}; torch and {device.runtime} {device.provider} differ by"
-        f" {report.relative:.1e} of the largest logit (accepted {tolerance:.0e}), agree on"
+        f" {report.relative:.1e} of the largest logit (accepted {accepted}), agree on"
         f" {report.top1_agreement:.2%} of {len(x)} images; test top-1"
         f" {top1 or 'not measured'}"
     )
     is_right = found.precision in (None, device.precision)
-    return [Check(f"file of {device.name}", bool(holds and is_right), detail)]
+    return [Check(f"file of {device.name}", is_kept(model, report) and is_right, detail)]
 
 
 def format_checks(
@@ -223,12 +223,15 @@ def format_checks(
             wrong = f"holds {holds}, not {one.model.precision}; " if is_other else ""
             sizes = ", ".join(str(batch.batch) for batch in report.batches)
             known = accuracy_text(top1.get(one.model.path), n) or "not measured"
+            raised = tolerance_text(report.tolerance, report.torch_rounding)
+            bar = f"accepted {raised}; " if report.torch_rounding is not None else ""
             checks.append(
                 Check(
                     f"{_name(one, exports) if position else 'parity'} of the {role}",
                     report.passed and not is_other,
                     f"{wrong}torch and {report.runtime} differ by {report.worst:.1e} of the"
-                    f" largest logit (batch {sizes}), agree on {report.agreement:.2%} of images;"
+                    f" largest logit ({bar}batch {sizes}), agree on {report.agreement:.2%} of"
+                    f" images;"
                     f" test top-1 {known}",
                 )
             )

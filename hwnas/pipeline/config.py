@@ -268,10 +268,11 @@ def load_config(
     Raises:
         UserError: lists all problems with their key paths.
     """
-    data = override(data, changes or {})
+    changes = changes or {}
+    data = override(data, changes)
     if isinstance(data.get("space"), (str, dict)):
         data["space"] = space_data(data["space"])
-    return build_model(ExperimentConfig, data, where=where)
+    return build_model(ExperimentConfig, data, where=where, changes=changes)
 
 
 def with_formats(names: Iterable[str], configured: tuple[Any, ...]) -> list[dict[str, Any]]:

@@ -27,19 +27,19 @@ from hwnas.latency.sections import N_ANCHORS, ProfileConfig
 from hwnas.latency.session_time import profile_s, session_s
 from hwnas.measure.references.graphs import has_data, reference_macs
 from hwnas.pipeline.data_checks import known_data
+from hwnas.pipeline.network_time import NetworkTime
 from hwnas.pipeline.project import Project
 from hwnas.pipeline.reference_training import recipe
+from hwnas.pipeline.start import starts_averaged
 from hwnas.pipeline.winners import role_names, targets
 from hwnas.spaces.cost import cost
 from hwnas.spaces.lowering import lower
-from hwnas.training.sections import CalibrationConfig, FinetuneConfig
 
 __all__ = ["Durations"]
 
 GPU = Path("/dev/nvidiactl")
 N_RANDOM = 64  # random archs that represent all drawn archs
 N_PARITY_PASSES = 5 * 256  # images that an exported file and its network run on
-EXTRACT_S = 0.06  # a subnet out of the supernet
 PREDICT_S = {"gcn": 4e-4}  # per arch; others need a tenth of it
 FIT_S = {"gcn": (2.0, 0.012), "mlp": (1.0, 0.01)}  # fixed, and per label
 CONVERT_S = 0.06  # per operator of an exported network
@@ -120,8 +120,8 @@ class Durations:
 
     def train(self) -> float | None:
         """Steps of all networks of the sampler, a new classifier, and the curves."""
-        config, ends = self.project.config.train, self._macs_of_ends
-        if self.speed is None or self.n_images is None:
+        config, ends, network = self.project.config.train, self._macs_of_ends, self._network
+        if network is None:
             return None
         n_random = getattr(config.sampler, "n_random", 2)
         has_ends = getattr(config.sampler, "ends", True)
@@ -131,17 +131,16 @@ class Durations:
         if len(nets):  # lifted archs become equal, and equal archs are trained once
             opened[1:] *= 1 - config.elastic_warmup / 2
         part = config.batch_size / config.accumulation / self.project.ranks.size
-        step = self.speed.train(opened, part, config.accumulation)
+        step = network.speed.train(opened, part, config.accumulation)
+        n_seen = min(config.curve_images, network.n_images["val"])
         curve = sum(
-            self._score(macs, config.calibration, min(config.curve_images, self.n_images["val"]))
-            for macs in (*ends, self._mean_macs)
+            network.score(macs, config.calibration, n_seen) for macs in (*ends, self._mean_macs)
         )
-        head = self.speed.infer(ends[1], self.n_images["train"]) if config.head_epochs else 0.0
         n_curves = -(-config.steps // config.curve_every)
-        return START_S * busyness() + head + config.steps * step + n_curves * curve
+        return START_S * busyness() + self._head + config.steps * step + n_curves * curve
 
     def label(self) -> float | None:
-        """Random subnets, scored on the validation images."""
+        """Random subnets, scored on the validation images, and compared with the largest."""
         section = self.project.config.label
         if section.records is not None:
             return 1.0
@@ -149,8 +148,10 @@ class Durations:
 
     def label_trained(self) -> float | None:
         """Random archs, trained from fresh weights."""
-        section = self.project.config.label.trained
-        return self._times(section.n, self._training(self._mean_macs, section.recipe))
+        section, network = self.project.config.label.trained, self._network
+        if network is None:
+            return None
+        return section.n * network.trained(self._mean_macs, section.recipe, "val")
 
     def predictor(self) -> float | None:
         """Two fits, and the held-out subnets on two halves of the validation images."""
@@ -178,20 +179,21 @@ class Durations:
         return None if evaluated is None else 1.0 + proposals + retimed + evaluated
 
     def finetune(self) -> float | None:
-        """Epochs of every network, with the largest as teacher; and those trained stand-alone."""
-        config, ends = self.project.config, self._macs_of_ends
-        recipe, small = config.finetune, self._limited_macs
-        n_others = len(role_names(self.project)) - 2
-        found = [self._training(float(macs), recipe) for macs in (*ends, *[small] * n_others)]
-        if any(one is None for one in found) or self.speed is None or self.n_images is None:
+        """Epochs and averages of every network, with the largest as teacher; stand-alone runs."""
+        config, network = self.project.config, self._network
+        if network is None:
             return None
-        seen = len(found) * recipe.epochs * self.n_images["train"] * recipe.has_teacher
+        recipe, (smallest, largest) = config.finetune, map(float, self._macs_of_ends)
+        others = [smallest, *[self._limited_macs] * (len(role_names(self.project)) - 2)]
+        teacher = largest if recipe.has_teacher else None
+        taught = None if recipe.teacher == "tuned" else teacher
+        seconds = network.training(largest, recipe, teacher_macs=taught)
+        seconds += sum(network.training(macs, recipe, teacher_macs=teacher) for macs in others)
+        if starts_averaged(config):
+            seconds += self._head
+            seconds += sum(network.averages(n, recipe.calibration) for n in (largest, *others))
         alone = recipe.model_copy(update={"epochs": config.alone.epochs})
-        return (
-            sum(one or 0.0 for one in found)
-            + self.speed.infer(ends[1], seen)
-            + config.alone.n * (self._training(small, alone) or 0.0)
-        )
+        return seconds + config.alone.n * network.trained(self._limited_macs, alone, "val")
 
     def export(self) -> float | None:
         """Files of every network, compared with torch on validation images."""
@@ -225,10 +227,18 @@ class Durations:
         timed = made + self._timing([reference_macs(*one) for one in chosen], protocol)
         px = max(space.macro.resolutions[code] for code in space.allowed[0])
         how = recipe(self.project, config)
-        trained = [self._training(reference_macs(name, px), how) for name in config.train]
-        if any(one is None for one in trained):
+        timed *= len(self.project.devices)
+        if not config.train:
+            return timed
+        if (network := self._network) is None:
             return None
-        return len(self.project.devices) * timed + sum(one or 0.0 for one in trained)
+        teacher = float(self._macs_of_ends[1]) if how.has_teacher else None
+        macs = [reference_macs(name, px) for name in config.train]
+        return timed + sum(
+            network.training(one, how, teacher_macs=teacher)
+            + network.speed.infer(one, network.n_images["test"])
+            for one in macs
+        )
 
     # --- one network --------------------------------------------------------------------------
 
@@ -260,24 +270,28 @@ class Durations:
         return float(self._macs_of_ends[1]) * min(shares) if shares else self._mean_macs
 
     @cached_property
-    def _evaluation(self) -> float | None:
-        """Seconds for scoring a random arch on the validation images, as for a label."""
-        if self.n_images is None:
-            return None
-        calibration = self.project.config.label.calibration
-        return self._score(self._mean_macs, calibration, self.n_images["val"])
-
-    def _score(self, macs: float, calibration: CalibrationConfig, n: int) -> float:
-        if self.speed is None:
-            return 0.0
-        n_seen = calibration.n_batches * calibration.batch_size + n
-        return EXTRACT_S * busyness() + self.speed.infer(macs, n_seen)
-
-    def _training(self, macs: float, recipe: FinetuneConfig) -> float | None:
+    def _network(self) -> NetworkTime | None:
+        """Time of networks with weights; None without a supernet, or if the data are missing."""
         if self.speed is None or self.n_images is None:
             return None
-        n_steps = recipe.epochs * max(1, self.n_images["train"] // recipe.batch_size)
-        return self.speed.train(macs, recipe.batch_size, n_steps)
+        return NetworkTime(self.speed, self.n_images)
+
+    @cached_property
+    def _head(self) -> float:
+        """A new classifier, trained on features of the largest network."""
+        if self._network is None or not self.project.config.train.head_epochs:
+            return 0.0
+        speed, n = self._network.speed, self._network.n_images["train"]
+        return speed.infer(self._macs_of_ends[1], n)
+
+    @cached_property
+    def _evaluation(self) -> float | None:
+        """Seconds for scoring a random arch on the images from which labels are computed."""
+        if (network := self._network) is None:
+            return None if self.n_images is None else 0.0  # nothing is evaluated without weights
+        label = self.project.config.label
+        n = network.n_images["val"] + min(label.agreement, network.n_images["train"])
+        return network.score(self._mean_macs, label.calibration, n)
 
     @staticmethod
     def _times(n: int, one: float | None) -> float | None:

@@ -15,11 +15,13 @@ if TYPE_CHECKING:
     import torch
 
     from hwnas.nets.supernet import Supernet
+    from hwnas.pipeline.config import ExperimentConfig
 
 __all__ = [
     "Inherited",
     "start_files",
     "start_images",
+    "starts_averaged",
     "supernet_at_start",
     "supernet_with_head",
 ]
@@ -76,6 +78,11 @@ def supernet_with_head(project: Project) -> Supernet:
     return supernet
 
 
+def starts_averaged(config: ExperimentConfig) -> bool:
+    """Whether networks start from averages of the supernet before and after its training."""
+    return bool(config.finetune.average and config.supernet.init and config.train.steps)
+
+
 @dataclass(frozen=True)
 class Inherited:
     """The weights that networks inherit, from which fine-tuning starts.
@@ -90,9 +97,7 @@ class Inherited:
     @classmethod
     def of(cls, project: Project) -> Inherited:
         """Reads the trained supernet."""
-        config = project.config
-        is_averaged = config.finetune.average and config.supernet.init and config.train.steps
-        before = supernet_with_head(project) if is_averaged else None
+        before = supernet_with_head(project) if starts_averaged(project.config) else None
         return cls(project, project.supernet(), before)
 
     def network(self, arch: Arch) -> torch.nn.Module:

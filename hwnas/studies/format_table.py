@@ -18,7 +18,7 @@ from hwnas.core.progress import Progress, silent
 from hwnas.core.stats import accuracy_text
 from hwnas.exporters.apart import Apart, Runner
 from hwnas.exporters.every import not_installed
-from hwnas.exporters.parity import compare, torch_logits
+from hwnas.exporters.parity import compare, is_kept, torch_logits
 from hwnas.interfaces import Images
 from hwnas.pipeline.exports import exports_of, file_of, formats_for, winning_archs
 from hwnas.pipeline.outcomes import Exported
@@ -166,14 +166,14 @@ def _examine(
     try:
         opened = runner.open(model.format, path)
         logits = opened.model.logits(x)
-        found = compare(expected, logits)
+        found = compare(expected, logits, rounding=model.torch_rounding)
     except (UserError, CheckFailed) as error:
         one.facts["ok"] = None if _is_absent(error) else False
         one.notes.append(_reason(error))
         return
     one.opened = opened
     one.facts |= {
-        "ok": found.relative <= model.parity_tolerance and found.agrees(model.min_agreement),
+        "ok": is_kept(model, found),
         "top1": float((logits.argmax(1) == labels).mean()),
         "n_images": len(x),
         "parity": found.relative,

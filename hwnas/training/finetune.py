@@ -95,7 +95,7 @@ def finetune(
             store.save(step + 1, student, stepper.optimizer, precision.state())
         progress(step + 1, n_steps, f"loss {loss.item():.3f} nats")
     added.remove()
-    if config.average and config.precision != "int8":  # averages are compared in float
+    if config.is_averaged:
         return best_average(model, student, seen, data, px=px)
     return recalibrate_in_place(student, seen)
 

@@ -277,6 +277,11 @@ class FinetuneConfig(StrictModel):
         """Whether a part of the loss compares with a teacher."""
         return self.distillation > 0 or self.feature_distillation > 0
 
+    @property
+    def is_averaged(self) -> bool:
+        """Whether weights before and after are averaged; averages are compared in float."""
+        return self.average and self.precision != "int8"
+
     @model_validator(mode="after")
     def _regularises_in_float(self) -> FinetuneConfig:
         if self.precision == "int8" and (self.drop_path or self.auxiliary):

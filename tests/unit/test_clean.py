@@ -167,6 +167,22 @@ def test_kits_on_a_board_go_and_samples_that_are_only_there_stay(
     assert other.results.read_bytes() == before
 
 
+def test_samples_set_aside_on_a_board_are_named_before_they_go(
+    phone: Phone, tmp_path: Path
+) -> None:
+    board = tmp_path / "board.yaml"
+    board.write_text(json.dumps({"schema_version": 1, "transport": phone.settings}))
+    transport = load_transport(str(board))
+    plans = [plan_in(tmp_path / name) for name in ("first", "second")]
+    for plan in plans:  # of one plan, so the samples of the first are set aside
+        transport.run_bench(plan.path, plan.results, progress=silent)
+    (row,) = hwnas.clean(device=[str(board)])
+    assert row["what"].endswith(", 1 file of samples set aside for other folders")
+    hwnas.clean(device=[str(board)], yes=True)
+    (row,) = hwnas.clean(device=[str(board)])
+    assert "set aside" not in row["what"] and row["kept"]
+
+
 def test_a_kit_that_runs_stays(phone: Phone, tmp_path: Path):
     board = tmp_path / "board.yaml"
     board.write_text(json.dumps({"schema_version": 1, "transport": phone.settings}))

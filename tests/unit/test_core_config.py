@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import pytest
 from hypothesis import given
@@ -57,6 +57,25 @@ def test_all_problems_are_listed_with_paths_and_nearest_names():
     assert "inner.raet: unknown key; did you mean 'rate'?" in text
     assert "inner.rate: Input should be greater than 0" in text
     assert "steps: " in text and "'many'" in text
+
+
+@pytest.mark.parametrize(
+    ("data", "changes", "where"),
+    [
+        ({"steps": "many"}, ["steps"], "--set steps"),
+        ({"inner": {"raet": 2}}, ["steps", "inner.raet"], "--set inner.raet"),
+        ({"inner": {"rate": -1}}, ["inner"], "--set inner"),
+        ({"inner": 3}, ["inner.rate"], "--set inner.rate"),  # a part of it is given
+        ({"inner": {"rate": -1}}, ["inner.names", "steps"], "my.yaml"),
+        ({"steps": "many", "inner": {"rate": -1}}, ["inner.rate"], "--set inner.rate, my.yaml"),
+    ],
+)
+def test_a_problem_is_located_where_the_value_was_given(
+    data: dict[str, Any], changes: list[str], where: str
+):
+    with pytest.raises(UserError) as caught:
+        build_model(Outer, data, where="my.yaml", changes=changes)
+    assert caught.value.where == where
 
 
 def test_an_unknown_variant_lists_the_known_ones():

@@ -137,7 +137,11 @@ def test_schema_and_records_have_the_same_fields() -> None:
         (["schema_version", *names(Manifest)], schema, {"samples"}),
         (names(Arch), top["arch"], set()),
         (names(InputSpec), top["input"], set()),
-        (names(ModelFile), top["models"]["items"], {"min_agreement", "least_runtime", "layout"}),
+        (
+            names(ModelFile),
+            top["models"]["items"],
+            {"min_agreement", "least_runtime", "layout", "torch_rounding"},
+        ),
         (names(manifest.SampleFile), top["samples"]["items"], set()),
         (names(manifest.Golden), top["golden"], set()),
         (names(LatencyFact), top["latency"]["items"], set()),

@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
-from hwnas.core.errors import UserError
-from hwnas.exporters.parity import ParityReport, compare, compare_batches
+import hwnas
+from hwnas.core.errors import CheckFailed, UserError
+from hwnas.exporters import formats
+from hwnas.exporters.opened import onnxruntime_model
+from hwnas.exporters.parity import (
+    ParityReport,
+    compare,
+    compare_batches,
+    is_kept,
+    promised,
+    torch_logits,
+    torch_rounding,
+)
+from hwnas.interfaces import ModelFile
 
 IMAGES = np.random.default_rng(0).standard_normal((6, 3, 4, 4)).astype(np.float32)
 
@@ -71,3 +87,89 @@ def test_logits_of_zero_have_no_scale(value: float, relative: float) -> None:
     zeros = np.zeros((2, 3), dtype=np.float32)
     found = compare(zeros, np.full((2, 3), value, dtype=np.float32))
     assert found.relative == relative and found.max_abs_difference == value
+
+
+# --- a tolerance for torch's own rounding ---------------------------------------------------------
+
+
+class Constant(nn.Module):
+    """Logits x + 2^power - 2^power: the second of two BN channels of variance 0 loses its image."""
+
+    def __init__(self, power: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(2, 2, 1, groups=2)
+        self.bn = nn.BatchNorm2d(2, eps=2.0**-20)
+        with torch.no_grad():
+            self.conv.weight.fill_(1.0)
+            self.conv.bias.fill_(2.0**power)  # type: ignore[union-attr]
+            self.bn.running_mean.fill_(2.0**power)  # type: ignore[union-attr]
+            self.bn.running_var.zero_()  # type: ignore[union-attr]
+            self.bn.weight.fill_(2.0**-10)
+        self.eval()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.bn(self.conv(x)).flatten(1)
+        return logits
+
+
+def logits_of(power: int, share: float) -> tuple[nn.Module, Any]:
+    """The network, and images of which float32 keeps 1 and rounds a share of its last bit to 0."""
+    x = np.zeros((4, 2, 1, 1), dtype=np.float32)
+    x[:, 0], x[:, 1] = 1.0, share * 2.0 ** (power - 23)
+    return Constant(power), x
+
+
+def test_the_rounding_of_torch_is_that_to_float64() -> None:
+    network, x = logits_of(17, 0.25)
+    assert torch_rounding(network, x) == 2.0**-8
+    plain = nn.Sequential(nn.Flatten(), nn.Linear(2, 2)).eval()
+    before = copy.deepcopy(plain.state_dict())
+    assert torch_rounding(plain, x) < 1e-6
+    assert all(torch.equal(before[key], value) for key, value in plain.state_dict().items())
+
+
+def test_only_float32_files_get_a_tolerance_for_it_and_never_above_the_cap() -> None:
+    file = ModelFile("model.onnx", "onnx", "fp32")
+    assert promised(file, 2e-5) == file
+    raised = promised(file, 2.0**-8)
+    assert (raised.parity_tolerance, raised.torch_rounding) == (4 * 2.0**-8, 2.0**-8)
+    assert promised(file, 0.5).parity_tolerance == 0.03
+    for precision, tolerance in (("fp16", 0.03), ("int8", 0.3)):
+        other = ModelFile("model.onnx", "onnx", precision, parity_tolerance=tolerance)  # type: ignore[arg-type]
+        assert promised(other, 0.5) == other
+
+
+def test_a_file_that_computes_what_torch_rounds_away_is_exported(tmp_path: Path) -> None:
+    """ONNX Runtime folds BN into the convolution, and so computes the exact logits."""
+    network, x = logits_of(17, 0.25)
+    (file,) = hwnas.export(network, format="onnx", folder=tmp_path, images=x)
+    exact = np.array([[1.0, 2.0**-8]] * 4)
+    assert np.array_equal(onnxruntime_model(file).logits(x), exact)
+
+
+def test_a_file_that_is_wrong_fails_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network, x = logits_of(17, 0.25)
+    wrong = copy.deepcopy(network)
+    wrong.bn.bias.data.fill_(0.02)  # type: ignore[union-attr, operator]
+    rounding = torch_rounding(network, x)
+    monkeypatch.setattr(formats, "torch_logits", lambda *given: torch_logits(wrong, x))
+    monkeypatch.setattr(formats, "torch_rounding", lambda *given: rounding)
+    with pytest.raises(CheckFailed, match="2e-02, because torch's own rounding is 4e-03"):
+        hwnas.export(network, format="onnx", folder=tmp_path, images=x)
+    monkeypatch.undo()
+    lost, x = logits_of(20, 0.5)  # a sixteenth is lost, more than the cap allows
+    with pytest.raises(CheckFailed, match=r"at most 3e-02[\s\S]*6\.2e-02"):
+        hwnas.export(lost, format="onnx", folder=tmp_path, images=x)
+
+
+def test_classes_within_the_rounding_of_torch_are_tied() -> None:
+    expected = np.array([[1.0, 0.995, 0.0]], dtype=np.float32)
+    found = expected[:, [1, 0, 2]]
+    file = promised(ModelFile("model.onnx", "onnx", "fp32"), 0.004)
+    assert is_kept(file, compare(expected, found, rounding=file.torch_rounding))
+    assert not is_kept(file, compare(expected, found))
+    further = np.array([[1.0, 0.99, 0.0]], dtype=np.float32)
+    found = further[:, [1, 0, 2]]
+    assert not is_kept(file, compare(further, found, rounding=file.torch_rounding))

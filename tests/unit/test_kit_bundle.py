@@ -23,13 +23,18 @@ import onnx
 import onnxruntime
 import pytest
 
+from hwnas.core.errors import UserError
+from hwnas.core.progress import silent
 from hwnas.core.records import dump
 from hwnas.core.rng import rng
+from hwnas.exporters import parity
+from hwnas.exporters.bundle import read_manifest
 from hwnas.exporters.manifest import AccuracyFact
 from hwnas.exporters.samples import SampleImage
 from hwnas.interfaces import DeviceSpec, ModelFile
 from hwnas.latency.plan import write_plan
 from hwnas.latency.sections import ProfileConfig
+from hwnas.measure.bundle_check import verify_bundle
 from tests.bundles import (
     CLASSES,
     INPUTS,
@@ -705,3 +710,43 @@ def test_options_in_the_documents_exist(folder: Path, script: str):
     }
     done = run_kit(folder, script, "--help")
     assert named and named <= set(re.findall(r"--[\w]+", done.stdout)), done.stderr
+
+
+# --- a tolerance for torch's own rounding ---------------------------------------------------------
+
+
+@pytest.mark.parametrize(("error", "passes"), [(0.01, True), (0.025, False)])
+def test_a_tolerance_for_the_rounding_of_torch_counts_without_torch(
+    error: float, passes: bool, tmp_path: Path
+):
+    made = colour_manifest()
+    models = tuple(parity.promised(model, 0.005) for model in made.models)
+    wrong = LOGITS + np.float32(error * np.abs(LOGITS).max())
+    colour_bundle(
+        tmp_path / "winner", dataclasses.replace(made, models=models), golden_output=wrong
+    )
+    found = findings(tmp_path / "winner", "--no-latency")["models/fp32.onnx", "golden outputs"]
+    assert found["passed"] is passes
+    assert "(allowed 2e-02, because torch's own rounding is 5e-03)" in found["detail"]
+    report = verify_bundle(tmp_path / "winner", data=None, settings=None, progress=silent)
+    assert (not report.failed) is passes
+    assert any("2e-02, because torch's own rounding is 5e-03" in note for note in report.notes)
+
+
+@pytest.mark.parametrize(("precision", "most"), [("fp32", 0.03), ("fp16", 0.03), ("int8", 0.3)])
+def test_a_manifest_cannot_promise_less_than_the_least(precision: str, most: float, tmp_path: Path):
+    folder = tmp_path / "winner"
+    colour_bundle(folder, colour_manifest(precisions=[precision]))
+    path, reader = folder / "manifest.json", kit_module("bundle_files")
+    manifest = json.loads(path.read_text())
+    model = manifest["models"][0]
+    model |= {"parity_tolerance": most, "torch_rounding": 1.0}
+    path.write_text(json.dumps(manifest))
+    assert reader.read_bundle(folder)["models"] == [model]
+    assert read_manifest(folder).models[0].parity_tolerance == most
+    model["parity_tolerance"] = most * 1.01
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(reader.BundleError, match="parity_tolerance"):
+        reader.read_bundle(folder)
+    with pytest.raises(UserError, match=f"parity_tolerance of {precision} is at most {most}"):
+        read_manifest(folder)

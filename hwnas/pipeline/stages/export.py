@@ -22,7 +22,7 @@ from hwnas.exporters import REGISTRY as EXPORTERS
 from hwnas.exporters.apart import Crashed, Runner, export_safely, opened_safely
 from hwnas.exporters.artifact import PlannedFormat
 from hwnas.exporters.opened import CannotRunHere
-from hwnas.exporters.parity import compare_batches, torch_logits
+from hwnas.exporters.parity import compare_batches, promised, torch_logits, torch_rounding
 from hwnas.interfaces import Images, ModelFile
 from hwnas.nets.origin import read_origin, warn_of_licence
 from hwnas.pipeline.data_checks import enough_images
@@ -164,7 +164,8 @@ def export(project: Project, progress: Progress) -> None:
 class _Network:
     """A network, and what its formats need.
 
-    images: [n, C, H, W] for the comparison of every file with torch; `expected` are torch's logits.
+    images: [n, C, H, W] for the comparison of every file with torch; `expected` are torch's logits,
+        `rounding` is their error (`torch_rounding`).
     calibration: the arguments `images` and `held_out` of `Exporter.export`.
     """
 
@@ -173,6 +174,7 @@ class _Network:
     metadata: dict[str, str]
     images: Images
     expected: Images
+    rounding: float
     calibration: Mapping[str, Images]
 
 
@@ -216,6 +218,7 @@ def _network(project: Project, arch: Arch, formats: Sequence[PlannedFormat]) -> 
         model_card(project, arch, model),
         images,
         torch_logits(model, images),
+        torch_rounding(model, images),
         calibration,
     )
 
@@ -234,7 +237,7 @@ def _checked(
     runner: Runner,
 ) -> Exported:
     """The record of written files, compared with torch in their runtime."""
-    described = one.exporter().describe(files)
+    described = promised(one.exporter().describe(files), network.rounding)
     report, not_run, failure = None, "", ""
     threads = project.config.threads
     try:
@@ -247,6 +250,7 @@ def _checked(
                 batches=project.config.verify.parity_batches,
                 tolerance=described.parity_tolerance,
                 min_agreement=described.min_agreement,
+                rounding=described.torch_rounding,
             )
     except CannotRunHere as error:
         not_run = first_line(error)
