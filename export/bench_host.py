@@ -35,7 +35,7 @@ class ProcessClock:
 class Hold:
     """Pauses while a file exists, which something beside the kit makes when the device is too hot.
 
-    longest_s: seconds of all pauses together; after them, nothing pauses any more.
+    longest_s: maximum seconds of all pauses together; after that, calls no longer pause.
     """
 
     def __init__(self, path, longest_s):

@@ -83,9 +83,9 @@ def contradictions(manifest):
     spec, golden = manifest["input"], manifest["golden"]
     n_channels, *size = spec["shape"]
     if not len(spec["mean"]) == len(spec["std"]) == n_channels:
-        yield "input: mean and std have one value per channel"
+        yield "input: mean and std must have one value per channel"
     if size != [spec["resize_px"][-1]] * 2:
-        yield "input: the last of resize_px is the height and the width"
+        yield "input: the last of resize_px must be the height and the width"
     listed = [file["path"] for file in manifest["files"]]
     if len(set(listed)) != len(listed):
         yield "files: lists a file twice"
@@ -119,9 +119,9 @@ def unlike_classes(fact, n_classes):
         yield f"accuracy: {len(classes)} classes, expected {n_classes}"
     right, n = (sum(pair[i] for pair in classes) for i in (0, 1))
     if any(a > b for a, b in classes) or n != fact["n_images"]:
-        yield "accuracy: the counts of the classes are not those of all images"
+        yield "accuracy: the counts of the classes do not add up to those of all images"
     elif abs(right - fact["top1"] * n) > 0.5:
-        yield "accuracy: top1 is not that of the classes"
+        yield "accuracy: top1 does not match the counts of the classes"
 
 
 def inside(folder, name):

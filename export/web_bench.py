@@ -118,7 +118,7 @@ def stop(process):
 
 
 def wait(session, wait_s, url, browser=None, log=None):
-    """Waits until a session is done. Says so if its page, which has been heard, becomes silent.
+    """Waits until a session is done. Prints a message if the page becomes silent.
 
     Raises KitError if the page reports a problem, the browser ends, or no page is heard for too
     long.

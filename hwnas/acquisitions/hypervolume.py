@@ -33,8 +33,8 @@ def build(config: Config) -> Acquisition:
 def _growth(prospects: Prospects) -> FloatArray:
     """Sum over steps of the known front of (width of the step) x (expected improvement over it).
 
-    At each cost, the front is the best known score of at most this cost. An arch of cost c improves
-    every step to the right of c.
+    At each cost, the front is the best known score among archs of at most this cost. An arch of
+    cost c improves every step to the right of c.
     """
     order = np.argsort(prospects.known_cost, kind="stable")
     start = prospects.known_cost[order]
@@ -58,5 +58,5 @@ def _density(z: FloatArray) -> FloatArray:
 
 
 def _cdf(z: FloatArray) -> FloatArray:
-    """Standard normal distribution; relative error below 1e-4 also in the tails is not needed."""
+    """Standard normal distribution; even the tails need no relative error below 1e-4."""
     return np.array([0.5 * math.erfc(-x / math.sqrt(2)) for x in z.tolist()])

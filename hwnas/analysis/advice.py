@@ -38,7 +38,7 @@ def _agreement(ranks: RankReport) -> str:
 
 
 def safe_to_prune(ranks: RankReport) -> Prune | None:
-    """The largest pruning by the score that keeps the true top 10 %; None if none does."""
+    """The largest share that pruning by the score can remove safely; None if there is none."""
     safe = [prune for prune in ranks.prunes if prune.recall_of_top.low >= SAFE_RECALL]
     return max(safe, key=lambda prune: prune.pruned_fraction) if safe else None
 

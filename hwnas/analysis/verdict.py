@@ -128,7 +128,7 @@ class Gain:
     def images_needed(self) -> int | None:
         """Images that settle a gain of this size; None if it would take more than `MOST`.
 
-        It applies to `trainings_needed` trainings of each network.
+        The number assumes `trainings_needed` trainings of each network.
         """
         seeds = self.seed_error**2 / self.trainings_needed
         room = (self.gain / Z95) ** 2 - seeds
@@ -137,7 +137,7 @@ class Gain:
         return math.ceil(self.n_images * self.image_error**2 / room)
 
     def settled_by(self, split: Split) -> str:
-        """What would settle it, in words; empty if it is settled, or nothing affordable would."""
+        """The effort that would settle the comparison; empty if it is settled or unaffordable."""
         if self.state != "cannot tell" or self.images_needed is None:
             return ""
         again = self.trainings_needed

@@ -33,7 +33,7 @@ __all__ = ["Bundle", "Prediction", "load_bundle"]
 Image = Union[Path, str, "PillowImage", NDArray[Any]]
 """A file, an image of Pillow, or pixels [H, W] or [H, W, C]: uint8, or floats in [0, 1]."""
 
-MAX_BYTES = 1 << 28  # of one image file
+MAX_BYTES = 1 << 28  # maximum size of an image file
 PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I", "I;16")  # of Pillow
 
 

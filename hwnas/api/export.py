@@ -64,7 +64,7 @@ def export(what: Any, /, *place: Any, **arguments: Any) -> Any:
 
     Raises:
         UserError: a setting is invalid, the format cannot express the network, or its converter or
-            runtime crashed. They work in a process of their own if hwnas itself does not need them.
+            runtime crashed. Both work in a process of their own if hwnas itself does not need them.
         CheckFailed: a file computes something else.
     """
     if isinstance(what, (str, Path)):
@@ -110,8 +110,8 @@ def export_run(
 
     Raises:
         CheckFailed: a float32 file computes something else; or a format of `formats` cannot express
-            a network, or its runtime crashed. The other formats are exported all the same; with
-            `all`, such a format is a row of the table.
+            a network, or its runtime crashed. The other formats are still exported; with `all`,
+            such a format is a row of the table.
     """
     if fetch:
         _fetch(formats)

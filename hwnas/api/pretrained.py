@@ -30,8 +30,8 @@ MAX_IMAGES, BATCH = 256, 32
 class Imported:
     """Published weights as a supernet; `origin` records their source.
 
-    settings: the section `space:` of a configuration for them; empty if the space was given as an
-        object.
+    settings: the section `space:` of a configuration for these weights; empty if the space was
+        given as an object.
     network: in eval mode, with its published BN statistics; None if the weights are those of a
         supernet.
     """

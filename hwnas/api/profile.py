@@ -155,7 +155,7 @@ def profile_plan(
 ) -> Listing:
     """The cost of `profile`; `left_s`: its seconds at the speed of this machine.
 
-    `is_here`: whether it is this machine that is timed.
+    `is_here`: whether the timed device is this machine.
     """
     from hwnas.latency.session_time import profile_s
     from hwnas.measure.profile import describe_cost

@@ -34,7 +34,7 @@ class PrunedTraining:
 
     @property
     def shown(self) -> list[Row]:
-        """The rounds for a terminal: accuracies in percent, that of one arch with its error."""
+        """The rounds for a terminal: accuracies in percent; the best top-1 with its error."""
         return [_in_percent(one) for one in (self.compared.pruned, self.compared.unpruned)]
 
     def to_dict(self) -> dict[str, Any]:
@@ -76,7 +76,7 @@ def prune(
         truth: files with better labels of the same archs.
         fraction: share of archs to remove; default: the largest that is safe.
         steps: training steps of each round; default: as in the first round.
-        fresh: whether both start from random weights instead of those of the run.
+        fresh: whether both rounds start from random weights instead of the weights of the run.
         progress: shows the progress.
 
     Raises:

@@ -22,7 +22,7 @@ COLOURS = (
     "--k1:#888;--k3:#0072b2;--k5:#e69f00;--k7:#009e73;--page:#fff;--ink:#222;--muted:#666;"
     "font:10.5px sans-serif"
 )
-"""Of the report: the kernels of blocks, in colours that colour-blind people tell apart."""
+"""Colours of kernels, as in the report, in shades that colour-blind people can distinguish."""
 
 STYLE = (
     "<style>svg.network .k1{fill:var(--k1)}svg.network .k3{fill:var(--k3)}"
@@ -51,7 +51,7 @@ class RunPlots:
     project: Project
 
     def plot_front(self, device: str | None = None) -> go.Figure:
-        """Evaluated archs by latency on a device (default: the first) and accuracy; the winner."""
+        """Accuracy over latency of evaluated archs on a device (default: the first); the winner."""
         from hwnas.reporting.figures import front_figure
         from hwnas.studies.run_report import front_data
 

@@ -170,7 +170,7 @@ def space_show(
     table: latency tables of devices (a shipped name or a `.json` file); the fact `latencies` then
     has the fastest arch, the quartiles and the slowest arch on each, in milliseconds, and the
     numbers of classes shown and timed.
-    num_classes: for a space by name; default: that of the tables if it is one, or `NUM_CLASSES`.
+    num_classes: for a space by name; default: the number that all tables share, or `NUM_CLASSES`.
 
     Raises:
         UserError: as `space`; or a table cannot be read, or does not serve the space.

@@ -30,11 +30,11 @@ def status(folder: Folder, *, settings: Settings = None) -> Listing:
     """Status of the stages of a run folder, for all its searches, and their winners.
 
     The rows are stages, with the cost of their remaining work and the seconds that they took. `why`
-    is the reason of a status, if the stage has run before; of a finished `verify`, it names the
+    is the reason of a status, if the stage has run before; for a finished `verify`, it names the
     checks that failed. The fact `searches` has a row for each search: its state, and score,
     validation top-1 and costs of the winner. The fact `notes` describes data and devices that
-    changed since stages used them, or are missing. The fact `disk` has the size of
-    the folder in bytes, and of its removable files: `superseded_bytes`, `timed_models_bytes`.
+    changed since stages used them, or are missing. The fact `disk` has the size of the folder in
+    bytes, and of its removable files: `superseded_bytes`, `timed_models_bytes`.
     """
     with open_project(
         Path(folder),
@@ -53,7 +53,7 @@ def status(folder: Folder, *, settings: Settings = None) -> Listing:
 
 
 def _checks(project: Project, plan: Plan) -> str:
-    """What the checks of a finished `verify` ended with, where one of them failed."""
+    """The result of the checks of a finished `verify`, if one of them failed."""
     if plan.kind != "verify" or plan.status != "done":
         return ""
     name = plan.stage.name.partition("/")[2]
@@ -76,8 +76,9 @@ def plan(
     limits, and number of images. It writes only the cache of decoded images. The fact `checked` has
     the names of the checked stages, and `unchecked` the checks that are left to the run. `left_s`
     of a row is the estimated time of a stage in seconds (None: unknown), and `now` says whether
-    this command would run it; the fact `left_s` is the sum over those. If a search would run, the
-    fact `latencies` has range and quartiles of the latencies that the space reaches, by device.
+    this command would run it; the fact `left_s` is the sum over the stages that it would run. If a
+    search would run, the fact `latencies` has range and quartiles of the latencies that the space
+    reaches, by device.
 
     only: a stage (`train`), or the first part of stage names (`search`), to run and therefore
         check; default: all stages.
@@ -136,7 +137,7 @@ def _listing(
 
 
 def _shown(row: dict[str, Any]) -> dict[str, Any]:
-    """A row as a terminal shows it: one column for the time, of what is done or left."""
+    """A row for a terminal, with one column for the time that a stage took or will take."""
     spent, left, is_done = row["seconds"], row.get("left_s"), row["status"] == "done"
     time = f"{duration(spent)}" if spent is not None and is_done else None
     if left:

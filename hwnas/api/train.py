@@ -23,8 +23,8 @@ def train(
 ) -> Listing:
     """Trains the supernet; returns the last row of its training curves.
 
-    The row has the top-1 in [0, 1] of some subnets on the `n_images` (a fact) of the validation
-    split.
+    The row has the top-1 in [0, 1] of some subnets on the validation split. The fact `n_images` is
+    the number of its images.
     """
     return bring_up_to_date(
         folder, "train", config=config, changes=settings, progress=progress, found=_curve_end

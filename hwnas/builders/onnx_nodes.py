@@ -59,7 +59,7 @@ class GraphBuilder:
         return with_least_ir(model)
 
     def add(self, op: OpSpec, value: str, name: str, *, feeds_linear: bool) -> str:
-        """An operator that reads one value; `feeds_linear`: a mean without its map."""
+        """An operator that reads one value; `feeds_linear`: a mean returns a vector, not a map."""
         if op.kind == "pool":
             mean = self._mean(value, name, keepdims=not feeds_linear)
             if feeds_linear:

@@ -25,8 +25,8 @@ def is_recurrent(net: Network) -> bool:
 class RecurrentBuilder(GraphBuilder):
     """Adds operators that read and write vectors [batch, channels].
 
-    n_words: rows of the embedding. The timed graph has its own copy of them, which a step does not
-    notice; deployed files share the weights of embedding and classifier.
+    n_words: rows of the embedding. The timed graph has its own copy of these rows, which does not
+    change the time of a step. In deployed files, embedding and classifier share their weights.
     """
 
     def __init__(self, seed: int, net: Network) -> None:
@@ -34,8 +34,8 @@ class RecurrentBuilder(GraphBuilder):
         last = net.ops[-1]
         self.n_words = last.out_channels if last.kind == "linear" else N_WORDS
         self.reads_token = net.ops[0].kind == "embed"
-        self.width = 0  # of the state that is read
-        self.next_width = 0  # of the state that is written
+        self.width = 0  # width of the state that is read
+        self.next_width = 0  # width of the state that is written
 
     def add(self, op: OpSpec, value: str, name: str, *, feeds_linear: bool) -> str:
         """See `GraphBuilder.add`."""

@@ -70,7 +70,7 @@ def tables(
 
 
 def _on_its_side(columns: Sequence[_Column], n_rows: int, width: int) -> Iterator[list[_Column]]:
-    """The names of the columns beside as many rows as fit, again and again."""
+    """Tables with the names of the columns on the left, and as many rows beside them as fit."""
     head, *rest = columns
     keys = _Column(head.name, tuple(column.name for column in rest))
     turned = [_Column(head.cells[i], tuple(c.cells[i] for c in rest)) for i in range(n_rows)]
@@ -102,7 +102,7 @@ def _drawn(columns: Sequence[_Column], width: int) -> Table:
 
 
 def _widths(columns: Sequence[_Column], width: int) -> Iterator[int]:
-    """Widths whose sum fits, if every column can have its least one; those are kept otherwise."""
+    """Widths of the columns whose sum fits; the least widths if not even their sum fits."""
     widths = [column.natural for column in columns]
     least = [min(column.least, column.natural) for column in columns]
     excess = 1 + sum(widths) + BORDER * len(columns) - width

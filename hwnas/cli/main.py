@@ -179,7 +179,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 
 def _fill_closed_streams() -> None:
-    """Opens closed standard streams, because other files would otherwise get their numbers."""
+    """Opens closed standard streams, whose file descriptors other files would otherwise get."""
     for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         try:
             os.fstat(number)

@@ -84,7 +84,7 @@ def prune(
 
 
 def _say_gain(found: PrunedTraining) -> None:
-    """What the pruning was good for, in a sentence."""
+    """Prints the gain of the pruning as a sentence."""
     compared, (low, high) = found.compared, found.compared.gain_interval
     sys.stdout.write(
         f"Pruned {found.pruning.size_before:,} -> {found.pruning.size_after:,} archs. The same "

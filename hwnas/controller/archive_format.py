@@ -44,7 +44,7 @@ def cost_keys(head: dict[str, Any], space: SearchSpace, folder: Path) -> tuple[s
         raise UserError("damaged archive", found=f"cost_keys {keys!r:.80}", where=folder)
     if head and head.get(CODE_TYPE, "u1") != code_type(space):
         raise UserError(
-            "the archive of an earlier version holds the last eight bits of codes alone",
+            "the archive of an earlier version stores only the last eight bits of codes",
             where=folder,
         )
     return tuple(keys)

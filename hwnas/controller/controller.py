@@ -66,8 +66,8 @@ def run_search(
     later from all evaluations so far. `acquisition` selects the archs that are evaluated during the
     search; default: the largest mean plus `config.exploration` deviations.
 
-    Of `unchanged` [n, d], which one would take without a search, from cheap to expensive, the last
-    one that meets the constraints is evaluated first.
+    `unchanged` [n, d] are archs that one would use without a search, from cheap to expensive. The
+    last of them that meets the constraints is evaluated first.
 
     The archive and `state.json` are saved to `folder` after every evaluation and every few seconds.
     If `predict`, pricing and evaluator are deterministic, a killed and resumed search gives the
@@ -79,7 +79,7 @@ def run_search(
             contains another search, or one with another `predict`.
     """
     if predict is None and (rescoring is None or not rescoring.learns):
-        raise ValueError("`predict` is required, because `rescoring` does not learn predictions")
+        raise ValueError("`predict` is missing, and `rescoring` does not learn predictions")
     limits = resolve(config.constraints, metrics, space, share=config.limits_met_on)
     anchor = reach(space, metrics, limits, seed=seed)
     store = SearchFolder(folder, _fingerprint(space, searcher, metrics, config, limits, seed))

@@ -107,8 +107,8 @@ def remeasure(
     tables: tables of the devices that have a latency limit.
     share: share of these devices on which the limits must be met.
 
-    The winner of the result is the best arch that was timed within all limits. If there is none, it
-    is that of the last search.
+    The winner of the result is the best arch that was timed within all limits. If there is none,
+    the winner of the last search is used.
 
     Raises:
         Unreachable: no arch meets the constraints before anything was timed.

@@ -24,7 +24,7 @@ MAX_EVALUATED = 40  # archs of the fronts of a search
 class Accuracy:
     """Accuracy of an arch, and the source of the value.
 
-    value: a top-1 in [0, 1] on `split` (of a language model its perplexity) if the arch was
+    value: a top-1 in [0, 1] on `split` (for a language model: the perplexity) if the arch was
         evaluated (`source` as in `Evaluation`: `supernet` for inherited weights); else the
         prediction, in the unit of the predictor's labels.
     """
@@ -118,7 +118,7 @@ class SearchResult:
         return limit if is_held else None
 
     def given_limit(self, metric: str, device: str) -> float | None:
-        """As `limit`, also on a device on which the winner need not hold it."""
+        """The same as `limit`, but also for a device on which the winner may exceed it."""
         return self._limit(metric, device)[1]
 
     def _limit(self, metric: str, device: str) -> tuple[str, float | None]:

@@ -37,7 +37,7 @@ __all__ = [
 
 SPARE = 1 << 20
 MAX_DEPTH = 64
-MAX_PART_BYTES = 255  # of Linux and macOS
+MAX_PART_BYTES = 255  # limit of Linux and macOS
 
 
 def check_name(name: str, *, where: object) -> str:

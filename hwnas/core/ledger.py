@@ -42,13 +42,13 @@ OWNED = (
 class StageRecord:
     """The ledger entry of a stage. `outputs`: run-relative path to sha256 of every declared output.
 
-    `data`: digest of the data that the stage read; None if it reads none, or was recorded by a
-    version that did not look. owns: the paths that the stage writes; empty in ledgers of earlier
-    versions. kept: hashes of the other files that the stage left, on which no later stage depends.
-    grown: length and hash of journal and metrics when it ended. settings: what the stage depended
-    on, as JSON by key path, to say later which of it changed; empty in earlier versions.
-    undo: number of the change of settings that counts only if the stage is finished; 0:
-    it counts in any case.
+    `data`: digest of the data that the stage read; None if the stage reads no data, or if a version
+    without such digests recorded it. owns: the paths that the stage writes; empty in ledgers of
+    earlier versions. kept: hashes of the other files that the stage left, on which no later stage
+    depends. grown: length and hash of journal and metrics when the stage ended. settings: the
+    settings on which the stage depended, as JSON by key path, so that a plan can name the changed
+    ones; empty in records of earlier versions. undo: number of the change of settings that is
+    reverted unless the stage finishes; 0: no change is reverted.
     """
 
     __pydantic_config__ = STRICT
@@ -73,8 +73,8 @@ class StageRecord:
 class Ledger:
     """The content of the ledger file.
 
-    stages: the entry of every stage. changes: highest number of an entry in history/, by which the
-    removal of the last entry is noticed; 0: none, or a ledger of earlier versions.
+    stages: the entry of every stage. changes: highest number of an entry in history/, which reveals
+    that the last entry was removed; 0: no entry, or a ledger of earlier versions.
     """
 
     stages: Mapping[str, StageRecord]
@@ -94,7 +94,7 @@ def _check(data: Mapping[str, Any]) -> str:
 
 
 def config_of(folder: Path) -> Path | None:
-    """The stored configuration of a run folder; None if `folder` is none."""
+    """The stored configuration of a run folder; None if `folder` is not a run folder."""
     found = folder / _CONFIG
     return found if found.is_file() and (folder / LEDGER).is_file() else None
 

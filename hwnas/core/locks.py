@@ -36,7 +36,7 @@ def exclusive_lock(
 ) -> Iterator[None]:
     """Holds an advisory lock on `path`. The kernel releases it when the process ends.
 
-    taken, fix: of the error if another process holds it.
+    taken, fix: problem and fix of the error if another process holds the lock.
 
     If `path` has other hard links, the file is locked and replaced by a private copy, which is
     locked as well.

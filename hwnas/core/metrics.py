@@ -23,7 +23,7 @@ class MetricKey(str):
     __slots__ = ()
 
     def __new__(cls, metric: str, device: str | None = None) -> MetricKey:
-        """Raises ValueError for a metric of a device without one, or the other way round.
+        """Raises ValueError if a latency or energy has no device, or another metric has one.
 
         Also for a malformed probability, or one outside (0.5, 1).
         """

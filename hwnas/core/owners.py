@@ -27,7 +27,7 @@ def owner_of(path: Path) -> str:
 def owned(path: Path) -> str:
     """Who owns `path` and its folder, such as `a file of ann in a folder of root`.
 
-    What does not exist, or must not be looked at, is left out; then the nearest folder above it is
+    A path that does not exist or must not be read is left out, and the nearest folder above it is
     named.
     """
     found = []

@@ -32,7 +32,7 @@ def non_dominated(points: FloatArray) -> NDArray[np.bool_]:
 
 
 def _non_dominated_2d(points: FloatArray) -> NDArray[np.bool_]:
-    """Sorts by x, then y. A point stays if its y is least for its x and below that of smaller x."""
+    """Sorts by x, then y. A point stays if no y of the same or a smaller x is less."""
     order = np.lexsort((points[:, 1], points[:, 0]))
     x, y = points[order].T
     group = np.searchsorted(x, x, side="left")  # first row with the same x: it has the least y

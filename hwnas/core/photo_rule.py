@@ -32,7 +32,7 @@ _NAMES = """apng avif avifs bmp bw cur dcx dds dib gif icb icns ico j2c j2k jfif
 jpf jpg jpx mpo pbm pcx pfm pgm png pnm ppm psd qoi ras rgb rgba sgi tga tif tiff vda vst webp xbm
 xpm"""
 ENDINGS = frozenset(f".{name}" for name in _NAMES.split())
-"""Suffixes of Pillow's image formats, without documents, films and data (.eps, .fli, .h5)."""
+"""Suffixes of the image formats of Pillow, without documents, films and data (.eps, .fli, .h5)."""
 
 HEIC_ENDINGS = frozenset((".heic", ".heics", ".heif", ".heifs", ".hif"))  # read with pillow-heif
 _SYSTEM = "@eadir __macosx lost+found $recycle.bin thumbs.db ehthumbs.db desktop.ini"
@@ -45,7 +45,7 @@ BRANDS.update({b"avif": "AVIF", b"avis": "AVIF"})
 NO_IMAGE = {b"version http": "a Git LFS pointer: git lfs pull", b"<": "a web page or SVG drawing"}
 TIFF = (b"II*\0", b"MM\0*")  # raw photos of cameras start with these bytes, too
 MAX_DEPTH, MAX_LINKED = 100, 200_000  # folders below each other; files and folders behind links
-MAX_PIXELS = 100_000_000  # of one image; reading takes up to 16 bytes per pixel
+MAX_PIXELS = 100_000_000  # limit per image; reading takes up to 16 bytes per pixel
 TURNS: dict[int, Any] = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}  # Transpose by orientation
 
 
@@ -224,7 +224,7 @@ def upright(stream: IO[bytes]) -> Image.Image:
     """Decodes an image file to 8-bit grey or RGB (mode L or RGB), upright by its EXIF orientation.
 
     Transparency is blended with white. 16-bit values and floats in [0, 1] are converted to 8 bits.
-    Of animations, the first frame is used. Other metadata are ignored, and may be damaged.
+    For animations, the first frame is used. Other metadata are ignored, and may be damaged.
 
     Raises:
         ValueError: no image for Pillow, too many pixels, or grey values of unknown scale.

@@ -10,12 +10,12 @@ from typing import Protocol, runtime_checkable
 __all__ = ["Expecting", "Outlook", "Pace", "Parts", "Progress", "duration", "silent"]
 
 TRUSTED_SHARE = 0.1
-"""Share of the work after which its measured pace alone counts, and not what was expected."""
+"""Share of the work after which only the measured pace counts, and not the expected time."""
 
 MOST_SEEN = 500
 
 UNTRUSTED_S = 2.0
-"""Without an expectation, nothing is said of the time left before so much of it was measured."""
+"""Seconds of work to measure before the time left is shown, if no time was expected."""
 
 
 class Progress(Protocol):
@@ -31,7 +31,7 @@ class Expecting(Protocol):
     """A Progress that also shows how long the work was estimated to take before it began."""
 
     def expect(self, seconds: float | None, later: float) -> None:
-        """Seconds of this work, if they are known, and of what the command does after it."""
+        """Sets the seconds of this work (None: unknown) and of the later work of the command."""
         ...
 
 
@@ -42,7 +42,8 @@ def silent(done: int, total: int, note: str = "") -> None:
 class Parts:
     """One Progress for pieces of work that follow each other: it never restarts.
 
-    sizes: units of each piece; a piece may count in units of its own. One of size 0 takes no part.
+    sizes: units of each piece; a piece may count in units of its own. A piece of size 0 does not
+        count.
     """
 
     def __init__(self, progress: Progress, sizes: Sequence[int]) -> None:
@@ -65,9 +66,9 @@ class Parts:
 class Pace:
     """Estimates the time left of counted work.
 
-    The first unit, which often also warms up, is left out, and so is work of earlier sessions. Of
-    the rest the later half counts, as steps become more expensive or cheaper on the way. At first
-    `expected_s` counts as well, the seconds that the whole work was estimated to take.
+    The first unit is ignored, because it often includes a warm-up, and so is work of earlier
+    sessions. Only the later half of the other units counts, because the cost of a step changes over
+    time. `expected_s` is an estimate of the seconds of the whole work; it counts at the beginning.
     """
 
     expected_s: float | None = None
@@ -76,7 +77,7 @@ class Pace:
     _first: int | None = field(default=None, init=False)
 
     def left(self, done: int, total: int) -> float | None:
-        """Seconds left; None: nothing can be said yet."""
+        """Seconds left; None: not known yet."""
         now, n_left = self.clock(), total - done
         if n_left <= 0:
             return 0.0
@@ -103,7 +104,7 @@ class Pace:
 class Outlook:
     """How long a command is expected to take: seconds of the stages that it will run, in order.
 
-    `execute` fills it when all checks have passed; it is empty before, and where nothing is known.
+    `execute` adds the known stages after all checks have passed; before that, there are none.
     """
 
     seconds: dict[str, float] = field(default_factory=dict)
@@ -115,7 +116,7 @@ class Outlook:
         return sum(self.seconds[name] for name in later)
 
     def said(self, stage: str) -> str:
-        """What is expected when a stage starts, to follow the words that say so."""
+        """The expected time of a stage, as the end of the message that it starts."""
         if stage not in self.seconds:
             return ""
         own, later = self.seconds[stage], self.after(stage)
@@ -123,14 +124,14 @@ class Outlook:
         return f", about {duration(own)}{more}"
 
     def tell(self, progress: Progress, stage: str) -> Progress:
-        """The `progress` of a stage, which learns what is expected if it asks for that."""
+        """Tells an `Expecting` progress the expected time of a stage; returns the progress."""
         if isinstance(progress, Expecting):
             progress.expect(self.seconds.get(stage), self.after(stage))
         return progress
 
 
 def duration(seconds: float) -> str:
-    """A time as people say it: `40 s`, `12 min`, `3.5 h`, `2.1 days`."""
+    """A duration as text: `40 s`, `12 min`, `3.5 h`, `2.1 days`."""
     for unit, name in ((86400.0, "days"), (3600.0, "h")):
         if seconds >= 2 * unit:
             return f"{seconds / unit:.1f} {name}"

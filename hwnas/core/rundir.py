@@ -104,7 +104,7 @@ class RunDir:
         """Returns `path` if the file exists and matches the ledger.
 
         Raises:
-            UserError: it does not; `hwnas VERB` creates it.
+            UserError: the file is missing or does not match; names `hwnas VERB`, which creates it.
         """
         command = command_line(*verb.split(), self.root)
         if not path.is_file():
@@ -215,8 +215,8 @@ class RunDir:
         """Metric rows of a stage sorted by `key`; a step repeated after a resume counts once.
 
         Rows that were written with other settings are left out. Rows of earlier versions have no
-        mark; those before the first marked row are included. Of a longer curve, at most `at_most`
-        rows are returned, evenly spread over `key`, with the last one.
+        mark; those before the first marked row are included. At most `at_most` rows are returned,
+        evenly spread over `key`, including the last one.
         """
         inputs = self._inputs_of(stage)
         own, old, latest = (Thinned[dict[str, Any]](at_most) for _ in range(3))
@@ -282,7 +282,7 @@ class RunDir:
         return {path.name: (n, file_hash(path, at_most=n)) for path, n in sizes.items()}
 
     def rewritten(self, record: StageRecord) -> list[str]:
-        """Append-only files whose beginning differs from the end of the stage."""
+        """Append-only files whose beginning is not their content at the end of the stage."""
         return [
             name
             for name, (n_bytes, digest) in record.grown.items()

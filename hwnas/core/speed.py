@@ -13,7 +13,7 @@ __all__ = ["Speed", "busyness", "guessed_speed"]
 
 Values = float | NDArray[np.float64]
 
-SAMPLED_S = 0.05  # of processor time
+SAMPLED_S = 0.05  # processor time of the measurement
 N_VALUES = 1 << 20
 N_TIMED = 5
 TRAIN_OP, INFER_OP = 3.7, 0.65
@@ -49,9 +49,9 @@ def _seconds(kind: tuple[float, float], macs: Values, n_images: float, n_passes:
 
 
 def guessed_speed(n_ops: int) -> Speed:
-    """The speed of one thread at networks of about n operators, from products of numpy arrays.
+    """The speed of one thread for networks of about n operators, from products of numpy arrays.
 
-    The fastest product tells the speed of an idle machine, and `busyness` how busy this one is.
+    The fastest product gives the speed of an idle machine, and `busyness` the load of this one.
     """
     values, times = np.ones(N_VALUES, dtype=np.float32), []
     product = np.empty_like(values)
@@ -67,7 +67,7 @@ def guessed_speed(n_ops: int) -> Speed:
 
 @cache
 def busyness() -> float:
-    """Time that passes per processor time of one thread: 1 on an idle machine, else more.
+    """Elapsed time / processor time of one busy thread: 1 on an idle machine, else more.
 
     It is measured once in a process, so that all estimates agree.
     """

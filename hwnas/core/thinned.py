@@ -14,7 +14,7 @@ EPSILON = sys.float_info.epsilon
 class Thinned(Generic[T]):
     """Rows by a number, such as a training step: all of them, or about one per equal interval.
 
-    Of rows with an equal number, the last one counts; of an interval, the row with the largest
+    If rows have equal numbers, the last one counts. Each interval keeps the row with the largest
     number. So the row with the largest number is always kept. Memory does not grow with the stream.
 
     least: the smallest number so far, kept or not.

@@ -124,7 +124,7 @@ RUNTIMES: Mapping[str, WebRuntime] = {
         )
     ),
 }
-"""By runtime of a device."""
+"""Runtimes for browsers, by the `runtime` of a device."""
 
 
 def runtime_folder(name: str) -> Path:
@@ -141,9 +141,9 @@ def runtime_folder(name: str) -> Path:
 
 
 def fetch_runtime(name: str) -> Path:
-    """Like `runtime_folder`, but downloads missing files with npm; logs what and how much before.
+    """Like `runtime_folder`, but downloads missing files with npm, after logging names and sizes.
 
-    An archive that lies in the folder of the cache already is not downloaded.
+    An archive that is already in the cache folder is not downloaded.
 
     Raises:
         UserError: no npm, no network, or an archive that is not the pinned one.

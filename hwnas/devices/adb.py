@@ -88,8 +88,8 @@ class Config(StrictModel):
     )
     python: str | None = Field(
         None,
-        description="Python interpreter on the phone that has the runtime; default: a folder with"
-        " both that is copied to the phone, or with `as_root` that of Termux.",
+        description="Python interpreter on the phone that has the runtime; default: the Python of a"
+        " folder that is copied to the phone or, with `as_root`, the Python of Termux.",
     )
     as_root: bool = Field(
         False, description="Run commands with `su -c`, to use the Python of Termux."
@@ -145,7 +145,7 @@ class _AdbKit:
     kit: RemoteKit
 
     def run_bench(self, plan: Path, results: Path, *, progress: Progress) -> None:
-        """See `Transport.run_bench`. A lost cable is waited for, and the timing goes on."""
+        """See `Transport.run_bench`. Waits for the phone if the cable is pulled, then goes on."""
         with self._alone() as same:
             same._run_alone(plan, results, progress)
 
@@ -190,7 +190,7 @@ class _AdbKit:
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[_AdbKit]:
-        """This kit on a phone that stays the same, also if another one is connected."""
+        """This kit, bound to the serial number of the phone, even if another phone is connected."""
         self.kit.check_here()  # before the phone is waited for
         phone = self.phone.wait(self.config.wait_s)
         with alone(phone):

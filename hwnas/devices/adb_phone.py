@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 LOOK_S = 1.0
 MOST_LOST = 3
-"""How often in a row a phone may be lost without a result: one model may restart it each time."""
+"""Maximum number of lost connections in a row without a result: a model may restart the phone."""
 LISTED = "List of devices attached"  # above the phones; a daemon that starts talks before it
 MOST_CPUS = 1024
 CPUS = "/sys/devices/system/cpu"
@@ -52,7 +52,7 @@ FIXES = {
 class Phone:
     """A `Reach` over adb.
 
-    serial: of the phone; None: of the only one.
+    serial: serial number of the phone; None: the only connected phone.
     as_root: runs commands with `su -c`.
     """
 
@@ -88,10 +88,11 @@ class Phone:
         return call(self.command(script), where=self.where)
 
     def wait(self, longest_s: float) -> Phone:
-        """Waits until the phone answers. Returns it by its serial number: it stays the same one.
+        """Waits until the phone answers. Returns the phone, bound to its serial number.
 
         Raises:
-            UserError: it does not, or several phones are connected and none is chosen.
+            UserError: the phone does not answer, or several phones are connected and none is
+                chosen.
         """
         deadline, has_said = time.monotonic() + longest_s, False
         while (found := self._found())[1] != "device":

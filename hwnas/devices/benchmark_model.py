@@ -41,13 +41,14 @@ log = logging.getLogger(__name__)
 _Found = TypeVar("_Found")
 
 TURNS_PER_CALL = 24
-LEAST_S = 0.02  # of the timed runs of a turn
+LEAST_S = 0.02  # minimum duration of the timed runs of a turn
 COOL_STEP_S = 5.0
 MARK = "hwnas-turn"
 FAILED = "hwnas-exit"
 BINARY = "benchmark_model"
 PROFILED = ("--enable_op_profiling=true", "--use_profiler=true")
-"""The flags of TensorFlow Lite's and of LiteRT's binary; each ignores that of the other."""
+"""The flags for profiling of TensorFlow Lite's and LiteRT's binary; each ignores the other's flag.
+"""
 FACTS = f"""
 echo "cpu $(getprop ro.soc.model 2>/dev/null) $(getprop ro.product.model 2>/dev/null)"
 echo "hardware $(sed -n 's/^Hardware[^:]*: *//p' /proc/cpuinfo | head -n 1)"
@@ -87,7 +88,7 @@ class BenchmarkModel:
             )
 
     def run_bench(self, plan: Path, results: Path, *, progress: Progress) -> None:
-        """See `Transport.run_bench`. A lost cable is waited for, and the timing goes on."""
+        """See `Transport.run_bench`. Waits for the phone if the cable is pulled, then goes on."""
         protocol = kit_module("bench_protocol")
         content = read_json(plan)
         try:
@@ -131,7 +132,7 @@ class BenchmarkModel:
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[BenchmarkModel]:
-        """This transport to a phone that stays the same, also if another one is connected."""
+        """This transport, bound to the serial number, even if another phone is connected."""
         self._check_here()  # before the phone is waited for
         phone = self.phone.wait(self.wait_s)
         with alone(phone):
@@ -157,7 +158,7 @@ class BenchmarkModel:
             results.close_run(protocol.warnings(results))
 
     def _again(self, act: Callable[[], _Found]) -> _Found:
-        """What `act` returns; it is repeated if the cable is lost."""
+        """Returns the result of `act`, which is repeated if the cable is pulled."""
         for n_lost in itertools.count(1):
             try:
                 return act()

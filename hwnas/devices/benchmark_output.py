@@ -16,7 +16,7 @@ REGULAR = "Profiling Info for Regular Benchmark Runs"
 TABLE = re.compile(r"=+ Run Order =+")
 BUILT_IN = re.compile(r"[A-Z][A-Z0-9_]+")  # operators of the file; delegates name theirs otherwise
 MAX_CHARACTERS = 4_000_000
-MAX_NUMBER = 1e15  # of runs, and of microseconds: three centuries
+MAX_NUMBER = 1e15  # maximum number of runs or microseconds (three centuries)
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def read_output(text: str) -> BinaryRun:
     """What the binary measured, from its output.
 
     Raises:
-        ValueError: the text is not that of a finished run; has its last line.
+        ValueError: the text is not the output of a finished run; the error has its last line.
     """
     text = text[:MAX_CHARACTERS]
     runs = [_numbers(match) for match in RUNS.finditer(text)]

@@ -119,7 +119,7 @@ class CarriedRuntime:
         return sum(part.n_bytes for part in self.parts)
 
     def fetch(self) -> Path:
-        """Like `archive`, but downloads the packages and makes it if it is missing.
+        """Like `archive`, but downloads the packages and makes the tar file if it is missing.
 
         Raises:
             UserError: a download fails; explains how to get the packages by hand.

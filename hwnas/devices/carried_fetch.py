@@ -1,7 +1,7 @@
 """Downloads pinned packages for another architecture with apt-get and pip, on request.
 
 Neither needs root, and neither changes this machine: apt-get works on lists of its own in a
-temporary folder. A package that lies in the folder of the cache already is not downloaded.
+temporary folder. A package that is already in the cache folder is not downloaded.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ ABIS = ("cp311", "abi3", "none")
 def fetch_parts(parts: Sequence[CarriedPart], folder: Path) -> dict[str, bytes]:
     """The files of packages by name, from `folder`, or downloaded into it; checked by sha256.
 
-    Logs what it downloads before. Files in `folder` may have any name.
+    Logs the packages before it downloads them. Files in `folder` may have any name.
 
     Raises:
         UserError: a download fails; names the packages to put into `folder` by hand.
@@ -77,7 +77,7 @@ def _contents(parts: Sequence[CarriedPart], folder: Path) -> dict[str, bytes]:
 
 
 def _apt_get(parts: Sequence[CarriedPart], folder: Path) -> str:
-    """Downloads Debian packages with the package sources of this machine. Returns its complaint."""
+    """Downloads Debian packages with the package sources of this machine. Returns its error."""
     program = shutil.which("apt-get")
     if program is None:
         return "there is no apt-get on this machine"
@@ -100,7 +100,7 @@ def _apt_get(parts: Sequence[CarriedPart], folder: Path) -> str:
 
 
 def _pip(parts: Sequence[CarriedPart], folder: Path) -> str:
-    """Downloads wheels for Linux on arm64. Returns pip's complaint."""
+    """Downloads wheels for Linux on arm64. Returns pip's error."""
     words = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder)]
     words += ["--only-binary=:all:", "--implementation", "cp", "--python-version", PYTHON]
     words += [word for abi in ABIS for word in ("--abi", abi)]
@@ -109,7 +109,7 @@ def _pip(parts: Sequence[CarriedPart], folder: Path) -> str:
 
 
 def _run(command: Sequence[str], folder: Path) -> str:
-    """Runs a package client in `folder`; its last error, or what it lacks."""
+    """Runs a package client in `folder`; returns the problem that left packages missing."""
     try:
         done = subprocess.run(
             command,

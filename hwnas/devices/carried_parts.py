@@ -18,8 +18,8 @@ class CarriedPart:
     """A package of one version, identified by the sha256 of its file.
 
     kind: `deb` (Debian 12, section main, arm64) or `wheel` (PyPI).
-    libraries: of a deb, the shared libraries that are taken, by the names that programs ask for.
-        Of the debs of Python and of wheels, all files are taken but those that `left_out` names.
+    libraries: the shared libraries to take from a deb, by the names that programs ask for. From
+        wheels and the debs of Python, all files are taken except those that `left_out` names.
     left_out: folders within paths, such as `/tests/`, and suffixes, such as `.pyi`.
     """
 

@@ -19,7 +19,7 @@ from hwnas.core.locks import exclusive_lock
 __all__ = ["FULL", "LOST", "CommandFailed", "Reach", "Unreached", "alone", "call", "full_disk"]
 
 CALL_TIMEOUT_S = 600.0
-MOST_BYTES = 16 * 1024 * 1024  # of an answer; the longest are profiles of benchmark_model
+MOST_BYTES = 16 * 1024 * 1024  # limit of an output; the longest are profiles of benchmark_model
 LOST = 255  # exit status of ssh itself, and of `adb shell` if the phone is gone
 FULL = "No space left on device"
 PACKAGES = {"ssh": "openssh-client"}  # of Debian, if they have another name than the program
@@ -65,8 +65,8 @@ def call(
     """Runs a command that connects to the device. Returns its output, or writes it `into` a file.
 
     Raises:
-        UserError: the command is not installed, failed, took more than ten minutes, or has no end
-            of output.
+        UserError: the command is not installed, failed, took more than ten minutes, or its output
+            does not end.
     """
     try:
         with contextlib.ExitStack() as stack:
@@ -89,7 +89,7 @@ def call(
         raise UserError("the device does not respond", where=where) from error
     if max(len(answer), len(complaint)) > MOST_BYTES:
         raise UserError(
-            "the device does not stop answering",
+            "the output of the device does not end",
             expected=f"at most {MOST_BYTES // 2**20} MiB",
             found=repr((answer or complaint)[:100]),
             where=where,
@@ -143,8 +143,8 @@ def _output(process: subprocess.Popen[bytes]) -> tuple[bytes, bytes]:
 def alone(reach: Reach) -> Iterator[None]:
     """Times a device alone: two commands would stop each other's kit, or slow each other.
 
-    Only commands with this cache know of each other. A cache that cannot be written prevents
-    nothing.
+    This works only among commands with the same cache folder. If the folder is not writable,
+    nothing is prevented.
 
     Raises:
         UserError: another command times the device.

@@ -1,7 +1,7 @@
-"""Samples on a remote device: whose they are, and how they come home.
+"""Samples on a remote device: which local folder began them, and how they are copied back.
 
-A device has one folder per plan, whichever folders on this machine time that plan. Each of these
-begins with no samples, as it does on this machine, and continues only what it began itself.
+A device has one folder per plan, even if several folders on this machine time the plan. Each local
+folder begins without samples, and continues only the samples that it began itself.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ def _header(results: Path) -> str | None:
 
 
 def _is_of(plan: Path, header: str) -> bool:
-    """Whether a header is one of results of a plan."""
+    """Whether a header belongs to results of a plan."""
     try:
         found = strict_json(header)["plan_hash"]
     except (ValueError, KeyError, TypeError, RecursionError):

@@ -1,4 +1,4 @@
-"""A board over ssh; it needs python3, numpy and its runtime, or takes them with it."""
+"""A board over ssh; it has python3, numpy and its runtime, or hwnas copies them to it."""
 
 from __future__ import annotations
 

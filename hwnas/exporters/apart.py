@@ -116,7 +116,7 @@ class Runner:
 
         Raises:
             UserError, CannotRunHere: as in `by_name.open_model`.
-            Crashed: the runtime crashed. So can every run of the model.
+            Crashed: the runtime crashed. Every run of the model can raise this, too.
         """
         file = Path(path).absolute()
         asked = {"format": format, "path": str(file), "threads": self._threads, "trust": trust}

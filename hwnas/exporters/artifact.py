@@ -24,7 +24,8 @@ from hwnas.interfaces import DeviceSpec, Exporter, RunsOn
 __all__ = ["PlannedFormat", "artifact_of", "duplicates", "format_of", "planned_formats"]
 
 PRECISIONS = {"fp16": "fp16", "int8": "int8"}
-"""Of formats without the setting `precision`; those that are missing here are float32."""
+"""Precisions of formats without the setting `precision`; formats that are not listed are float32.
+"""
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class PlannedFormat:
 
     label: suffix in the file name, if another variant of the format has the plain name.
     configured: whether the configuration lists the format; otherwise only devices need it.
-    devices: names of the devices whose artifact it is, or is made from.
+    devices: names of the devices that run this file, or a file made from it.
     """
 
     config: BaseModel

@@ -53,7 +53,7 @@ PROMISES = {
     "fp16": Promise(0.03, 0.995),  # error 2^-11 per operation, over about 50 layers
     "int8": Promise(0.3, 0.98),  # the agreement is the decisive check
 }
-"""By precision, for files that compute in that precision."""
+"""Required agreement by precision, for files that compute in that precision."""
 
 STATIC_BATCH = ("CoreML", "QNN")
 """Providers of ONNX Runtime that only run graphs with a fixed batch."""

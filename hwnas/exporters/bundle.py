@@ -112,7 +112,7 @@ def write_bundle(
                 where=folder,
                 fix="give another name, or move the folder",
             )
-        shutil.rmtree(building, ignore_errors=True)  # of a killed process
+        shutil.rmtree(building, ignore_errors=True)  # left by a killed process
         try:
             for name, part in parts.items():
                 write_bytes(building / name, _content(part))

@@ -17,11 +17,12 @@ from hwnas.exporters.manifest import LatencyFact, Manifest
 
 __all__ = ["readme"]
 
-MOST_CLASSES = 20  # that are named
+MOST_CLASSES = 20  # classes that the README names
 LICENCES = {"sign_digits": "Apache-2.0 (Sign Language Digits Dataset, arXiv:2011.08927)"}
-"""Of the photos that ship with hwnas."""
+"""Licences of the photos that ship with hwnas."""
 LINK = re.compile(r"\[([^\]]+)\]\(\.\./[^)]*\)")
-"""Links of the kit's page that lead out of its folder, and would out of a bundle."""
+"""Links in the page of the kit that point out of its folder; in a bundle they would point nowhere.
+"""
 
 
 def readme(manifest: Manifest, kit: str) -> bytes:

@@ -35,7 +35,7 @@ __all__ = [
     "runs_on",
 ]
 
-MAX_BYTES = 1 << 32  # of an engine
+MAX_BYTES = 1 << 32  # maximum size of an engine
 Batch = Annotated[int, Field(ge=1, le=65_536)]
 Precision = Literal["fp32", "fp16", "int8"]
 SOURCES: dict[str, dict[str, Any]] = {

@@ -33,7 +33,7 @@ __all__ = [
 FILE_NAME = "model.onnx"
 INPUT_NAME, OUTPUT_NAME = "input", "logits"
 STEP_INPUTS, STEP_OUTPUTS = ("token", "state"), (OUTPUT_NAME, "next_state")
-"""Of one step of a recurrent network."""
+"""Names of the inputs and outputs of one step of a recurrent network."""
 OPSET = 18
 _KEY = "hwnas_graph"  # metadata key: hash of network and settings
 

@@ -55,7 +55,7 @@ def export(
             first 16 are compared. Without images, the comparison uses noise.
         held_out: normalised images that the network has not learnt, float32 [n, C, H, W]. 8-bit
             files must agree with the network on them. By default they are those of `images` that do
-            not determine the ranges; networks are surer of images that they have learnt.
+            not determine the ranges; networks are more certain on images that they have learnt.
         metadata: stored in the file if the format supports it.
         settings: settings of the format, such as `dynamic_batch=False`.
 

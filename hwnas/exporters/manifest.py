@@ -55,9 +55,9 @@ class InputSpec:
 
     def __post_init__(self) -> None:
         if not len(self.mean) == len(self.std) == self.shape[0]:
-            raise ValueError("mean and std have one value per channel")
+            raise ValueError("mean and std must have one value per channel")
         if not self.resize_px[-1] == self.shape[1] == self.shape[2]:
-            raise ValueError("the last of resize_px is the height and the width of the input")
+            raise ValueError("the last of resize_px must be the height and the width of the input")
 
     @staticmethod
     def of(info: DataInfo, px: int) -> InputSpec:
@@ -106,7 +106,7 @@ class LatencyFact:
 
     def __post_init__(self) -> None:
         if self.device.batch < 1 or self.device.threads < 1:
-            raise ValueError("batch and threads of a device are at least 1")
+            raise ValueError("batch and threads of a device must be at least 1")
 
 
 @dataclass(frozen=True)
@@ -130,9 +130,9 @@ class AccuracyFact:
             return
         right, n = (sum(pair[i] for pair in self.classes) for i in (0, 1))
         if any(a > b for a, b in self.classes) or n != self.n_images:
-            raise ValueError("the counts of the classes are not those of all images")
+            raise ValueError("the counts of the classes do not add up to those of all images")
         if abs(right - self.top1 * n) > 0.5:
-            raise ValueError("top1 is not that of the classes")
+            raise ValueError("top1 does not match the counts of the classes")
 
 
 @dataclass(frozen=True)
@@ -186,7 +186,7 @@ class Manifest:
 
     def __post_init__(self) -> None:
         if min(self.arch.codes, default=0) < 0:
-            raise ValueError(f"codes of an arch are at least 0, found {self.arch.codes}")
+            raise ValueError(f"codes of an arch must be at least 0, found {self.arch.codes}")
         models = {model.path for model in self.models}
         promised = {f.model for f in self.latency} | {f.model for f in self.accuracy}
         if promised - models:

@@ -168,9 +168,9 @@ class Calibration:
 def calibration(source: Source, n: int, seed: int, stream: str) -> Calibration:
     """A seeded selection of n training images for the ranges; `held_out` measures the result.
 
-    Without `held_out`, the other training images measure it, or, if there are none, the same. A
-    network is surer of images that it has learnt, so agreement on them is too easy: see
-    `benchmarks/int8_agreement.py`.
+    Without `held_out`, training images that do not determine the ranges measure the result; if
+    there are none, all of them. A network is more certain on images that it has learnt, so
+    agreement on them is too optimistic: see `benchmarks/int8_agreement.py`.
 
     Raises:
         UserError: there are no images, or they have another size than the network expects.

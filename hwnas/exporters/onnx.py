@@ -45,8 +45,8 @@ class Config(OnnxConfig):
 def build(config: Config) -> Exporter:
     """An exporter to `model.onnx` with tensors `input` [B, C, H, W] and `logits` [B, classes].
 
-    Of a recurrent network, one step: `token` int64 [B] and `state` [B, width] -> `logits` [B,
-    words] and `next_state` [B, width].
+    For a recurrent network, the file is one step: `token` int64 [B] and `state` [B, width] ->
+    `logits` [B, words] and `next_state` [B, width].
     """
     return _Onnx(config)
 

@@ -26,7 +26,7 @@ class Config(EngineConfig):
         Annotated[str, Field(pattern=r"^[0-9]+\.[0-9]$", description="Compute capability.")] | None
     ) = Field(
         None,
-        description="Compute capability of the target GPU, such as 8.9; null: of the local GPU.",
+        description="Compute capability of the target GPU, such as 8.9; null: the local GPU.",
     )
 
 

@@ -92,7 +92,7 @@ class _Web(Format):
 
 
 def _page(config: Config, source: Source) -> bytes:
-    """The page with its settings: what the model is given, and how it is named."""
+    """The page with its settings: the input of the model, and its name."""
     channels, px = source.input_shape[0], source.input_shape[-1]
     plain: Mapping[str, Any] = {
         "shape": list(source.input_shape),

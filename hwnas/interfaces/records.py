@@ -88,7 +88,7 @@ class Constraint:
         if len(bounds) != 1 or not bounds[0] > 0:
             raise ValueError("give one of max and max_fraction_of_largest, greater than 0")
         if self.max_fraction_of_largest is not None and self.max_fraction_of_largest > 1:
-            raise ValueError("max_fraction_of_largest is at most 1")
+            raise ValueError("max_fraction_of_largest must be at most 1")
         if self.probability is not None:
             MetricKey.of(self.metric, self.device, self.probability)  # checks the combination
 
@@ -104,7 +104,7 @@ class Evaluation:
         compared by it (`label.agreement`).
     hits: the images that are classified correctly (`core.bits`); empty if not stored.
 
-    In texts, every token after another is an image, and top1 is the share that is predicted.
+    For texts, every predicted token counts as an image, and top1 is the share of right ones.
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT
@@ -152,8 +152,8 @@ class DataInfo:
 
     mean, std: per channel of [0, 1] pixels.
     base_px: size of the images of the DataModule; archs see them resized. 1 for texts.
-    class_names: of texts, the vocabulary.
-    n_images: of texts, the windows.
+    class_names: for texts, the vocabulary.
+    n_images: for texts, the number of windows.
     digests: `DataIdentity.digests`; empty if unknown.
     """
 

@@ -61,7 +61,7 @@ class FetchingTransport(Protocol):
     """A Transport that needs files from the internet. Other transports need not implement it."""
 
     def fetch(self) -> None:
-        """Downloads missing files into the cache; logs what and how much before.
+        """Downloads missing files into the cache, after logging names and sizes.
 
         Raises:
             UserError: the download fails; explains how to get the files by hand.

@@ -86,7 +86,7 @@ class Validation:
 
     @property
     def within(self) -> tuple[float | None, float | None]:
-        """Shares of networks estimated within 5 % and 10 %; of `nets`, where a table lacks them."""
+        """Shares of networks estimated within 5 % and 10 %; from `nets` if the table has none."""
         claimed = self.forecast.within_5, self.forecast.within_10
         if None not in claimed or not self.nets:
             return claimed
@@ -122,8 +122,8 @@ class Correction:
     interval_fraction: 90 % of networks are within this fraction of their estimate.
     p95_factor: 95th percentile over runs of a network / its median.
     n_fit: number of fitted networks.
-    fingerprint: of their space. In any other space, and in another restriction of this one, the
-        interval is wider.
+    fingerprint: fingerprint of the space of these networks. In any other space, and in another
+        restriction of this space, the interval is wider.
     covers: keys of the operators of that space; None: all rows of the table.
     """
 

@@ -183,8 +183,8 @@ class TableEstimator:
     def interval_ms(self, codes: Codes) -> FloatArray:
         """90 % interval of the estimated median in ms: [n, 2].
 
-        If the pace of the machine varied while the table was measured, the interval is wider: the
-        table is of no single state of the machine.
+        If the pace of the machine varied while the table was measured, the interval is wider,
+        because the table does not describe a single state of the machine.
 
         Raises:
             UserError: the table was never validated on whole networks.
@@ -194,7 +194,7 @@ class TableEstimator:
         return np.stack([ms * np.maximum(1 - fraction, 0.0), ms * (1 + fraction)], axis=1)
 
     def bound_ms(self, codes: Codes, probability: float) -> FloatArray:
-        """What the median stays below with a probability in (0.5, 1), in ms: [n].
+        """Bound that the median does not exceed with a probability in (0.5, 1), in ms: [n].
 
         Raises:
             UserError: the table was never validated on whole networks.

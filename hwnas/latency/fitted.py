@@ -55,9 +55,9 @@ def fit_table(
 ) -> tuple[dict[OpSpec, Timing], Correction]:
     """Rows and a validated correction from networks `codes` [n, d] with operator counts [n, p].
 
-    The correction leaves sums unchanged. Its validation is cross-fitted over all n networks and
-    stores `N_STORED` of them. Repeat noise is unknown. `p95_factor` is a quantile over networks: 95
-    % of all timings are below this multiple of their estimate.
+    The correction leaves sums unchanged. The validation is cross-fitted over all n networks;
+    `N_STORED` of these networks are stored. Repeat noise is unknown. `p95_factor` is a quantile
+    over networks: 95 % of all timings are below this multiple of their estimate.
 
     Raises:
         UserError: too few networks, or latencies that are not positive and finite.

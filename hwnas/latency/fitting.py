@@ -32,7 +32,7 @@ MIN_SPILL_NETS = 24
 RATES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)  # quantiles of the parameters per ms of the operators
 N_CAPACITIES = 12
 MOST_SPILLED = 2.0  # maximum of the coefficient; the expected value is about 1
-CLEARLY = 0.5  # of the squared error of the best sum of operators
+CLEARLY = 0.5  # maximum squared error / that of the best sum of operators
 EXACT = 1e-12  # mean square of relative errors that needs no further terms
 
 

@@ -41,7 +41,7 @@ def one_sided_share(correction: Correction, probability: float) -> float:
     upper end of the 90 % interval.
 
     It is the conformal quantile of the signed errors of the held-out networks. If they are too few
-    for this probability, errors are assumed to be normal. Never below the estimate.
+    for this probability, errors are assumed to be normal. The bound is never below the estimate.
     """
     nets = [net for net in correction.validation.nets if net.forecast_ms > 0]
     rank = math.ceil((len(nets) + 1) * probability)

@@ -44,7 +44,7 @@ class ProfileConfig(StrictModel):
         48, description="Hot runs per turn; their minimum is the result of the turn."
     )
     turn_budget_s: Seconds = Field(
-        0.05, description="A turn that takes longer, in seconds, records no further hot runs."
+        0.05, description="Seconds after which a turn records no further hot runs."
     )
     warmup_runs: Annotated[int, Field(ge=0, le=1000)] = Field(
         2, description="Runs after loading a model, which are not recorded."

@@ -16,10 +16,10 @@ from hwnas.spaces.space import SearchSpace
 
 __all__ = ["profile_s", "session_s"]
 
-START_S = 1.5  # of a device's kit, and of what is written at the end
-PER_MAC_S = 1e-10  # of one idle thread, if nobody measured it
-RUNTIME_SHARE = 0.6  # of torch's time, which runtimes take
-LAUNCH_S, LOAD_S = 2e-5, 0.014  # of one operator, and of making and loading its model
+START_S = 1.5  # seconds to start the kit and to write the results
+PER_MAC_S = 1e-10  # default for one idle thread, if it was not measured
+RUNTIME_SHARE = 0.6  # time in a runtime / time in torch
+LAUNCH_S, LOAD_S = 2e-5, 0.014  # per run of an operator; to build and load its model
 
 
 def session_s(

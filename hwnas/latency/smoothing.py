@@ -1,4 +1,4 @@
-"""Replaces latencies of whole networks by an additive model of them, also where none was timed."""
+"""Replaces latencies of whole networks, timed or not, by the estimates of an additive model."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from hwnas.interfaces import FloatArray
 
 __all__ = ["smooth_additively"]
 
-RIDGE = 1e-3  # weight of the penalty: decides only between choices that no network tells apart
-MIN_SHARE = 0.01  # of a device's median: an additive model may extrapolate to less than nothing
+RIDGE = 1e-3  # weight of the penalty; only affects choices that no network distinguishes
+MIN_SHARE = 0.01  # share of a device's median; an additive model may extrapolate below 0
 
 
 def smooth_additively(
     choices: FloatArray, known_ms: FloatArray, timed: NDArray[np.int64] | None = None
 ) -> FloatArray:
-    """[n, d]: latencies of n networks on d devices, each a constant and a price per choice.
+    """Latencies [n, d] of n networks on d devices, each the sum of a constant and choice prices.
 
-    A known device is a source of the prior of `hwnas.latency.transfer`. Its noise, and the
-    interactions that are its own, mislead the prior; what its choices cost does not. Sources
-    smoothed in this way raise the mean rank correlation of the estimates (docs/results.md).
+    A known device is a source of the prior of `hwnas.latency.transfer`. Its noise, and interactions
+    that other devices lack, mislead the prior. The prices of its choices do not. Sources smoothed
+    in this way raise the mean rank correlation of the estimates (docs/results.md).
 
     choices: [n, c], one-hot. known_ms: [n, d], positive. timed: [m] positions of the networks whose
     latencies are used [all]; the others are estimated from these alone.

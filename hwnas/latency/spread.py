@@ -19,9 +19,10 @@ QUARTILES = {"a quarter is below": 0.25, "half is below": 0.5, "three quarters a
 
 
 def latency_spread(latency_ms: CostMetric, space: SearchSpace) -> dict[str, float]:
-    """Milliseconds of the fastest and the slowest arch, and the quartiles of uniform ones.
+    """Latencies in ms of the fastest and the slowest arch, and the quartiles of uniform archs.
 
-    Of `N_ARCHS` seeded archs, and for the ends also of the smallest and the largest of the space.
+    They come from `N_ARCHS` seeded archs. For the fastest and the slowest, the smallest and the
+    largest arch of the space count as well.
     """
     random = latency_ms(space.sample(N_ARCHS, seed=0))
     both = latency_ms(space.codes([space.smallest(), space.largest()]))
@@ -31,7 +32,7 @@ def latency_spread(latency_ms: CostMetric, space: SearchSpace) -> dict[str, floa
 
 
 def spread_by_table(estimator: TableEstimator) -> dict[str, object]:
-    """`latency_spread` on the device of a table, with the classes shown and, if others, timed."""
+    """`latency_spread` by a table, and the numbers of classes shown and (if they differ) timed."""
     found = estimator.space
     return {
         "device": estimator.device.name,

@@ -82,7 +82,7 @@ class LatencyTable:
     def __post_init__(self) -> None:
         if (self.source == "simulated") != self.device.name.startswith("simulated-"):
             raise UserError(
-                "the device of a simulated table, and of no other, must be named simulated-*",
+                "the device must be named simulated-* if, and only if, the table is simulated",
                 found=f"source {self.source}, device {self.device.name}",
             )
 
@@ -113,7 +113,8 @@ class LatencyTable:
     def pace_error(self) -> float:
         """Standard error of the median pace while the table was measured, as a fraction.
 
-        From the quartiles: a short pause or burst does not count. 0 if the pace is unknown.
+        It is computed from the quartiles, so a short pause or burst does not count. 0 if the pace
+        is unknown.
         """
         if len(self.pace) < 2:
             return 0.0

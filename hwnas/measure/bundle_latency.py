@@ -52,9 +52,10 @@ def check_latency(
 ) -> LatencyReport:
     """Times the models of a bundle that were measured on this host, and judges them.
 
-    A model may take its earlier latency plus the accepted error of an estimate, or the upper end of
-    the interval of the estimate. The limit of the search is widened by this interval, as in stage
-    `verify`. Timings are compared at the speed that the machine had when the bundle was made.
+    The latency of a model must not exceed the larger of two values: its earlier latency plus the
+    accepted error of an estimate, and the upper end of the interval of the estimate. The limit of
+    the search is widened by this interval, as in stage `verify`. Timings are compared at the speed
+    that the machine had when the bundle was made.
 
     trust: also run engines that this hwnas did not build.
     """

@@ -102,7 +102,7 @@ def _read(space: SearchSpace, path: Path) -> _Timings:
         given = [name for name in NAMES if cells.get(name)]
         if len(given) != 1:
             raise UserError(
-                "a row names one thing that was timed",
+                "a row must name exactly one thing that was timed",
                 expected=f"one of {', '.join(NAMES)}",
                 found=", ".join(given) or "none of them",
                 where=table.where(row),
@@ -122,7 +122,7 @@ def _read(space: SearchSpace, path: Path) -> _Timings:
 
 
 def _with_ms(table: CsvTable) -> CsvTable:
-    """The table with `ms`, and `p95_ms` if there is one, of columns that have other names."""
+    """The table in which the column of latencies is called `ms`, and that of p95 `p95_ms`."""
     columns, rows = table.columns, table.rows
     for wanted, pattern in HEADERS.items():
         found = [name for name in table.columns if re.fullmatch(pattern, name, re.IGNORECASE)]

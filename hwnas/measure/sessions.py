@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 N_REFERENCES = 16
 LEAST_KEPT = 0.5  # share of the models; with fewer, all are timed again
-KIT_UNITS = 100  # of progress, for the timing
+KIT_UNITS = 100  # units of progress for the timing
 
 Models = Mapping[str, bytes | TimedFile]
 
@@ -59,7 +59,7 @@ def time_all(
 def _of_kit(progress: Progress) -> Progress:
     """One Progress for what the kit reports in turn: loading of models, then timing.
 
-    Loading does not advance it, because its pace says nothing about the time left.
+    Loading does not advance it, because the pace of loading says nothing about the time left.
     """
     timing = Parts(progress, [KIT_UNITS]).part(0)
 

@@ -40,10 +40,10 @@ class Execution:
     def run(
         self, steps: Program, done: int, values: dict[int, Tensor], last_read: Mapping[int, int]
     ) -> Tensor:
-        """Goes on after the first `done` steps; returns the value of the last.
+        """Runs the steps after the first `done` steps; returns the value of the last step.
 
-        values: the image, and what the done steps computed; steps add their value to it, and
-            remove what no step after `last_read` needs.
+        values: the image, and the values of the done steps, by number. Each step adds its value,
+            and removes the values that it is the last to read (`last_read`).
         """
         drops, image = self.drops, values[IMAGE]
         blocks = [bool(node and node.op.mid_channels) for _, node in steps]

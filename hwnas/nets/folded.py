@@ -72,7 +72,7 @@ class Folded:
 
 
 def is_folded(names: Iterable[str]) -> bool:
-    """Whether the arrays of an archive have the names of such a network."""
+    """Whether the arrays of an archive have the names of an 8-bit network."""
     names = list(names)
     return bool(names) and all(_LAYER.fullmatch(name) for name in names)
 

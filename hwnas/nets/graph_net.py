@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from hwnas.nets.plain_net import Block, Network, _act, _conv, _depthwise, _initialise, _pointwise
 
 Step = tuple[str | None, list[int], int, list[int]]
-"""The slot of an operator (None: a sum), values that it reads, its own, values not read again."""
+"""A step: slot of the operator (None: a sum), values to read, value to write, values to drop."""
 
 
 class Convolution(nn.Module):
@@ -46,7 +46,7 @@ class Norm(nn.Module):
 
 
 class Separable(nn.Module):
-    """One (`dil_conv`) or two (`sep_conv`) of activation, depthwise and 1x1 convolution, BN.
+    """Activation, depthwise and 1x1 convolution, BN: once (`dil_conv`) or twice (`sep_conv`).
 
     The first depthwise convolution has the stride.
     """
@@ -159,7 +159,7 @@ class GraphNetwork(nn.Module):
         return self.run(x, self.steps[: is_pool.index(True)])
 
     def run(self, x: Tensor, steps: list[Step]) -> Tensor:
-        """The output of the last of the first steps."""
+        """The output of the last of `steps`, the first steps of the network."""
         values, found = {0: x}, x
         for slot, reads, writes, unused in steps:
             inputs = [values[value] for value in reads]
@@ -186,7 +186,7 @@ def _keeping(name: str) -> nn.Module:
 
 
 def _is_open(op: dict[str, Any]) -> bool:
-    """Whether incomplete windows at the border count: those of windows without padding."""
+    """Whether incomplete windows at the border count: only if windows have no padding."""
     return bool(op["stride"] > 1 and not op["padding"])
 
 

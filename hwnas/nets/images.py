@@ -39,7 +39,7 @@ def images_of(batch: Any, channels: int) -> torch.Tensor:
 
 
 def require_images(x: torch.Tensor, px: int, channels: int, *, where: str) -> None:
-    """Refuses what is no batch of images [B, channels, px, px]; `where`: what sets px.
+    """Refuses anything but a batch of images [B, channels, px, px]; `where`: the source of px.
 
     Raises:
         UserError: another shape.

@@ -111,4 +111,8 @@ def warn_of_licence(origin: Origin | None) -> None:
     if origin is None:
         return
     level = logging.INFO if origin.is_free else logging.WARNING
-    log.log(level, "the weights started from %s, which holds for what is made of them", origin)
+    log.log(
+        level,
+        "the weights started from %s, which also applies to everything derived from them",
+        origin,
+    )

@@ -58,10 +58,10 @@ def named_as_largest(
 ) -> dict[str, Tensor]:
     """Renames weights to the names in the static network of the largest arch, where possible.
 
-    A common prefix (`module.`) is removed. If names are unknown, but the tensors are ordered and
-    have the same sequence of shapes as the static network, with known names in their own places,
-    they get its names; this covers files of other code for the same network, and the ResNets of
-    timm. The number of classes may differ. Other tensors keep their names.
+    A common prefix (`module.`) is removed. Unknown names are replaced if the tensors are ordered
+    and have the same sequence of shapes as the static network, and if known names are in the right
+    places. This covers files of other code for the same network, and the ResNets of timm. The
+    number of classes may differ. Other tensors keep their names.
     """
     state = build_subnet(space, space.largest(), seed=None).state_dict()
     found = _without_prefix(weights, state)

@@ -20,11 +20,12 @@ Program = Sequence[tuple[Step, Node | None]]
 class SharedStart:
     """What the first `n_steps` steps of several archs compute for one batch (`Supernet.start`).
 
-    Each arch goes on from `values`, which collect the gradients of all; `backward` then takes these
-    once through the common steps. The gradient is the sum of those of the archs alone: operators,
-    weights and images are equal, and therefore also the statistics of BN.
+    Each arch continues from `values`, which collect the gradients of all archs. `backward` then
+    runs the backward pass of the common steps once. The result equals the sum of the gradients of
+    separate archs, because operators, weights and images are equal, and therefore the BN
+    statistics.
 
-    values: by number of the value, cut off from the graph.
+    values: detached values, by their number.
     computed: the same values with the graph behind them.
     """
 
@@ -43,7 +44,7 @@ class SharedStart:
 
     @property
     def images(self) -> Tensor:
-        """What the common steps ran on."""
+        """The images on which the common steps ran."""
         return self.values[IMAGE]
 
     def backward(self) -> None:
@@ -57,7 +58,7 @@ class SharedStart:
 
 
 def n_common(programs: Sequence[Program]) -> int:
-    """Number of first steps with equal operators, inputs and weights; the last is never one.
+    """Number of first steps with equal operators, inputs and weights; never includes the last.
 
     The last step is the classifier, before which there can be dropout.
     """
@@ -68,7 +69,7 @@ def n_common(programs: Sequence[Program]) -> int:
 
 
 def last_reads(programs: Sequence[Program]) -> dict[int, int]:
-    """The last step of any program that reads a value, by number of the value; not of the image."""
+    """By number of each value except the image: the last step of any program that reads it."""
     found: dict[int, int] = {}
     for program in programs:
         for t, (step, _) in enumerate(program):

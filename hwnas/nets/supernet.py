@@ -128,7 +128,9 @@ class Supernet(nn.Module):
         if not isinstance(member, Arch):
             member = self.space.arch(self.space.as_codes(np.asarray([member]))[0])
         network = extract(self, member)
-        if recalibrate_on is None or self.space.macro.reads_tokens:  # which has no BN
+        if (
+            recalibrate_on is None or self.space.macro.reads_tokens
+        ):  # networks that read tokens have no BN
             return network if recalibrate_on is None else network.eval()
         px = resolution(self.space, member)
         channels = self.space.macro.in_channels
@@ -178,9 +180,9 @@ class Supernet(nn.Module):
         return found
 
     def start(self, x: Tensor, archs: Sequence[Arch]) -> SharedStart | None:
-        """The first operators that `archs`, of one resolution, have in common, run on `x`.
+        """Runs the first operators that `archs` (of one resolution) have in common, on `x`.
 
-        None if there is none, and where weights differ from arch to arch (`weak`).
+        None if they have none in common, or if weights differ between archs (`weak`).
         """
         if self.space.macro.reads_tokens or hasattr(self, "hypernet"):
             return None

@@ -137,7 +137,7 @@ class BlockReader:
         return Block(kind, last.out, window.act, window.kernel, window.stride, **more)  # type: ignore[arg-type]
 
     def same_act(self, where: str, wide: Conv, window: Conv) -> None:
-        """Refuses an activation after the expansion that differs from that of the block."""
+        """Refuses a block whose expansion has another activation than the block itself."""
         if wide.act != window.act:
             raise refusal(where, f"activations {wide.act} and {window.act}")
 
@@ -149,7 +149,7 @@ class BlockReader:
                 raise refusal(f"{where}.{name}", type(part).__name__)
 
     def se_of(self, where: str, se: Any, of_block: str) -> int:
-        """Channels of the SE bottleneck; 0 without SE. of_block: the activation of the block."""
+        """Channels of the SE bottleneck; 0 without SE. `of_block`: the block's activation."""
         where = f"{where}.se"
         if isinstance(se, nn.Identity):
             return 0

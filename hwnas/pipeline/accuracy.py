@@ -44,11 +44,11 @@ class Accuracies:
         format.
     device_hits: the same for the file of each device, if it was run on the device itself.
     runs: outputs of these devices for all test images.
-    labels: int64 [n], the class of each image, of `n_classes`.
-    replies: answers for every image, for files on this host.
-    loss: mean cross-entropy in nats of files on this host; of texts only.
+    labels: int64 [n], the class of each image, one of `n_classes`.
+    replies: predictions for every image, for files on this host.
+    loss: mean cross-entropy in nats of files on this host; only for texts.
 
-    Of texts, n tokens are predicted.
+    For texts, n is the number of predicted tokens.
     """
 
     labels: NDArray[np.int64]
@@ -85,7 +85,7 @@ class Accuracies:
         return found
 
     def replies_on(self, device: str) -> dict[str, Replies]:
-        """By path, as `on`."""
+        """Predictions by path, for the files of `on`."""
         found = dict(self.replies)
         if device in self.runs:
             own = replies_of(self.runs[device].logits)

@@ -1,4 +1,4 @@
-"""What a device's network answers on the test images, image by image, and some of these images.
+"""Predictions of each device's network on the test images, and some of these images.
 
 Part of stage `verify`, which runs the networks; the report reads it. Run folders of earlier
 versions have none.
@@ -24,14 +24,14 @@ from hwnas.spaces.arch import Arch
 
 __all__ = ["Answered", "Answers", "Photo", "Replies", "answers_of", "replies_of"]
 
-N_PHOTOS = 8  # of each kind
-PX = 72  # of a stored image, at most
-CHANNELS = 1, 3  # of images that can be shown
+N_PHOTOS = 8  # photos of each kind
+PX = 72  # maximum size of a stored image
+CHANNELS = 1, 3  # numbers of channels that can be shown
 
 
 @dataclass(frozen=True)
 class Replies:
-    """Of n images, the class that a network names and its softmax, both [n]."""
+    """The predicted class and its softmax for n images, both [n]."""
 
     predicted: NDArray[np.int64]
     confidence: NDArray[np.float64]
@@ -46,7 +46,7 @@ def replies_of(logits: Images) -> Replies:
 
 @dataclass(frozen=True)
 class Photo:
-    """A test image, small, as a JPEG in base64; its class, the class that is named, the softmax."""
+    """A small test image as a JPEG in base64; its class, the predicted class, the softmax."""
 
     __pydantic_config__: ClassVar[Any] = STRICT
 
@@ -58,9 +58,10 @@ class Photo:
 
 @dataclass(frozen=True)
 class Answered:
-    """What the network of a device answers. `file`: what the device runs, as in its bundle.
+    """Predictions of the network of a device. `file`: the path in the bundle of the file that runs.
 
-    confusion[i][j]: test images of class i that it names j. right, wrong: some of the images.
+    confusion[i][j]: number of test images of class i that are predicted as j. right, wrong: some of
+        the images.
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT
@@ -82,7 +83,7 @@ class Answered:
 
 @dataclass(frozen=True)
 class Answers:
-    """The answers of every device's network, in the order of the devices."""
+    """The predictions of every device's network, in the order of the devices."""
 
     __pydantic_config__: ClassVar[Any] = STRICT
 
@@ -98,7 +99,7 @@ def answers_of(
     arch: Arch,
     file: str,
 ) -> Answered:
-    """The record of a network's replies on the test images and their labels, ([n, ...], [n])."""
+    """The record of a network's predictions on the test images and labels ([n, ...], [n])."""
     x, labels = test
     confusion = np.zeros((info.num_classes, info.num_classes), dtype=np.int64)
     np.add.at(confusion, (labels, replies.predicted), 1)

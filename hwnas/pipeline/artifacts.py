@@ -267,7 +267,7 @@ class Artifacts(SettingsFiles):
 
     @property
     def answers(self) -> RecordFile[Answers]:
-        """What the networks of the devices answer on the test images."""
+        """Predictions of the devices' networks on the test images."""
         return RecordFile(self.verification / "answers.json", Answers)
 
     @property

@@ -192,7 +192,7 @@ class ExperimentConfig(StrictModel):
     data: variant(DATASETS)  # type: ignore[valid-type]
     """Images; see `hwnas list datasets`."""
     devices: Annotated[tuple[str, ...], Field(min_length=1)] = ("local",)
-    """Names or files (`hwnas list devices`); the first device is the one that is deployed to."""
+    """Names or files (`hwnas list devices`); the winner is deployed to the first device."""
     profile: ProfileConfig = ProfileConfig()
     supernet: SupernetConfig = SupernetConfig()
     train: TrainConfig = TrainConfig()

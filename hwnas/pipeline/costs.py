@@ -104,9 +104,9 @@ def _metrics(
 
 
 def latency_spreads(project: Project) -> list[dict[str, object]]:
-    """The latencies that the space reaches on every device that was profiled, and the limits, ms.
+    """Latencies in ms that the space reaches on every profiled device, and the limits.
 
-    Rows in the order of the devices; a limit of None: there is none, or none in this metric.
+    Rows have the order of the devices. A limit is None if there is none in this metric.
     """
     metrics = known_metrics(project)
     rows: list[dict[str, object]] = []

@@ -83,7 +83,7 @@ def doubts_known(project: Project) -> tuple[str, ...]:
 
 
 def images_text(project: Project) -> str:
-    """Images by split, in words; of repeated ones also how many there are and how often each."""
+    """Images by split, in words; for repeated images also their number and repetitions."""
     source = project.source
     n_images = source.info.n_images
     words = {split: f"{n_images[split]:,} {split}" for split in SPLITS}

@@ -1,9 +1,10 @@
 """Estimates how long each stage takes on this machine, before the first one runs.
 
-Passes through networks are counted, and multiplied by the time of a few (`training.speed`). The
-rest are constants that were fitted to runs of shipped configurations on idle machines; they are
-longer on a busy one (`core.speed.busyness`). The estimates should be within a factor of two. None
-means unknown: the images, and so their number, are missing.
+Passes through networks are counted, and multiplied by the measured time of a few passes
+(`training.speed`). The times of other work are constants that were fitted to runs of shipped
+configurations on idle machines. On a busy machine they are scaled (`core.speed.busyness`). The
+estimates should be within a factor of two. None means unknown: the images, and so their number, are
+missing.
 """
 
 from __future__ import annotations
@@ -37,19 +38,19 @@ from hwnas.spaces.lowering import lower
 __all__ = ["Durations"]
 
 GPU = Path("/dev/nvidiactl")
-N_RANDOM = 64  # archs that stand for those that are drawn
+N_RANDOM = 64  # random archs that represent all drawn archs
 N_PARITY_PASSES = 5 * 256  # images that an exported file and its network run on
 PREDICT_S = {"gcn": 4e-4}  # per arch; others need a tenth of it
 FIT_S = {"gcn": (2.0, 0.012), "mlp": (1.0, 0.01)}  # fixed, and per label
 CONVERT_S = 0.06  # per operator of an exported network
-START_S = 1.0  # of a training
+START_S = 1.0  # seconds to start a training
 PER_POINT = 100  # proposals per point of a front, in searches of 60 to 6400
 BUILD_S, EXPORT_S = 0.25, 5.0  # a published network from the data of hwnas, and by torch
 
 
 @dataclass(frozen=True)
 class _Timed:
-    """What a speed is of: projects of equal keys have the same."""
+    """The project whose speed is measured; projects with equal keys have the same speed."""
 
     key: str
     project: Project = field(compare=False)
@@ -57,9 +58,9 @@ class _Timed:
 
 @cache
 def _speed(timed: _Timed) -> Speed | None:
-    """Measured once in a process, so that it gives one estimate.
+    """The speed for a project, measured once per process, so that all estimates agree.
 
-    A dry run that got along without torch only guesses, where there is no GPU.
+    If a dry run has not imported torch and there is no GPU, the speed is guessed.
     """
     project = timed.project
     try:
@@ -77,7 +78,7 @@ def _speed(timed: _Timed) -> Speed | None:
 
 @dataclass(frozen=True)
 class Durations:
-    """Seconds of the stages of a project, each from its beginning; None where nobody can know."""
+    """Seconds of the stages of a project, each from its beginning; None if unknown."""
 
     project: Project
 
@@ -100,7 +101,7 @@ class Durations:
 
     @cached_property
     def speed(self) -> Speed | None:
-        """Of this machine; None for a space that has no supernet."""
+        """The speed of this machine; None for a space that has no supernet."""
         config = self.project.config
         network = [self.project.space.fingerprint, config.supernet.model_dump(mode="json")]
         key = content_hash([network, config.threads, config.accelerator])
@@ -108,7 +109,7 @@ class Durations:
 
     @cached_property
     def n_images(self) -> dict[str, int] | None:
-        """By split; None if the data are not here."""
+        """Number of images by split; None if the data are missing."""
         data = known_data(self.project)
         return None if data.awaited else {str(split): n for split, n in data.n_images.items()}
 
@@ -127,7 +128,7 @@ class Durations:
         n_random += 2 * config.ranking.pairs if config.ranking is not None else 0
         nets = np.array([ends[1], ends[0]] * has_ends + [self._mean_macs] * n_random)
         opened = nets + (ends[1] - nets) * config.elastic_warmup / 2
-        if len(nets):  # as archs are lifted they become equal, and equal ones train once
+        if len(nets):  # lifted archs become equal, and equal archs are trained once
             opened[1:] *= 1 - config.elastic_warmup / 2
         part = config.batch_size / config.accumulation / self.project.ranks.size
         step = network.speed.train(opened, part, config.accumulation)
@@ -178,7 +179,7 @@ class Durations:
         return None if evaluated is None else 1.0 + proposals + retimed + evaluated
 
     def finetune(self) -> float | None:
-        """Epochs and averages of every network, with the largest as teacher; stand-alone ones."""
+        """Epochs and averages of every network, with the largest as teacher; stand-alone runs."""
         config, network = self.project.config, self._network
         if network is None:
             return None
@@ -263,14 +264,14 @@ class Durations:
 
     @cached_property
     def _limited_macs(self) -> float:
-        """MACs of a network within the limits, roughly: the tightest fraction of the largest."""
+        """Approximate MACs of a network within the limits: the tightest fraction of the largest."""
         given = self.project.config.search.constraints
         shares = [c.max_fraction_of_largest for c in given if c.max_fraction_of_largest is not None]
         return float(self._macs_of_ends[1]) * min(shares) if shares else self._mean_macs
 
     @cached_property
     def _network(self) -> NetworkTime | None:
-        """Of networks with weights; None without a supernet, or if the data are not here."""
+        """Time of networks with weights; None without a supernet, or if the data are missing."""
         if self.speed is None or self.n_images is None:
             return None
         return NetworkTime(self.speed, self.n_images)
@@ -285,7 +286,7 @@ class Durations:
 
     @cached_property
     def _evaluation(self) -> float | None:
-        """A random arch on the images that labels are made of."""
+        """Seconds for scoring a random arch on the images from which labels are computed."""
         if (network := self._network) is None:
             return None if self.n_images is None else 0.0  # nothing is evaluated without weights
         label = self.project.config.label

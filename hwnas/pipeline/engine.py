@@ -40,8 +40,9 @@ def execute(
     moved, as one change. If a stage fails later, the change stays, unless it was provisional; the
     error names the command that undoes it.
 
-    anew: stages that are made again whatever they are, with the reason. outlook: learns how long
-    the stages are expected to take. then_reports: whether the caller writes the report afterwards.
+    anew: the reason for stages that run again even if they are done, by name. outlook: learns
+    how long the stages are expected to take. then_reports: whether the caller writes the report
+    afterwards.
 
     Raises:
         UserError: a stage outside `only` is needed but not up to date. Before any change: a stage
@@ -172,7 +173,7 @@ def _is_at_stake(plan: Plan, ledger: Mapping[str, StageRecord]) -> bool:
 
 
 def _expect(outlook: Outlook, plans: Iterable[Plan], todo: Container[str], run: RunDir) -> Outlook:
-    """The outlook, which knows now how long the stages that run are expected to take."""
+    """Adds the expected seconds of the stages that will run to the outlook; returns it."""
     ledger = run.ledger()
     found = {plan.stage.name: time_left(plan, ledger) for plan in plans if plan.stage.name in todo}
     outlook.seconds |= {name: seconds for name, seconds in found.items() if seconds is not None}
@@ -182,7 +183,7 @@ def _expect(outlook: Outlook, plans: Iterable[Plan], todo: Container[str], run: 
 def _tell_next(
     stages: Sequence[Stage], run: RunDir, plans: Sequence[Plan], *, then_reports: bool
 ) -> None:
-    """Log the command that comes next: of the first stage that is not done, else the report's."""
+    """Logs the next command: that of the first stage that is not done, else `hwnas report`."""
     left = plan_stages(stages[len(plans) :], run, after=plans)
     missing = [plan.stage for plan in (*plans, *left) if plan.status not in UP_TO_DATE]
     if missing or not then_reports:

@@ -176,7 +176,8 @@ def half_scores(project: Project, archs: list[Arch]) -> tuple[FloatArray, FloatA
 def scores_of(evaluations: list[Evaluation]) -> FloatArray:
     """Scores for predictors and searches: the negative log of a cross-entropy.
 
-    It is that to the predictions of the largest network, if known, or that of validation.
+    It is the cross-entropy to the predictions of the largest network, if known, else the validation
+    loss.
 
     On small validation sets, the loss ranks subnets better than accuracy (papers.md, section 6: tau
     0.84 and 0.78 on the same subnets). The log of the loss is closer to symmetric: ridge regression
@@ -188,7 +189,7 @@ def scores_of(evaluations: list[Evaluation]) -> FloatArray:
 
 
 def score_unit(project: Project) -> str:
-    """What the scores of a project's searches are."""
+    """The unit of the scores of a project's searches, in words."""
     if project.config.search.evaluator.records is not None:
         return "minus log of the error"
     if project.config.label.agreement:

@@ -28,7 +28,7 @@ def table_settings(project: Project, device: str) -> list[Any]:
 
 
 def is_profiled(project: Project, device: str) -> bool:
-    """Whether there is a table with the current settings, which will be kept."""
+    """Whether the table of a device is up to date, so that it will not be measured again."""
     return is_done(project.run, f"profile/{device}", table_settings(project, device))
 
 

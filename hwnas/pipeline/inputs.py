@@ -14,7 +14,7 @@ from hwnas.core.store import content_hash
 __all__ = ["DataInput", "changed_settings", "inputs_hash", "settings_by_path", "why_absent"]
 
 SHOWN = 60  # characters of a setting that are kept; of longer ones their hash
-N_CHANGES = 3  # that are named
+N_CHANGES = 3  # changes that a message names
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def _flatten(path: str, value: Any, found: dict[str, str]) -> None:
 
 
 def changed_settings(names: Sequence[str], settings: Any, before: Mapping[str, str]) -> list[str]:
-    """How settings differ from those `before`, `steps: 200 -> 50`; nothing if these are unknown."""
+    """Changes of settings since `before`, as `steps: 200 -> 50`; none if `before` is unknown."""
     now = settings_by_path(names, settings) if before else {}
     found = []
     for path in dict.fromkeys([*now, *before]):

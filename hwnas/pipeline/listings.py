@@ -37,7 +37,7 @@ class TrainingRow:
 
     def __post_init__(self) -> None:
         if self.top1.keys() != self.val_loss.keys():
-            raise ValueError("top1 and val_loss are of the same curves")
+            raise ValueError("top1 and val_loss must be of the same curves")
 
 
 def training_rows(run: RunDir) -> list[TrainingRow]:

@@ -10,7 +10,7 @@ from hwnas.training.sections import CalibrationConfig, FinetuneConfig
 
 __all__ = ["NetworkTime"]
 
-EXTRACT_S = 0.06  # a subnet out of the supernet
+EXTRACT_S = 0.06  # seconds to extract a subnet from the supernet
 N_AVERAGES = 5  # `training.averaging.SHARES`, which a dry run without torch cannot import
 
 
@@ -18,7 +18,7 @@ N_AVERAGES = 5  # `training.averaging.SHARES`, which a dry run without torch can
 class NetworkTime:
     """Seconds of the work on one network of a number of MACs.
 
-    speed: of this machine. n_images: number of images by split.
+    speed: speed of this machine. n_images: number of images by split.
     """
 
     speed: Speed
@@ -33,7 +33,7 @@ class NetworkTime:
     ) -> float:
         """A fine-tuning by a recipe, and its average with the weights before it.
 
-        teacher_macs: of the network that teaches it; None: it learns from labels only.
+        teacher_macs: MACs of the teacher; None: the network learns only from labels.
         """
         n_steps = recipe.epochs * max(1, self.n_images["train"] // recipe.batch_size)
         seconds = self.speed.train(macs, recipe.batch_size, n_steps)

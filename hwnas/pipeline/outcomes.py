@@ -95,7 +95,7 @@ class Exported:
 
     def __post_init__(self) -> None:
         if not self.files and not self.failure:
-            raise ValueError("an exported format has files, or the reason why not")
+            raise ValueError("an exported format must have files, or the reason why it has none")
         for name in self.files:
             check_name(name, where="exports of a network")
 
@@ -126,7 +126,7 @@ class NetworkResult:
         accuracy is `test_top1`.
     fp32_top1: accuracy of the float32 file. If the file does not run on this machine, and in
         results of earlier versions, both accuracies are that of the float32 file.
-    test_loss: mean cross-entropy per token of `file` in nats; of language models only.
+    test_loss: mean cross-entropy per token of `file` in nats; only for language models.
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT
@@ -154,7 +154,7 @@ class NetworkResult:
 
     @property
     def test_perplexity(self) -> float | None:
-        """Perplexity on the test text, of language models."""
+        """Perplexity of a language model on the test text; None for other networks."""
         return None if self.test_loss is None else PERPLEXITY.of(self.test_top1, self.test_loss)
 
     @property

@@ -79,8 +79,8 @@ class Plan:
     """Status of one stage relative to the ledger. `inputs_hash` is None if an input is missing.
 
     data: digest of the data that the stage would read. change: how the data changed since it ran.
-    back: files of the stage with these inputs, which are moved back from superseded/. why: what the
-    status is due to, where the stage has run before and is not done.
+    back: files of the stage with these inputs, which are moved back from superseded/. why: the
+    reason of the status, if the stage has run before and is not done.
     """
 
     stage: Stage
@@ -129,7 +129,7 @@ def _plan(
     waits: Sequence[str],
     data: DataInput | None,
 ) -> Plan:
-    """Status of one stage; `waits`: what it needs that is neither there nor comes back."""
+    """Status of one stage; `waits`: needed stages that are not up to date."""
     record, back, change, ready = ledger.get(stage.name), None, "", not waits
 
     def fits(record: StageRecord) -> bool:
@@ -196,7 +196,7 @@ LEAST_LEFT = 0.1
 
 
 def time_left(plan: Plan, ledger: Mapping[str, StageRecord]) -> float | None:
-    """Estimated seconds that a stage still takes; 0 where it is done; None: unknown."""
+    """Estimated seconds that a stage still takes; 0 if it is done; None: unknown."""
     if plan.status in UP_TO_DATE:
         return 0.0
     seconds = plan.stage.seconds()

@@ -50,9 +50,9 @@ class Project:
 
     ranks: this process among those that torchrun started together. beside, as_recorded: see
     `DataSource` and `Outside`, also for `changed` and `read_only`. is_plan: a dry run, which
-    neither downloads data nor waits for promised ones. around: the run folder whose second training
-    round this one is; what it knows of files that lie elsewhere, the round knows. outlook: how long
-    the command is expected to take, once that is known.
+    neither downloads data nor waits for promised ones. around: the run folder of the first round,
+    if this is a second training round; its records of outside files also serve this round. outlook:
+    the expected time of the command, once it is known.
     """
 
     run: RunDir
@@ -236,7 +236,7 @@ class Project:
         for number, limit in enumerate(self.config.search.constraints):
             if limit.metric.startswith("latency") and limit.device not in known:
                 raise UserError(
-                    f"a limit on the latency of {limit.device!r}, no device of this run",
+                    f"a latency limit names {limit.device!r}, which is not a device of this run",
                     expected=f"one of {', '.join(known)}",
                     found=limit.device,
                     where=f"search.constraints.{number}.device",

@@ -27,7 +27,7 @@ __all__ = ["recipe", "require_weights", "train_references", "trained_px"]
 
 
 def recipe(project: Project, config: ReferencesConfig) -> FinetuneConfig:
-    """The recipe for references: the winner's, or from fresh weights the stand-alone winner's."""
+    """The recipe for references: that of the winner; for fresh weights, the stand-alone one."""
     # both need a network of the space, as int8 does
     changes: dict[str, Any] = {"auxiliary": 0.0, "feature_distillation": 0.0}
     if project.config.finetune.precision == "int8":

@@ -79,7 +79,7 @@ def look_after(plan: Plan, run: RunDir) -> None:
         return
     for name in (*run.altered(record.kept), *run.rewritten(record)):
         log.warning(
-            "%s: %s is not as it was written, or is gone; results do not depend on it any more",
+            "%s: %s was changed or removed; results do not depend on it any more",
             plan.stage.name,
             run.path(name),
         )

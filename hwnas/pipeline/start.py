@@ -1,4 +1,4 @@
-"""Weights of the supernet before its training, and what networks inherit from both."""
+"""Weights of the supernet before its training, and the weights that networks inherit."""
 
 from __future__ import annotations
 
@@ -85,9 +85,9 @@ def starts_averaged(config: ExperimentConfig) -> bool:
 
 @dataclass(frozen=True)
 class Inherited:
-    """What networks inherit, and fine-tuning starts from.
+    """The weights that networks inherit, from which fine-tuning starts.
 
-    `before`: the supernet before its training, where `finetune.average` uses both.
+    `before`: the supernet before its training, if `finetune.average` averages it with `trained`.
     """
 
     project: Project

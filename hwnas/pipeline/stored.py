@@ -159,7 +159,7 @@ def warn_of_edits(path: Path) -> None:
     """Warns if a stored configuration is not as hwnas wrote it; not if it cannot be read."""
     with contextlib.suppress(UserError):
         if not is_unaltered(path):
-            log.warning("%s: changed by hand, or damaged; as it is now, it counts", path)
+            log.warning("%s: changed by hand, or damaged; its current settings are used", path)
 
 
 def require_same_space(

@@ -38,7 +38,7 @@ class Tuning:
 
     @cached_property
     def inherited(self) -> Inherited:
-        """What fine-tuning starts from."""
+        """The weights from which fine-tuning starts."""
         return Inherited.of(self._project)
 
     @cached_property

@@ -58,7 +58,7 @@ def result_on(project: Project, device: str) -> SearchResult:
 
 
 def winners_by_device(project: Project) -> dict[str, Candidate]:
-    """The winner for every device, priced on all devices; the first one's if all share a search."""
+    """The winner of every device, priced on all devices; one entry if all share a search."""
     return {
         target or project.first_device: search_files(project, target).result.read().winner
         for target in targets(project)

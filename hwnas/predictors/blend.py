@@ -35,8 +35,9 @@ FEW_SHOT_FOLDS = 10
 class Errors:
     """Variances of the errors of evaluations and predictions, if both estimate the same score.
 
-    evaluation: of an evaluation on all validation images, as an estimate of that on many images.
-    prediction: of predictions of held-out archs, beyond that of their labels.
+    evaluation: error variance of an evaluation on all validation images, as an estimate of the
+        score on many images.
+    prediction: error variance of the predictions of held-out archs, without that of their labels.
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT
@@ -112,8 +113,8 @@ def fit_errors(
     """Errors of the evaluations and predictions of held-out archs: arrays [n], in one unit.
 
     halves: scores on the two halves of the images. Their difference has four times the variance of
-        the error of the mean, which is about the label. It has no part that all archs share, which
-        ranks nothing.
+        the error of their mean, which is about the label. A difference that all archs share does
+        not count, because it ranks nothing.
     labels: scores on all images.
 
     Raises:
@@ -140,10 +141,10 @@ def _require_scores(supernet: FloatArray, predicted: FloatArray, truth: FloatArr
 def corrected(errors: Errors, mean: FloatArray, std: FloatArray, label: FloatArray) -> FloatArray:
     """Scores [n] of evaluated archs: predictions, corrected by the evaluations.
 
-    This is the mean of the score under normal errors: mean + k * (label - mean), where k is the
-    share of the variance of the prediction, `std`^2 and that of held-out archs, in the sum of both
-    variances. So an evaluation on few images corrects little where the predictor is sure, and much
-    where its members disagree, as they do for the best archs.
+    This is the mean of the score under normal errors: mean + k * (label - mean) with k = v / (v +
+    `errors.evaluation`), where v = `std`^2 + `errors.prediction`. So an evaluation on few images
+    corrects little where the predictor is sure, and much where its members disagree, as they do for
+    the best archs.
     """
     return np.asarray(mean + _gain(errors, std) * (label - mean))
 

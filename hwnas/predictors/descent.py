@@ -24,9 +24,10 @@ WARM_UP_FRACTION = 0.05
 class Training:
     """Minimises losses on `targets` [n] in `recipe.n_steps(n)` steps.
 
-    seen: [e, n]; 1 if a member learns from a label. Uses AdamW's function, because its class loads
-    torch's compiler, which takes longer than a small fit. Biases do not decay. A copy
-    (`copy.deepcopy`) can continue independently.
+    AdamW is used as a function, because its class loads torch's compiler, which takes longer than a
+    small fit. Biases do not decay. A copy (`copy.deepcopy`) can continue independently.
+
+    seen: [e, n]; 1 if a member learns from a label, else 0.
     """
 
     def __init__(

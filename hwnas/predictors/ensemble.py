@@ -59,7 +59,7 @@ class _Fitted:
     scale: RobustScale
     gain: FloatArray  # [e, 1], per member, from network output to standardised score
     offset: FloatArray  # [e, 1]
-    floor: float  # of the spread, in standardised scores
+    floor: float  # minimum spread, in standardised scores
     factor: float  # from spread to std
     processes: Processes
     share: float  # weight of the processes in the mean; the networks have the rest

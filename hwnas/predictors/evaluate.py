@@ -65,7 +65,7 @@ class PredictorReport:
 
     def __post_init__(self) -> None:
         if not len(self.truth) == len(self.predicted) == len(self.predicted_std):
-            raise ValueError("truth, predicted and predicted_std are of the same archs")
+            raise ValueError("truth, predicted and predicted_std must be of the same archs")
 
     @property
     def top(self) -> TopQuality:

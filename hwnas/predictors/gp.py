@@ -61,7 +61,7 @@ def _regress(features: FloatArray, targets: FloatArray) -> Model:
 
 
 def _most_probable(features: FloatArray, targets: FloatArray) -> tuple[float, float]:
-    """Squared length scale and relative noise of the largest posterior density on a grid.
+    """Squared length scale and relative noise with the largest posterior density on a grid.
 
     One eigendecomposition per length gives the likelihood of every noise. The amplitude is the
     maximum-likelihood estimate. With many labels, the grid is judged on some of them.

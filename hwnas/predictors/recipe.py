@@ -30,13 +30,14 @@ class Recipe(StrictModel):
     """`mse`: squared error; `pairwise`: hinge on the order of every pair in a batch; `listwise`:
     cross-entropy between the softmax of labels and of scores (ListNet, Cao et al. 2007); `both`:
     weighted sum of `mse` and `pairwise`; `listmle`: likelihood of the true order (Xia et al. 2008).
-    Two weigh the best labels most: `warp`, a hinge on the order of the top quarter and all worse
-    ones (Weston et al. 2011), and `mape`, absolute error over the distance to an upper bound.
+    Two losses give the largest weight to the best labels: `warp`, a hinge on the order of the top
+    quarter and all worse labels (Weston et al. 2011), and `mape`, the absolute error over the
+    distance to an upper bound.
     """
     switch: Annotated[SwitchName, LATER] = "never"
     """Loss of the second half of the steps: `never` stays with `loss`; `warp` and `mape` are
-    top-weighted. `held_out` trains all three and keeps the one whose order of the held-out labels
-    is best at the top, from 20 labels on; a fit takes twice as long.
+    top-weighted. `held_out` trains all three, and keeps the one that ranks the best of the held-out
+    labels best. It needs 20 labels or more, and a fit takes twice as long.
     """
     ranking_weight: Annotated[float, Field(ge=0, le=100)] = 3.0
     """Weight of the pairwise hinge in `both`."""

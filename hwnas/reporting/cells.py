@@ -14,7 +14,7 @@ Point = tuple[float, float]
 
 
 def draw_cell(cell: CellView) -> str:
-    """SVG element; its colours are those of `draw_network`."""
+    """Draws a cell as an SVG element, in the colours of `draw_network`."""
     columns = _columns(cell)
     lanes: dict[int, list[int]] = {}
     for i, column in enumerate(columns):
@@ -61,7 +61,7 @@ def _is_sum(cell: CellView, i: int) -> bool:
 
 
 def _label(op: OpSpec) -> str:
-    """A name such as `sep_conv 5x5`; of a node of a recurrent cell its activation."""
+    """A name such as `sep_conv 5x5`; for a node of a recurrent cell, its activation."""
     if op.kind == "highway":
         return "identity" if op.act == "none" else op.act
     if op.kind in ("identity", "factorized"):

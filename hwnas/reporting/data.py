@@ -36,7 +36,7 @@ __all__ = [
 class Point:
     """A network in the accuracy-latency plane; `label` is its tooltip.
 
-    top1: its accuracy; of a language model its perplexity (`Front.is_perplexity`).
+    top1: its accuracy; for a language model, its perplexity (`Front.is_perplexity`).
     """
 
     latency_ms: float
@@ -49,7 +49,8 @@ class Front:
     """The search on one device. `score` describes `top1`, e.g. `validation top-1, supernet`.
 
     `archive` is everything evaluated, `front` its non-dominated part, `baseline` what random search
-    evaluated at equal cost. n_images: that `top1` is measured on, for its standard error.
+    evaluated at equal cost. n_images: number of images on which `top1` is measured, for its
+    standard error.
     is_perplexity: the networks are language models, whose `top1` are perplexities.
     """
 

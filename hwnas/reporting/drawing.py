@@ -33,7 +33,7 @@ Point = tuple[float, float]
 
 
 def draw_network(network: Network) -> str:
-    """SVG element. Its colours are CSS variables (`--k1` .. `--k7`, `--ink`, `--muted`)."""
+    """The network as an SVG. Colours are CSS variables (`--k1` .. `--k7`, `--ink`, `--muted`)."""
     return _draw_chain(network.ops) if network.is_chain else _draw_graph(network.live())
 
 

@@ -19,7 +19,7 @@ def packed_code() -> str:
 
 
 def plot_html(figure: go.Figure, name: str) -> str:
-    """The place of a plot and its data; nothing in them ends the element of the script."""
+    """The element of a plot, and its data, in which `<` is escaped."""
     text = str(figure.to_json()).replace("<", "\\u003c")
     height = figure.layout.height
     return (

@@ -22,7 +22,7 @@ Probability = Annotated[float, Field(ge=0, le=1)]
 
 
 class Config(StrictModel):
-    """`population` archs survive a generation; until there are as many, proposals are uniform.
+    """`population` archs survive a generation; until the population is full, proposals are uniform.
 
     survival: `elitist` keeps the best of parents and children (mu + lambda). `aging` keeps the
         youngest (regularised evolution, Real et al. 1802.01548), which discards lucky scores.
@@ -39,7 +39,9 @@ class Config(StrictModel):
     tournament: Annotated[
         int, Field(ge=1, le=1000, description="Number of contestants per parent.")
     ] = 4
-    mutation: Annotated[Probability, Field(description="Probability per choice of a child.")] = 0.1
+    mutation: Annotated[
+        Probability, Field(description="Probability that a choice of a child changes.")
+    ] = 0.1
     crossover: Annotated[
         Probability, Field(description="Probability that a child has two parents.")
     ] = 0.5

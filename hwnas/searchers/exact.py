@@ -78,7 +78,7 @@ class Exact:
         self._front, self._points = space.codes([]), np.empty((0, 1))
 
     def ask(self, n: int) -> Codes:
-        """Probes of the current context; after the last one, the front, the winner first."""
+        """Probes of the current context; after all contexts, the front with the winner first."""
         if self._context < len(self._contexts):
             probes = self._probes()
             codes = probes[self._n_asked : self._n_asked + n]

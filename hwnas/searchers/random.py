@@ -33,8 +33,8 @@ def build(config: Config, context: SearcherContext) -> RandomSearch:
 class RandomSearch:
     """Draws as `SearchSpace.sample` does and drops archs proposed before.
 
-    Its state is the sizes of past asks; loading the state redraws them. So the state is small, and
-    past proposals are known exactly.
+    Its state is the sizes of past asks; loading the state draws the same proposals again. So the
+    state is small, and past proposals are known exactly.
     """
 
     def __init__(self, space: SearchSpace, seed: int) -> None:

@@ -1,10 +1,10 @@
 """Cells of NAS-Bench-101: directed acyclic graphs, and the canonical form of isomorphic ones.
 
 A graph of n vertices in topological order, vertex 0 the input and vertex n - 1 the output, is a
-number whose bits are its edges (`EDGES`). Vertices lie on paths from input to output. Of all
-orders of the inner vertices, the canonical one gives the smallest number. Labels are operators of
-inner vertices; of all labels that the automorphisms of a graph exchange, the canonical ones come
-first in lexicographic order.
+number whose bits are its edges (`EDGES`). Vertices lie on paths from input to output. The
+canonical order of the inner vertices gives the smallest number. Labels are operators of inner
+vertices. If automorphisms of a graph exchange labels, the canonical labels are the first ones in
+lexicographic order.
 """
 
 from __future__ import annotations
@@ -55,7 +55,8 @@ class CellGraph:
     def n_cells(self, n_labels: int) -> int:
         """Number of distinct cells with one of `n_labels` operators on every inner vertex.
 
-        By Burnside's lemma: the mean over the symmetries of the labels that each one keeps.
+        By Burnside's lemma, it is the mean over symmetries of the number of labels that each one
+        keeps.
         """
         kept = sum(int(n_labels ** _n_cycles(p)) for p in self.symmetries)
         return kept // len(self.symmetries)
@@ -122,7 +123,7 @@ def canonical_cell(
 def pruned(
     matrix: Any, labels: Sequence[str], *, where: object = None
 ) -> tuple[int, list[tuple[int, int]], list[str]]:
-    """Number of vertices, edges, and inner labels of a cell without what is on no path.
+    """Number of vertices, edges and inner labels of a cell without vertices that are on no path.
 
     matrix: adjacency [n, n] of 0 and 1, upper triangular; `matrix[i][j]`: from i to j.
     labels: operators of the n - 2 inner vertices.

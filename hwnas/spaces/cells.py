@@ -137,7 +137,7 @@ class CellMacro(Skeleton):
     def reads(self) -> tuple[tuple[int, ...], ...]:
         """Slots that each slot reads.
 
-        An edge reads a node, which is the sum of the edges that end there.
+        An edge reads its source node, which is the sum of all edges that end in this node.
         """
         found: list[tuple[int, ...]] = [()]
         value: tuple[int, ...] = (0,)  # slots whose sum is the current value; first the stem

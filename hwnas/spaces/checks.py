@@ -17,9 +17,11 @@ if TYPE_CHECKING:
     from hwnas.spaces.space import SearchSpace
 
 MAX_ENDS = 100_000
-"""Classes or image channels of a network; the weights of a classifier then take half a gigabyte."""
+"""Maximum number of classes or image channels; the weights of a classifier then take half a
+gigabyte.
+"""
 MAX_SAMPLED = 10_000_000
-"""Archs of one call."""
+"""Maximum number of archs that one call samples."""
 
 __all__ = [
     "check_ends",

@@ -25,7 +25,8 @@ OPS = (
     *("skip_connect", "max_pool_3x3", "avg_pool_3x3"),
     *("dil_conv_3x3", "dil_conv_5x5", "sep_conv_3x3", "sep_conv_5x5"),
 )
-"""From cheap to expensive, so that the smallest and the largest arch are what their names say."""
+"""Operators from cheap to expensive, so that the smallest and the largest arch deserve their names.
+"""
 KINDS: dict[str, OpKind] = {
     **{"max_pool": "max_pool", "avg_pool": "avg_pool"},
     **{"dil_conv": "dil_conv", "sep_conv": "sep_conv"},
@@ -45,9 +46,13 @@ class Config(StrictModel):
     resolutions: Annotated[tuple[Pixels, ...], Field(min_length=1)] = (32,)
     """Input resolutions in px, multiples of 4."""
     width: Annotated[int, Field(ge=2, le=256, multiple_of=2)] = 16
-    """Channels of a node in the first cells; each reduction cell doubles them. 36 to evaluate."""
+    """Channels of a node in the first cells; each reduction cell doubles them. The paper evaluates
+    networks with 36.
+    """
     n_cells: Annotated[int, Field(ge=3, le=32)] = 8
-    """Number of cells, of which those at 1/3 and 2/3 are reduction cells. 20 to evaluate."""
+    """Number of cells; those at 1/3 and 2/3 of the depth are reduction cells. The paper evaluates
+    networks with 20.
+    """
 
 
 @dataclass(frozen=True)
@@ -222,7 +227,7 @@ def _cell_reads() -> tuple[tuple[str, tuple[str, ...]], ...]:
 
 
 def _numbered(inputs: Sequence[int], first: int) -> list[tuple[int, ...]]:
-    """Slots that the slots of a cell read; slot `first` is its first, `inputs` are outputs."""
+    """Slots read by the slots of a cell from `first` on; `inputs`: the two outputs it reads."""
     number = {name: first + i for i, (name, _) in enumerate(_cell_reads())}
     number |= {"-2": inputs[0], "-1": inputs[1]}
     return [tuple(number[source] for source in sources) for _, sources in _cell_reads()]

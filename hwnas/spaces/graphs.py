@@ -79,7 +79,8 @@ def is_connected(space: SearchSpace, codes: Codes) -> NDArray[np.bool_]:
 def smallest_connected(space: SearchSpace) -> Arch:
     """The smallest arch that can learn: `space.smallest()`, unless no path leads to its logits.
 
-    Then as few choices as possible, as far to the right as possible, have their next value.
+    Otherwise as few choices as possible (columns as far to the right as possible) have their next
+    value.
     """
     smallest = np.array(space.smallest().codes, dtype=np.int16)
     open_columns = [column for column, codes in enumerate(space.allowed) if len(codes) > 1]

@@ -14,10 +14,11 @@ if TYPE_CHECKING:
 __all__ = ["check_combinations", "check_operators", "check_values"]
 
 MAX_LOWERED = 4_000_000
-"""Operators that are lowered to fill the tables of a space, 0.9 us each. Of our own spaces,
-mobilenet_v4 medium needs most: 2.1 million."""
+"""Maximum number of operators that are lowered to fill the tables of a space, 0.9 us each. Among
+our own spaces, mobilenet_v4 medium needs the most: 2.1 million.
+"""
 MAX_OPERATORS = 40_000
-"""Different operators of a space; latency tables have a row for each."""
+"""Maximum number of different operators of a space; latency tables have a row for each."""
 
 
 def check_values(space: SearchSpace, n_slots: int) -> None:

@@ -107,7 +107,8 @@ class StageConfig(StrictModel):
     start_kernels: Annotated[tuple[KernelOrNone, ...], LATER] = ()
     """Kernel sizes of the depthwise convolutions before the expansion in px; 0: none."""
     first_kernels: Annotated[tuple[KernelOrNone, ...], LATER] = ()
-    """Kernel sizes for the first block, in px; with a stride it needs a depthwise convolution."""
+    """Kernel sizes of the first block, in px. A block with a stride needs a depthwise convolution.
+    """
     expands: tuple[Expand, ...] = ()
     """Depthwise channels / input channels, to choose from."""
     ops: tuple[BlockOpConfig, ...] = ()

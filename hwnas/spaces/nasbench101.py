@@ -97,7 +97,7 @@ class GraphCells(Skeleton):
         return True
 
     def canonical(self, codes: Codes) -> Codes:
-        """Codes whose labels come first of those that the symmetries of the graph exchange."""
+        """Codes with the first of all labels that the symmetries of the graph exchange."""
         found: Codes = codes.copy()
         for number, graph in enumerate(self.graphs):
             if len(graph.symmetries) == 1:
@@ -174,7 +174,7 @@ class GraphCells(Skeleton):
         return (*codes, *[0] * (self.n_inner - len(chosen)))
 
     def _parts(self) -> list[tuple[str, int, int]]:
-        """Slots of a cell: name, source and target of an edge (or twice the vertex of one)."""
+        """Slots of a cell: name, source and target of an edge; for a vertex, the vertex twice."""
         inner, out = range(1, self.n_inner + 1), self.n_inner + 1
         found = []
         for v in inner:

@@ -46,7 +46,7 @@ class OpSpec:
 
     kind: see below.
     mid_channels: expanded width of a block; 0 for other kinds.
-    groups: of a block: groups > 1 split its 1x1 convolutions, and channels are shuffled after the
+    groups: in a block, groups > 1 split its 1x1 convolutions, and channels are shuffled after the
         first one.
     expand_groups: > 1 splits only the expansion, without a shuffle (CPUBone 2603.26425).
     skip: the input is added to the output. If the shapes differ, average pooling by `stride` comes
@@ -69,9 +69,10 @@ class OpSpec:
     the global mean. `linear` has a bias and reads a pooled vector (hw 1). Cells also have
     `avg_pool` and `max_pool` (of one window size), `norm` (BN-act only), `identity`, `concat`
     (concatenates its sources, instead of their sum) and `cut` (the first `out_channels` channels).
-    Those of DARTS (1806.09055, appendix A.1.1) are `dil_conv`, an act-depthwise-1x1-BN of
-    `dilation`, `sep_conv`, two of these, the second with stride 1, and `factorized`: two act-1x1-BN
-    of stride 2, the second from the second row and column on, concatenated.
+    The cells of DARTS (1806.09055, appendix A.1.1) have three more. `dil_conv` is
+    act-depthwise-1x1-BN with `dilation`. `sep_conv` is two of these; the second has stride 1.
+    `factorized` concatenates two act-1x1-BN of stride 2; the second begins at the second row and
+    column.
 
     Recurrent cells (appendix A.1.2) read a token and the state, a vector. `embed` is the row of the
     token in the weights of `linear` (tied, so it has no weights of its own). `highway` is
@@ -268,7 +269,7 @@ def conv(
     act: Act,
     pad_mode: PadMode = "symmetric",
 ) -> OpSpec:
-    """A convolution with BN. Padding is half of the odd kernel, or TensorFlow's SAME."""
+    """A convolution with BN. Padding: half the kernel, which must be odd, or TensorFlow's SAME."""
     padding, pad_more = padding_of(pad_mode, hw, kernel, stride)
     ends = in_channels, out_channels, hw, map_size(hw, stride)
     return OpSpec(

@@ -10,7 +10,7 @@ from hwnas.spaces.genotypes import genotype_error, genotype_parts
 __all__ = ["ACTIVATIONS", "N_STATES", "read_recurrent", "write_recurrent"]
 
 ACTIVATIONS = ("identity", "relu", "sigmoid", "tanh")
-"""From cheap to expensive."""
+"""Activations from cheap to expensive."""
 N_STATES = 8
 CONCAT = list(range(1, N_STATES + 1))
 FORM = "Genotype(recurrent=[('relu', 0), ('tanh', 1), ...], concat=range(1, 9))"

@@ -57,7 +57,7 @@ class Config(StrictModel):
 class ResidualMacro(Skeleton):
     """Stem, max pooling, four stages of basic blocks, global mean, classifier.
 
-    widths: of the stages; the stem has those of the first one.
+    widths: widths of each stage to choose from; the stem has those of the first stage.
     depths: numbers of blocks of each stage to choose from.
     """
 

@@ -49,7 +49,7 @@ class SlotGraph:
     def live(self, present: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Which operators are on a path from the first to the last slot, bool [n, p].
 
-        Without such a path, all present ones.
+        Without such a path, all present operators.
         """
         if self.reads is None:
             return present
@@ -166,7 +166,7 @@ class Skeleton(ABC):
     def codes_of(self, text: str) -> tuple[int, ...] | None:
         """Reads an arch in the notation of the benchmark that published the space.
 
-        None if there is no such notation, or the text is in none.
+        None if there is no such notation, or if the text does not use it.
 
         Raises:
             UserError: the text describes an arch of another space.

@@ -59,7 +59,7 @@ class Config(StrictModel):
     """Depthwise channels / input channels of a block, to choose from."""
     kernels: Annotated[tuple[Kernel, ...], Field(max_length=8)] = (3, 5)
     """Sizes of the depthwise kernels in px. A smaller kernel starts as the centre of the network's
-    own.
+    kernel.
     """
     width_ratios: Annotated[tuple[Ratio, ...], Field(max_length=16)] = (0.75, 1.0)
     """Ratios to the channels of the network; 1 is always included."""

@@ -27,8 +27,9 @@ CACHES = {
     "decoded": "decoded images",
     "hashes": "hashes of image files",
 }
-"""Contents of the folders of the cache. `exported/` is not among them: it lists exported programs,
-which `hwnas verify` does not run without it."""
+"""Folders of the cache, with their contents. `exported/` is not listed: `hwnas verify` runs
+exported programs only if they are recorded there.
+"""
 
 
 def caches() -> list[Leftover]:

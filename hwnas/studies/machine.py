@@ -23,7 +23,9 @@ __all__ = ["caches", "devices", "memory", "processors"]
 
 GB = 1e9
 LOW_MEMORY, LOW_DISK, LOW_SHARED = 4 * GB, 5 * GB, 0.5 * GB
-"""Bytes: peak of `hwnas run photos` and of its decoded images, and what workers share, rounded."""
+"""Warning thresholds in bytes: peak memory of `hwnas run photos`, its decoded images, and memory
+that workers share; rounded.
+"""
 
 PROBE_S = 120
 SLOW_IMPORT_S = 15.0
@@ -227,7 +229,7 @@ def _memory() -> tuple[int, int]:
 
 
 def _probe(code: str) -> dict[str, Any]:
-    """What a program prints as JSON in a process of its own, because an import may crash."""
+    """The JSON that a program prints in a process of its own, because an import may crash."""
     try:
         done = subprocess.run(
             [sys.executable, "-c", code],

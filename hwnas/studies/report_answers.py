@@ -20,9 +20,10 @@ N_SHOWN = 3  # different networks
 
 
 def classes_of(project: Project) -> tuple[Classes, ...]:
-    """The answers of every device's network; nothing for run folders of earlier versions.
+    """The predictions of every device's network; nothing for run folders of earlier versions.
 
-    Devices that run the same file of the same network are one; photos are those of the first.
+    Devices that run the same file of the same network share one entry, with the photos of the first
+    device.
     """
     answers = project.files.answers.read_if_there()
     names = project.source.info.class_names
@@ -48,7 +49,7 @@ def classes_of(project: Project) -> tuple[Classes, ...]:
 
 
 def bundles_of(project: Project, report: Path) -> tuple[Bundle, ...]:
-    """The bundles that are whole, linked from a report at this path."""
+    """The complete bundles, linked from a report at this path."""
     found = []
     for device in project.devices:
         folder = project.files.bundle(device)

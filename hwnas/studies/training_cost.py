@@ -73,7 +73,7 @@ def _images_per_part(project: Project, n_processes: int) -> int:
 def _tell_plan(project: Project, n_processes: int, part: int) -> None:
     train, px = project.config.train, project.space.macro.resolutions
     log.info(
-        "plan: %s steps of %s images at %d to %d px, by sampler %s; %d process%s, in each "
+        "plan: %s steps of %s images at %d to %d px, by sampler %s; %d process%s, each with "
         "%d part%s of %d images one after the other",
         f"{train.steps:,}",
         f"{train.batch_size:,}",

@@ -24,8 +24,8 @@ BEST_OF_RANDOM = "random search's winner"
 def winner_verdict(project: Project) -> Verdict | None:
     """The verdict on test images if the winner was verified, else on validation images.
 
-    None if nothing can be compared: no search yet, recorded accuracies, or no network is better
-    than guessing; and for language models, because it compares right answers.
+    None if nothing can be compared: no search yet, recorded accuracies, no network is better than
+    guessing, or networks are language models (the verdict compares correctly classified images).
     """
     files = project.files
     if project.space.macro.reads_tokens:

@@ -117,7 +117,7 @@ class DatasetSuite(Suite):
             assert set(y.tolist()) == set(range(data.info.num_classes))
 
     def _describes_windows(self, config: Any, data: DataModule) -> None:
-        """Tokens of the vocabulary, and after each of the last segment the next one."""
+        """Tokens are in the vocabulary; labels are the next tokens of the last segment."""
         shape = config.context + 1, config.steps
         for split in SPLITS:
             x, y = everything(data.eval_batches(split, BATCH))

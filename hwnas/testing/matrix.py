@@ -55,7 +55,7 @@ GAPS: Mapping[tuple[str, str], str] = {
 """(space, column) -> why the column does not support the space."""
 
 N_IMAGES = 16
-N_STEPS = 25  # of a segment of tokens
+N_STEPS = 25  # tokens per segment
 
 
 def _onnx(precision: Literal["fp32", "fp16", "int8"]) -> Callable[[Network], tuple[int, ...]]:
@@ -105,7 +105,9 @@ BUILDERS: Mapping[str, Callable[[Network], tuple[int, ...]]] = {
     "build tflite:fp16": _tflite("fp16"),
     "build tflite:int8": _tflite("int8"),
 }
-"""By column: builds a network, runs it on an image, and returns the shape of the logits."""
+"""Functions by column: each builds a network, runs it on an image, and returns the shape of the
+logits.
+"""
 
 
 def gap(space: SearchSpace, column: str) -> str:

@@ -39,7 +39,7 @@ from hwnas.training.sandwich import SandwichSettings, label_loss, sandwich_step
 __all__ = ["SpaceSuite", "lacks_networks", "shaken"]
 
 N_IMAGES = 4
-N_STEPS = 25  # of a segment of tokens
+N_STEPS = 25  # tokens per segment
 ANALYTIC: dict[AnalyticMetric, Callable[[OpSpec], int]] = {"macs": op_macs, "params": op_params}
 
 
@@ -256,7 +256,7 @@ class SpaceSuite(Suite):
     def test_the_gradient_of_a_sandwich_step_is_the_sum_of_those_of_its_archs(
         self, with_networks: SearchSpace
     ) -> None:
-        """Although the first operators, which the smallest and its neighbour share, run once."""
+        """Holds although the first operators that smallest and neighbour share run once."""
         space, supernet = with_networks, shaken(with_networks)
         arch = smallest_connected(space)
         *others, last = arch.codes

@@ -43,13 +43,13 @@ def best_average(
 ) -> nn.Module:
     """The average with the smallest validation loss, in eval mode with recalibrated BN.
 
-    A training on few images gains on them what it loses of the pretrained weights: between both,
-    networks are better than at either end (`benchmarks/photos_recipe.py`).
+    A training on few images improves the network on these images, but loses some of the
+    pretraining. Averages of both are better than either (`benchmarks/photos_recipe.py`).
 
     Args:
         before, after: the same network with other weights, on one device.
         seen: batches [B, C, px, px] of training images, which recalibrate BN.
-        data: all its validation images compare the averages.
+        data: its validation images select the average.
         px: resolution of the network.
     """
     device = next(after.parameters()).device

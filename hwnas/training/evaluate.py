@@ -31,7 +31,7 @@ EVAL_BATCH = 128  # a quarter faster than 512 on a CPU: activations stay in the 
 class Score(NamedTuple):
     """Accuracy in [0, 1], mean cross-entropy in nats, number of images, and correct ones.
 
-    Of texts, the tokens that are predicted are counted instead of images.
+    For texts, predicted tokens are counted instead of images.
 
     hits: the correctly classified images, see `core.bits`.
     """
@@ -104,9 +104,9 @@ class SupernetEvaluator:
 
     Images are resized once per resolution and cached.
 
-    `losses` are what archs are compared by. With `agreement`, they are those of training images to
-    the predictions of the largest network. Few validation images cannot rank subnets that are
-    nearly equal; predictions of a network have less noise than labels
+    Archs are compared by `losses`. With `agreement`, these are the losses of training images
+    relative to the predictions of the largest network. Few validation images cannot rank subnets
+    that are nearly equal; predictions of a network have less noise than labels
     (`benchmarks/agreement.py`).
 
     Args:
@@ -158,7 +158,7 @@ class SupernetEvaluator:
         return recalibrate_in_place(extract(self._supernet, arch), self._at(arch).calibration)
 
     def losses(self, arch: Arch) -> NDArray[np.float64]:
-        """Losses [n] in nats, one per image, whose mean is what archs are compared by."""
+        """Losses [n] in nats, one per image; archs are compared by their mean."""
         images = self._at(arch)
         return losses(self.network(arch), images.compared or images.scored)
 

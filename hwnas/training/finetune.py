@@ -54,8 +54,8 @@ def finetune(
 
     The loss is (1 - w) * cross-entropy with smoothed labels + w * soft cross-entropy to the logits
     of the teacher, w = `config.distillation` (0 without a teacher), + `config.feature_distillation`
-    * the `feature_distance` to it + that of `Regularisation`. With `config.average`, the result is
-    the `best_average` of `model` and what it became.
+    * the `feature_distance` to the teacher + the loss of `Regularisation`. With `config.average`,
+    the result is the `best_average` of the weights before and after the training.
 
     Args:
         model: an extracted subnet; it is not changed. Training runs on its device.

@@ -59,9 +59,10 @@ class LabelConfig(StrictModel):
     """Column of the scores; null: the default column of the reader."""
     calibration: CalibrationConfig = CalibrationConfig()
     agreement: Annotated[int, LATER, Field(ge=0, le=16_384)] = 0
-    """Training images on which subnets are compared with the largest one: scores come from their
-    cross-entropy to its predictions, instead of that to the labels of the validation images, which
-    ranks worse if these are few. 0: the labels.
+    """Number of training images on which subnets are compared with the largest network. Their
+    scores then use the cross-entropy to its predictions, instead of the cross-entropy to the labels
+    of the validation images, which ranks worse if there are few validation images. 0: use the
+    labels.
     """
     trained: Annotated[TrainedLabelConfig, LATER] = TrainedLabelConfig()
 

@@ -63,10 +63,10 @@ def train_supernet(
         config: the recipe.
         seed: seed of arch choices, dropout and drop-path.
         checkpoints: folder of this training only.
-        on_metrics: called with a row of JSON values every `curve_every` steps: step, lr, the mean
-            loss per slot of the sampler since the last row (and `ranking`, for its pairs), `top1`
-            and `val_loss` per curve, and the curves that have `collapsed`, if any. After a resume,
-            rows of steps after the checkpoint are repeated unchanged.
+        on_metrics: called with a row of JSON values every `curve_every` steps. A row has `step`,
+            `lr`, the mean losses since the last row (per slot of the sampler, and `ranking` for
+            pairs), `top1` and `val_loss` per curve, and the curves that have `collapsed`, if any.
+            After a resume, rows of steps after the checkpoint are repeated unchanged.
         progress: called with the completed steps and the accuracies of the last row.
         metrics: prices by metric key (`macs`, `latency_ms@device`), for samplers and priors.
         device: training device.

@@ -119,8 +119,8 @@ def alpha_divergence(
 def feature_distance(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
     """Squared distance of features [B, F] to the teacher's [B, >= F], over their variance.
 
-    1 is the distance of features that are the mean of the teacher's everywhere. A student with
-    fewer features learns the first of the teacher's, which are the most important ones where
+    Features that always equal the mean of the teacher's features have distance 1. A student with
+    fewer features learns the first features of the teacher, which are the most important ones if
     channels are sorted (cf. 1412.6550, which maps them by a further layer, and 2011.01424). The
     teacher gets no gradient.
     """

@@ -89,7 +89,7 @@ class ReportedDataset(Protocol):
         """Report on the files, including photos that training would reject.
 
         Raises:
-            UserError: the files are missing, or no data set.
+            UserError: the files are missing, or are not a data set.
         """
         ...
 
@@ -126,7 +126,7 @@ def report_of(
 ) -> PhotoReport:
     """The report on photos that were read without rejecting broken ones.
 
-    build: makes the data set of them; its `UserError` says why training rejects them.
+    build: makes the data set from these photos; its `UserError` says why training rejects it.
     """
     refused, shared = found.refused, tuple[SharedImages, ...]()
     try:

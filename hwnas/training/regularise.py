@@ -47,7 +47,7 @@ class AuxiliaryHead(nn.Module):
 
 
 class Regularisation:
-    """What `drop_path`, `auxiliary` and `dropout` of a recipe add to a network, until `remove`.
+    """Adds `drop_path`, `auxiliary` and `dropout` of a recipe to a network, until `remove`.
 
     The auxiliary classifier is a submodule of the network, so that it is optimised and stored with
     it. Random numbers depend only on (seed, step).

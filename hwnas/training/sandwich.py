@@ -25,7 +25,7 @@ class SandwichSettings:
     """Settings that are constant during a training.
 
     Label smoothing, dropout and drop-path only apply to the largest arch of the space; in spaces of
-    recurrent cells, whose archs have equal sizes, to all of them.
+    recurrent cells, whose archs have equal sizes, to all archs.
 
     in_place: whether the first arch is the teacher of the others, with the loss `distill`.
     teacher_weight: in [0, 1]; with an external teacher, archs that learn from labels learn (1 -
@@ -116,7 +116,7 @@ def subnet_logits(
 ) -> torch.Tensor:
     """Logits [B, classes], fp32, of one arch on images [B, C, base_px, base_px].
 
-    Of texts, [B * L, classes]: one row per predicted token. `start`: see `Supernet.forward`.
+    For texts, [B * L, classes]: one row per predicted token. `start`: see `Supernet.forward`.
     """
     seen = resize(x, resolution(supernet.space, arch)) if start is None else start.images
     with precision.autocast():
@@ -146,8 +146,8 @@ class Starts:
     """The first operators that archs of a step have in common; see `SharedStart`.
 
     Archs of one resolution that begin alike share as many operators as all of them have in common.
-    `of` returns those of an arch before its turn, and `after` ends it; the last arch also ends the
-    backward pass of the common operators.
+    Call `of` before the passes of an arch, and `after` when they are finished. After the last of
+    these archs, the backward pass of the common operators runs.
     """
 
     def __init__(

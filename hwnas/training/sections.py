@@ -105,9 +105,9 @@ class SupernetConfig(StrictModel):
     branches: Annotated[int, LATER, Field(ge=1, le=8)] = 1
     """Number of depthwise kernels that train as a sum and deploy as one (2204.00826)."""
     init: str | None = None
-    """Starting weights: the path of a supernet of the same space or of a published supernet; or of
-    a network that equals the largest arch, whose channels are then sorted by importance; `shipped`;
-    or `timm:NAME` (`hwnas pretrained list`); null: random.
+    """Starting weights. A path names a supernet of the same space, a published supernet, or a
+    network that equals the largest arch; its channels are then sorted by importance. `shipped` and
+    `timm:NAME` name published networks (`hwnas pretrained list`). null: random weights.
     """
 
 
@@ -245,23 +245,23 @@ class FinetuneConfig(StrictModel):
     distillation: float = Field(default=0.5, ge=0, le=1)
     """Weight w of the teacher."""
     feature_distillation: Annotated[float, LATER] = Field(default=0.0, ge=0)
-    """Weight of the distance to the teacher's features, the inputs of the classifier, which is
-    added; 2 to 6 for subnets of pretrained networks and a few thousand photos.
+    """Weight of an additional loss, the distance to the features of the teacher (the inputs of its
+    classifier). Use 2 to 6 for subnets of pretrained networks and a few thousand photos.
     """
     teacher: Annotated[Literal["inherited", "tuned"], LATER] = "inherited"
-    """The largest network, the teacher: with the weights of the supernet, or fine-tuned from the
-    labels first; then it is better, if the supernet has been trained for few steps.
+    """The teacher is the largest network. `inherited`: with the weights of the supernet. `tuned`:
+    after fine-tuning from the labels, which is better if the supernet was trained for few steps.
     """
     average: Annotated[bool, LATER] = False
-    """Whether to average the weights before and after a training, with the share that has the
-    smallest validation loss (WiSE-FT 2109.01903): of fine-tuning (not in int8), and, with
-    `supernet.init`, of the supernet. For pretrained weights and few images.
+    """Whether to average the weights before and after fine-tuning (not in int8) and, with
+    `supernet.init`, those before and after the training of the supernet. The share with the
+    smallest validation loss is used (WiSE-FT 2109.01903). For pretrained weights and few images.
     """
     temperature: float = Field(default=1.0, gt=0)
     """Temperature of the softmaxes in distillation."""
     drop_path: Annotated[Fraction, LATER] = 0.0
-    """Rate of drop path, which grows linearly up to the last step: single images do without terms
-    of the sums of cells and without branches of residual blocks.
+    """Rate of drop path, which grows linearly up to the last step. For single images, drop path
+    leaves out terms of the sums of cells, and branches of residual blocks.
     """
     auxiliary: Annotated[float, LATER] = Field(default=0.0, ge=0, le=1)
     """Weight of the loss of a second classifier at 2/3 of a network of the space `darts`. It is not

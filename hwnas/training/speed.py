@@ -21,7 +21,7 @@ from hwnas.training.precision import place, wait_for
 
 __all__ = ["measure_speed"]
 
-MOST_MACS = 4e9  # of one timed pass: more would take seconds on a CPU
+MOST_MACS = 4e9  # per timed pass; more would take seconds on a CPU
 MOST_IMAGES = 32
 N_TIMED = 2
 
@@ -56,7 +56,7 @@ def _images(macs: FloatArray) -> list[int]:
 def _line(work: FloatArray, seconds: list[float]) -> tuple[float, float]:
     """Fixed seconds, and seconds per unit of work, through two points; both at least 0.
 
-    Points of about the same work tell no slope, as of cells that only differ in activations.
+    Points with about equal work, such as cells that only differ in activations, give no slope.
     """
     low, high = seconds
     more = float(work[1] - work[0])
@@ -104,7 +104,7 @@ def _passes(
 def _seconds(work: Callable[[], None], device: torch.device, busy: float) -> float:
     """Seconds of the fastest of a few calls, after one that warms up.
 
-    A short call may have a busy processor for itself, which the next ones will not. So it takes at
+    A short call may have a busy processor for itself, but later calls will not. So the result is at
     least its processor time on all threads, times `busy`.
     """
     work()

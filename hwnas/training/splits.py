@@ -60,6 +60,6 @@ def cuts(n: int, fractions: Sequence[float]) -> NDArray[np.int64]:
 
 
 def split_sizes(counts: Iterable[int], fractions: Sequence[float]) -> list[int]:
-    """Sizes of the len(fractions) + 1 parts of classes with `counts` images."""
+    """Sizes of the len(fractions) + 1 parts, from the numbers of images per class, `counts`."""
     per_class = [np.diff([0, *cuts(n, fractions), n]) for n in counts]
     return [int(total) for total in np.sum(per_class, axis=0)]

@@ -131,7 +131,9 @@ class SupernetStep:
         losses = np.array(losses_of(self.supernet, x, y, slot.candidates, self.precision))
         losses = np.array(self.ranks.average([], losses.tolist()))
         pick = np.argmin if slot.keep == "lowest" else np.argmax
-        return slot.candidates[int(pick(losses))]  # of NaNs the first, which is then reported
+        return slot.candidates[
+            int(pick(losses))
+        ]  # if losses are NaN, the first one, which is then reported
 
 
 @torch.no_grad()

@@ -32,10 +32,10 @@ __all__ = [
 
 END, UNKNOWN = "<eos>", "<unk>"
 """Tokens for the end of a line, and for words that are not in the vocabulary."""
-MAX_BYTES = 1 << 30  # of a text, not compressed
+MAX_BYTES = 1 << 30  # maximum size of a decompressed text
 MAX_RATIO, FREE_BYTES = 100, 1 << 24  # of a compressed text above a size; texts have 3 to 10
 MAX_WORD = 1_000  # characters
-MAX_WORDS = 100_000  # of a vocabulary, see `spaces.checks`
+MAX_WORDS = 100_000  # maximum size of a vocabulary, see `spaces.checks`
 
 Words = tuple[str, ...]
 

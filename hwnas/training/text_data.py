@@ -24,8 +24,8 @@ __all__ = ["TextData"]
 class TextData:
     """An `interfaces.DataModule` whose batches are tokens [B, S, L] and next tokens [B, L].
 
-    `S` consecutive segments of `L` tokens end with those whose next tokens are given. The others
-    only set the state of the network. An "image" of `DataInfo` is one such window.
+    A window is `S` consecutive segments of `L` tokens. Next tokens are given for the last segment;
+    the others only set the state of the network. An "image" of `DataInfo` is one window.
 
     tokens: per split, int64 [n], numbers in the vocabulary `info.class_names`.
     n_segments, n_steps: S and L.

@@ -275,7 +275,7 @@ def test_changed_raw_timings_are_told_and_nothing_is_made_again(
     content, table = path.read_bytes(), file_hash(finished / "tables" / "local.json")
     path.write_bytes(content[:-10])
     again(finished)
-    assert str(path) in caplog.text and "not as it was written" in caplog.text
+    assert str(path) in caplog.text and "was changed or removed" in caplog.text
     assert file_hash(finished / "tables" / "local.json") == table
     path.write_bytes(content)
 

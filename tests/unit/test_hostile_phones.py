@@ -214,7 +214,7 @@ def test_an_answer_without_an_end_is_not_kept(
     monkeypatch.setattr(reach, "MOST_BYTES", 1 << 16)
     phone.program("uname", f"exec yes {stream}")
     transport, plan = opened(phone, tmp_path)
-    with pytest.raises(UserError, match="does not stop answering") as caught:
+    with pytest.raises(UserError, match="does not end") as caught:
         run(transport, plan)
     assert len(str(caught.value)) < 1000
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["architecture", "has_data", "reference_graph", "reference_macs", "require_reference"]
 
 USUAL_MACS = 6e3
-"""Per pixel of the image, of published networks; from 3e3 (LCNet) to 8e3 (EfficientNet-B0)."""
+"""MACs of published networks per pixel of the image: 3e3 (LCNet) to 8e3 (EfficientNet-B0)."""
 
 
 def architecture(name: str) -> str:

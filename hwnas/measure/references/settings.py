@@ -43,7 +43,7 @@ class ReferencesConfig(StrictModel):
     start: Literal["published", "scratch"] = "published"
     """Fine-tune the published weights like the winner, or train fresh weights without a teacher."""
     epochs: Annotated[int | None, Field(ge=1, le=100_000)] = None
-    """Passes over the training images; null: `finetune.epochs`, or from scratch `alone.epochs`."""
+    """Passes over the training images; null: `finetune.epochs`, or `alone.epochs` from scratch."""
     min_rounds: Annotated[int, Field(ge=2, le=10_000)] = 8
     """Minimum number of rounds, even if the time budget is exceeded."""
     time_budget_s: Annotated[float, Field(ge=0, le=1e6)] = Field(

@@ -199,7 +199,7 @@ def remove_models(folder: Path) -> None:
 
 
 def model_bytes(references: Sequence[Reference]) -> int:
-    """About the size in bytes of the model files of a plan in fp32, where it is known."""
+    """Approximate size in bytes of the model files of a plan in fp32, as far as it is known."""
     known = [published(one.name) for one in references]
     return sum(int(results[0].params_millions * 4e6) for results in known if results)
 

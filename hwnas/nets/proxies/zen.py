@@ -80,7 +80,7 @@ def zen_score(
     for module in model.modules():
         if hasattr(module, "has_skip"):
             setattr(module, "has_skip", False)  # noqa: B010 - mypy takes it for a submodule
-    channels = next(model.parameters()).shape[1]  # of the convolution in the stem
+    channels = next(model.parameters()).shape[1]  # input channels of the stem
     generator = torch.Generator().manual_seed(seed)
     total = 0.0
     with torch.inference_mode():

@@ -224,7 +224,7 @@ def _network(project: Project, arch: Arch, formats: Sequence[PlannedFormat]) -> 
 
 
 def _calibration_of(one: PlannedFormat, network: _Network) -> dict[str, Images]:
-    """Held-out images are for 8 bits."""
+    """The images for calibration; only 8-bit formats get held-out images."""
     is_8_bit = one.precision == "int8"
     return {k: x for k, x in network.calibration.items() if is_8_bit or k != "held_out"}
 

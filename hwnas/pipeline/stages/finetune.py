@@ -92,7 +92,8 @@ def check(project: Project) -> None:
             expected="a device of precision int8, or a format such as litert:int8 or onnx:int8",
             found=", ".join(one.name for one in project.formats),
             where="finetune.precision",
-            fix="add a device (`hwnas list devices`), or `export: [onnx, int8]`; or leave it fp32",
+            fix="add a device (`hwnas list devices`) or `export: [onnx, int8]`, or set "
+            "finetune.precision to fp32",
         )
 
 
@@ -111,7 +112,7 @@ def random_subnet(project: Project, winner: Arch) -> Arch:
 
 
 def on_smaller_images(project: Project) -> Arch:
-    """The largest arch at the largest smaller resolution that meets the limits of the first device.
+    """The largest arch at a lower resolution: the highest that meets the first device's limits.
 
     If no resolution does, the smallest one is used.
     """

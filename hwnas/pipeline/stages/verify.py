@@ -143,7 +143,7 @@ def verify(project: Project, progress: Progress) -> None:
 
 
 def _answered(project: Project, winner: NetworkResult, replies: Replies) -> Answered:
-    """What a device's winner answers on the test images."""
+    """Predictions of a device's winner on the test images."""
     test = project.images("test", resolution(project.space, winner.arch))
     return answers_of(
         project.source.info,

@@ -15,7 +15,7 @@ N_PAIRS = 20  # confused pairs that are listed
 
 @dataclass(frozen=True)
 class Picture:
-    """A test image: `jpeg` in base64, its class, the class that the network names, the softmax."""
+    """A test image: `jpeg` in base64, its class, the predicted class, the softmax."""
 
     jpeg: str
     label: str
@@ -25,7 +25,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class ClassRow:
-    """One class: test images, share that is named right, its standard error, its worst mistake."""
+    """One class: test images, accuracy, its standard error, and the most frequent mistake."""
 
     name: str
     n: int
@@ -36,7 +36,7 @@ class ClassRow:
 
 @dataclass(frozen=True)
 class Classes:
-    """What the network of a device answers. confusion[i][j]: images of class i that it names j.
+    """Predictions of the network of a device. confusion[i][j]: images of class i predicted as j.
 
     device: also several, if they run the same file of the same network.
     """
@@ -76,7 +76,7 @@ class Classes:
 
     @property
     def pairs(self) -> Sequence[tuple[str, str, int]]:
-        """What is confused most: class, what it is taken for, images."""
+        """The most frequent confusions: class, predicted class, number of images."""
         found = [
             (self.names[i], self.names[j], count)
             for i, row in enumerate(self.confusion)

@@ -92,7 +92,7 @@ def _archives(config: Config) -> Archives:
 
 
 def people(names: Sequence[str], labels: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The person on each training photo, [n], by picture number; the last person, also in test: -1.
+    """The person on each training photo, [n], by picture number; -1: the last one (also in test).
 
     Pictures are numbered in the order in which they were taken, and every person started with digit
     0. So the photos of a person are consecutive.

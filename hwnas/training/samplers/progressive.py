@@ -72,7 +72,7 @@ class Config(StrictModel):
     def _counts_are_positive(cls, phases: tuple[Phase, ...]) -> tuple[Phase, ...]:
         for phase in phases:
             if any(count < 1 for count in phase.free.values()):
-                raise ValueError("a choice has one free value at least: its largest")
+                raise ValueError("a choice must have at least one free value: its largest")
         return phases
 
 
