@@ -30,7 +30,8 @@ def run(folder: Path, tmp_path: Path) -> Path:
 
 
 def batches(bundle: Path, **options: Any) -> set[str]:
-    found = hwnas.verify(bundle, latency=False, **options)
+    # only its settings count: 8 bits of this old bundle saturate on x86 without VNNI
+    found = hwnas.verify(bundle, latency=False, report_only=True, **options)
     assert isinstance(found, BundleCheck)
     return {row["batches"] for row in found.models} | {
         note for note in found.notes if "last search" in note
