@@ -125,15 +125,15 @@ class Converter(WeightedNodes):
         """Means or maxima of windows, with more operators if TensorFlow cannot pad like torch."""
         facts, read = attributes(node), self.value(node, 0)
         (kernel, *_), (stride, *_) = facts["kernel_shape"], facts.get("strides", [1, 1])
-        pad = facts.get("pads", [0] * 4)[0]
+        pad, dilation = facts.get("pads", [0] * 4)[0], max(facts.get("dilations", [1]))
+        if dilation > 1 or (pad and (facts.get("count_include_pad") or 2 * pad > kernel)):
+            raise unknown(node, f"{node.op_type} of {facts}")
         batch, *size, channels = self.shape(read)
         if facts.get("ceil_mode") and not pad and stride == kernel:
             padding, sides = "SAME", [-(-side // stride) for side in size]
         else:
             padding = padding_name(size, kernel, stride, pad)
             sides = [(side + 2 * pad - kernel) // stride + 1 for side in size]
-        if pad and (facts.get("count_include_pad") or 2 * pad > kernel):
-            raise unknown(node, f"{node.op_type} of {facts}")
         is_mean, is_padded = kind == "AVERAGE_POOL_2D", not padding
         if is_padded:
             has_zeros = is_mean or self._is_clamped(read)

@@ -278,7 +278,7 @@ def test_an_activation_that_others_need_without_is_not_fused() -> None:
     [
         ("Softmax", {}),
         ("LeakyRelu", {}),
-        ("MaxPool", {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1, 1, 1, 1]}),
+        ("MaxPool", {"kernel_shape": [3, 3], "dilations": [2, 2]}),
         ("Transpose", {"perm": [0]}),
     ],
 )
