@@ -71,7 +71,7 @@ def put_runtime(reach: Reach, folder: str, carried: CarriedRuntime) -> None:
     machine, is_there = words(reach, script, "[A-Za-z0-9_.-]+ (?:yes|no)")
     if machine not in MACHINES[carried.architecture]:
         raise UserError(
-            f"the device is not a {carried.architecture} machine",
+            f"the device is not an {carried.architecture} machine",
             expected=f"`uname -m` to print {' or '.join(MACHINES[carried.architecture])}",
             found=machine,
             where=reach.where,

@@ -105,7 +105,7 @@ def test_a_half_copied_runtime_is_copied_again(phone: Phone, tmp_path: Path) -> 
 def test_a_phone_of_another_architecture_is_refused(phone: Phone, tmp_path: Path) -> None:
     phone.program("uname", "echo x86_64")
     transport, plan = opened(phone, tmp_path)
-    with pytest.raises(UserError, match=r"(?s)no arm64 machine.*aarch64.*x86_64.*`python`"):
+    with pytest.raises(UserError, match=r"(?s)not an arm64 machine.*aarch64.*x86_64.*`python`"):
         run(transport, plan)
     assert "push" not in verbs(phone)
 

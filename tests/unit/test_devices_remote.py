@@ -177,7 +177,7 @@ def test_a_board_without_python_gets_one(
     name = device_file(tmp_path, settings, with_runtime="arm64")
     plan, transport = plan_for(name, tmp_path), load_transport(name)
     monkeypatch.setitem(MACHINES, "arm64", ("another",))
-    with pytest.raises(UserError, match=r"(?s)no arm64 machine.*another"):
+    with pytest.raises(UserError, match=r"(?s)not an arm64 machine.*another"):
         transport.run_bench(plan.path, plan.results, progress=silent)
     monkeypatch.setitem(MACHINES, "arm64", (platform.machine(),))
     transport.run_bench(plan.path, plan.results, progress=silent)
