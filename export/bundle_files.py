@@ -121,7 +121,7 @@ def unlike_classes(fact, n_classes):
     if any(a > b for a, b in classes) or n != fact["n_images"]:
         yield "accuracy: the counts of the classes do not add up to those of all images"
     elif abs(right - fact["top1"] * n) > 0.5:
-        yield "accuracy: top1 does not match the counts of the classes"
+        yield "accuracy: top1 is not the share that the counts of the classes give"
 
 
 def inside(folder, name):

@@ -132,7 +132,7 @@ class AccuracyFact:
         if any(a > b for a, b in self.classes) or n != self.n_images:
             raise ValueError("the counts of the classes do not add up to those of all images")
         if abs(right - self.top1 * n) > 0.5:
-            raise ValueError("top1 does not match the counts of the classes")
+            raise ValueError("top1 is not the share that the counts of the classes give")
 
 
 @dataclass(frozen=True)

@@ -102,7 +102,7 @@ def _read(space: SearchSpace, path: Path) -> _Timings:
         given = [name for name in NAMES if cells.get(name)]
         if len(given) != 1:
             raise UserError(
-                "a row must name exactly one thing that was timed",
+                "a row names one thing that was timed",
                 expected=f"one of {', '.join(NAMES)}",
                 found=", ".join(given) or "none of them",
                 where=table.where(row),
