@@ -144,12 +144,16 @@ def check_parity(
     )
 
 
-def torch_rounding(model: torch.nn.Module, images: NDArray[np.float32]) -> float:
+def torch_rounding(
+    model: torch.nn.Module, images: NDArray[np.float32], logits: NDArray[np.float32]
+) -> float:
     """Largest difference of torch's float32 logits from its float64 logits / the largest logit.
 
     It is measured on the first `N_ROUNDED` images. It is about 1e-6, but a BN channel whose
     variance is almost 0 can make it 1e-3: then no runtime computes the float32 logits of torch.
     0 if it is unknown, because the network cannot compute in float64.
+
+    logits: the `torch_logits` of the images.
     """
     import torch
 
@@ -159,12 +163,12 @@ def torch_rounding(model: torch.nn.Module, images: NDArray[np.float32]) -> float
     x = x.double() if x.is_floating_point() else x
     try:
         with torch.inference_mode():
-            logits = torch.cat([exact(part) for part in torch.split(x, N_AT_ONCE)]).numpy()
+            precise = torch.cat([exact(part) for part in torch.split(x, N_AT_ONCE)]).numpy()
     except RuntimeError:  # constants of another type, of a network that hwnas did not build
         return 0.0
-    found = torch_logits(model, images)
+    found = logits[: len(images)]
     scale = float(np.abs(found).max())
-    rounding = float(np.abs(found - logits).max()) / scale if scale > 0 else 0.0
+    rounding = float(np.abs(found - precise).max()) / scale if scale > 0 else 0.0
     return rounding if np.isfinite(rounding) else 0.0
 
 

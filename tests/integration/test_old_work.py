@@ -86,8 +86,8 @@ def test_results_of_a_finished_run_are_read(old_run: OldRun) -> None:
             progress=silent,
         )
     # its int8 file has weights of 8 bits, whose products saturate on x86 without VNNI
-    judged = "" if has_8_bit_products() else "model.int8.onnx"
-    assert not [line for line in report.failed if not judged or not line.startswith(judged)]
+    exempt = () if has_8_bit_products() else ("model.int8.onnx",)
+    assert not [line for line in report.failed if not line.startswith(exempt)]
     assert len(report.models) == 3
 
 

@@ -121,10 +121,10 @@ def logits_of(power: int, share: float) -> tuple[nn.Module, Any]:
 
 def test_the_rounding_of_torch_is_that_to_float64() -> None:
     network, x = logits_of(17, 0.25)
-    assert torch_rounding(network, x) == 2.0**-8
+    assert torch_rounding(network, x, torch_logits(network, x)) == 2.0**-8
     plain = nn.Sequential(nn.Flatten(), nn.Linear(2, 2)).eval()
     before = copy.deepcopy(plain.state_dict())
-    assert torch_rounding(plain, x) < 1e-6
+    assert torch_rounding(plain, x, torch_logits(plain, x)) < 1e-6
     assert all(torch.equal(before[key], value) for key, value in plain.state_dict().items())
 
 
@@ -153,7 +153,7 @@ def test_a_file_that_is_wrong_fails_all_the_same(
     network, x = logits_of(17, 0.25)
     wrong = copy.deepcopy(network)
     wrong.bn.bias.data.fill_(0.02)  # type: ignore[union-attr, operator]
-    rounding = torch_rounding(network, x)
+    rounding = torch_rounding(network, x, torch_logits(network, x))
     monkeypatch.setattr(formats, "torch_logits", lambda *given: torch_logits(wrong, x))
     monkeypatch.setattr(formats, "torch_rounding", lambda *given: rounding)
     with pytest.raises(CheckFailed, match="2e-02, because torch's own rounding is 4e-03"):

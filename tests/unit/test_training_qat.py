@@ -122,8 +122,8 @@ def test_it_computes_what_the_file_in_8_bits_computes(rule: EightBits, graph: Pa
         in_float, rounded = model(x).numpy(), fake(model, x, rule)(x).numpy()
     file = in_the_file(model, x, rule, graph)
     assert rms(in_float, file) > 0
-    # single values flip to the next step; with 63 instead of 64 levels of weights it is 1.4 or more
-    assert rms(rounded, file) < 0.4 * rms(in_float, file)
+    # with weights of 7 bits, single values flip to the next step; with 63 levels it would be 1.4
+    assert rms(rounded, file) < (0.4 if rule == "onnx" else 0.2) * rms(in_float, file)
 
 
 def test_formats_say_how_they_round() -> None:

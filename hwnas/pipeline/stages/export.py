@@ -208,6 +208,7 @@ def _network(project: Project, arch: Arch, formats: Sequence[PlannedFormat]) -> 
     is_text = project.space.macro.reads_tokens
     held_out, _ = project.images("val", px, N_PARITY_TEXTS if is_text else N_HELD_OUT)
     images = held_out[:N_PARITY_IMAGES]
+    expected = torch_logits(model, images)
     is_calibrated = any(one.name not in ("onnx", "timm", "features") for one in formats)
     calibration = (
         {"images": _training_images(project, px), "held_out": held_out} if is_calibrated else {}
@@ -217,8 +218,8 @@ def _network(project: Project, arch: Arch, formats: Sequence[PlannedFormat]) -> 
         project.files.exported_network(arch),
         model_card(project, arch, model),
         images,
-        torch_logits(model, images),
-        torch_rounding(model, images),
+        expected,
+        torch_rounding(model, images, expected),
         calibration,
     )
 
