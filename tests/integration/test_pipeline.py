@@ -60,6 +60,15 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
     return run, json.loads(out)
 
 
+def undone(run: Path) -> set[str]:
+    """Stages that a finished run repeats: `verify` where this machine's speed has jumped.
+
+    A check that could not be judged is repeated by the next command, as `hwnas run` says.
+    """
+    results = json.loads((run / "search/main/verify/results.json").read_text())
+    return {"verify/main"} if any(c["passed"] is None for c in results["checks"]) else set()
+
+
 def premeasured(finished: tuple[Path, dict], folder: Path) -> Path:
     """A run folder that holds nothing but the samples of the finished one's profile."""
     folder.mkdir()
@@ -134,12 +143,22 @@ def test_the_checks_follow_from_the_measurements(finished: tuple[Path, dict]):
 def test_a_finished_run_is_left_as_it_is(finished: tuple[Path, dict]):
     run, printed = finished
     before = {p: p.stat().st_mtime_ns for p in run.rglob("*") if p.is_file()}
-    again = json.loads(hwnas("run", str(MINI), "--run", str(run), "--format", "json"))
-    assert again["table"] == printed["table"]
+    is_judged = not undone(run)
+    again = json.loads(
+        hwnas("run", str(MINI), "--run", str(run), "--report-only", "--format", "json")
+    )
     changed = {
-        p.name for p in run.rglob("*") if p.is_file() and before.get(p) != p.stat().st_mtime_ns
+        p.relative_to(run)
+        for p in run.rglob("*")
+        if p.is_file() and before.get(p) != p.stat().st_mtime_ns
     }
-    assert changed <= {"report.html", ".lock"}
+    if is_judged:
+        assert again["table"] == printed["table"]
+        assert changed <= {Path("report.html"), Path(".lock")}
+    else:  # timed again, and nothing else
+        verified = Path("search/main/verify")
+        records = {Path(name) for name in ("report.html", ".lock", "stages.json", "journal.jsonl")}
+        assert {path for path in changed if verified not in path.parents} <= records
 
 
 def test_a_changed_setting_is_shown_and_touches_only_what_follows(finished: tuple[Path, dict]):
@@ -222,7 +241,7 @@ def test_two_searches_live_side_by_side(finished: tuple[Path, dict], tmp_path: P
                               "--set", "search.searcher={name: policy_gradient}",
                               "--format", "json"))  # fmt: skip
     of_main = [row for row in status["table"] if not row["stage"].endswith("/tight")]
-    assert {row["status"] for row in of_main} == {"done"}
+    assert {row["stage"] for row in of_main if row["status"] != "done"} == undone(run)
 
 
 def test_every_limit_is_checked_where_it_can_be(finished: tuple[Path, dict], tmp_path: Path):
