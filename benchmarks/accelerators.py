@@ -6,7 +6,8 @@ Repeats every number of docs/accelerators.md. `--data` has the folders `mobile_m
 `qualcomm_aihub`, `device_tables_edge`, `hw_nasbench201`, `latency_nasbench201` and `latency_ofa`.
 Intervals are 95 % percentile bootstrap intervals over networks, with fixed seeds.
 
-Two parts measure on this machine. `here` times 14 networks in ONNX Runtime and LiteRT (one minute).
+Three parts measure on this machine. `here` times 14 networks in ONNX Runtime and LiteRT (a minute).
+`our-cells` profiles NAS-Bench-201 (two minutes).
 `delegates` exports a random network of every space that can be trained, and reads from the files
 which operators XNNPACK does not run (LiteRT, and ExecuTorch if it is installed: minutes per space).
 """
@@ -45,6 +46,9 @@ def _here(args: argparse.Namespace) -> list[dict[str, Any]]:
 
 PARTS: dict[str, Part] = {
     "cells": lambda args: boards.cells(
+        args.data / "latency_nasbench201", args.data / "hw_nasbench201"
+    ),
+    "our-cells": lambda args: boards.our_cells(
         args.data / "latency_nasbench201", args.data / "hw_nasbench201"
     ),
     "our-tables": lambda args: boards.our_tables(args.data / "latency_ofa"),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+import hwnas
 from accelerator_parts.ranking import swaps, tau_of, tau_row
 from accelerator_parts.reading import edgemark, hailo, mlperf_tiny, paired
 from hwnas.core.arrays import read_npz
@@ -50,6 +52,36 @@ def cells(cells_folder: Path, hardware: Path) -> list[dict[str, Any]]:
         for name, values in by.items()
         if name != on
     ]
+
+
+def our_cells(cells_folder: Path, hardware: Path) -> list[dict[str, Any]]:
+    """MACs and a table that this machine measures now, against all published devices.
+
+    The space is profiled with one thread in fp32 at the settings of `hwnas profile`: two minutes.
+    """
+    known = read_measurements(cells_folder)
+    with tempfile.TemporaryDirectory() as folder:
+        table = hwnas.profile("local", known.space, out=Path(folder, "local.json"))
+    ours = TableEstimator(table, known.space).latency_ms(known.live_codes)
+    macs = cost(known.space, known.live_codes, "macs").astype(np.float64)
+    arrays = read_npz(hardware / "hardware.npz")
+    columns = [*map(str, arrays["columns"])]
+    edge = arrays[DATA_SET][:, columns.index("edgegpu_latency")].astype(np.float64)
+    targets = {name: known.column(column) for name, column in CELL_DEVICES.items()}
+    keep = macs > macs.min()
+    return [
+        tau_of("NAS-Bench-201", name, on, values[keep], target[keep])
+        for on, target in (targets | {"Jetson TX2 GPU": edge}).items()
+        for name, values in {"MACs": macs, "our CPU table": ours}.items()
+    ]
+
+
+CELL_DEVICES = {
+    "Pixel 3 CPU": "pixel3",
+    "Xeon Gold 6240": "gold_6240",
+    "GTX 1080 Ti, batch 1": "1080ti_1",
+    "GTX 1080 Ti, batch 256": "1080ti_256",
+}
 
 
 def our_tables(folder: Path) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ import contextlib
 import io
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple
 
@@ -50,7 +50,7 @@ class Promise(NamedTuple):
 
 PROMISES = {
     "fp32": Promise(1e-4, 1.0),
-    "fp16": Promise(0.03, 0.995),  # error 2^-11 per operation, over about 50 layers
+    "fp16": Promise(0.01, 0.995),  # error 2^-11 per operation, over about 50 layers
     "int8": Promise(0.3, 0.98),  # the agreement is the decisive check
 }
 """Required agreement by precision, for files that compute in that precision."""
@@ -78,6 +78,14 @@ class Source:
     metadata: Mapping[str, str]
     images: Images | None
     held_out: Images | None = None
+
+    def half(self) -> Source:
+        """This source with weights of half precision; without images, it remains as it is."""
+        if self.images is None or not len(self.images):
+            return self
+        from hwnas.exporters.half_weights import half_weights
+
+        return replace(self, model=half_weights(self.model, self.images))
 
     def graph(self, *, opset: int = OPSET, dynamic_batch: bool = True) -> onnx.ModelProto:
         """The network as an fp32 ONNX graph, see `float_graph`."""

@@ -51,8 +51,9 @@ def export(
         network: a subnet in eval mode with recalibrated BN; any other network requires `images`.
         format: a name from `hwnas list exporters`.
         folder: destination; formats that start from ONNX use the `model.onnx` in it.
-        images: normalised training images, float32 [n, C, H, W]. `int8` calibrates on them, and the
-            first 16 are compared. Without images, the comparison uses noise.
+        images: normalised training images, float32 [n, C, H, W]. `int8` calibrates on them, half
+            precision rounds weights for them, and the first 16 are compared. Without images, half
+            precision rounds to the nearest values, and the comparison uses noise.
         held_out: normalised images that the network has not learnt, float32 [n, C, H, W]. 8-bit
             files must agree with the network on them. By default they are those of `images` that do
             not determine the ranges; networks are more certain on images that they have learnt.

@@ -72,7 +72,9 @@ class _Fp16(OnnxRuntimeFormat):
 
         from hwnas.builders.precision import to_precision
 
-        graph = source.graph(opset=self.config.opset, dynamic_batch=self.config.dynamic_batch)
+        graph = source.half().graph(
+            opset=self.config.opset, dynamic_batch=self.config.dynamic_batch
+        )
         _check_range(graph)
         half = to_precision(graph, "fp16", float_io=True)
         onnx.checker.check_model(half, full_check=True)

@@ -1,0 +1,155 @@
+"""Weights of half precision that make up for each other's rounding."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, numpy_helper
+from torch import nn
+
+from hwnas.exporters import fp16, half_weights
+from hwnas.interfaces import Images
+from hwnas.nets.subnet import build_subnet
+from hwnas.spaces.space import SearchSpace
+
+SHAPE = (4, 10, 10)
+LAYERS = {
+    "pointwise": nn.Conv2d(4, 8, 1),
+    "depthwise": nn.Conv2d(4, 4, 3, padding=1, groups=4),
+    "grouped, strided, dilated": nn.Conv2d(4, 6, 3, stride=2, dilation=2, groups=2),
+    "without bias": nn.Conv2d(4, 8, (3, 5), bias=False),
+    "linear": nn.Linear(10, 5),
+}
+
+
+def images(n: int, *shape: int) -> Images:
+    """Inputs as after an activation: not negative, similar in all channels."""
+    random = np.random.default_rng(0)
+    found = random.normal(1.0, 0.5, (n, 1, *shape[1:])) + random.normal(0.0, 0.2, (n, *shape))
+    return found.clip(0).astype(np.float32)
+
+
+def of_half(net: nn.Module) -> bool:
+    return all(torch.equal(value, value.half().float()) for value in net.parameters())
+
+
+def nearest(net: nn.Module) -> nn.Module:
+    other = copy.deepcopy(net)
+    for value in other.parameters():
+        value.data = value.data.half().float()
+    return other
+
+
+@torch.no_grad()
+def error(net: nn.Module, exact: nn.Module, x: Images) -> float:
+    """Root mean square of the difference of the outputs."""
+    difference = net(torch.from_numpy(x)) - exact(torch.from_numpy(x))
+    return float(difference.square().mean().sqrt())
+
+
+@pytest.mark.parametrize("layer", LAYERS.values(), ids=LAYERS)
+def test_a_layer_errs_less_than_with_the_nearest_values(layer: nn.Module) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(copy.deepcopy(layer)).eval()
+    for value in net.parameters():
+        value.data = torch.randn_like(value)
+    x = images(40, *SHAPE)
+    before = copy.deepcopy(net.state_dict())
+    found = half_weights.half_weights(net, x[:32])
+    assert of_half(found) and not of_half(net)
+    assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
+    assert 0 < error(found, net, x[32:]) < 0.9 * error(nearest(net), net, x[32:])
+
+
+def test_a_network_with_bn_is_folded_first(tiny_space: SearchSpace) -> None:
+    net = build_subnet(tiny_space, tiny_space.largest(), seed=1).eval()
+    x = images(40, 3, 16, 16)
+    found = half_weights.half_weights(net, x[:32])
+    assert of_half(found) and not any(isinstance(m, nn.BatchNorm2d) for m in found.modules())
+    exact = half_weights.folded(net)
+    assert 0 < error(found, net, x[32:]) < 0.6 * error(nearest(exact), net, x[32:])
+
+
+def test_the_images_of_one_seed_decide() -> None:
+    net = nn.Sequential(
+        nn.Conv2d(4, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3)
+    ).eval()
+    x = images(64, *SHAPE)
+    one, other = (half_weights.half_weights(net, x).state_dict() for _ in range(2))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_what_half_precision_cannot_say_remains() -> None:
+    net = nn.Sequential(nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1)).eval()
+    with torch.no_grad():
+        net[1].weight[0, 0, 0, 0] = 1e6
+    x = images(4, *SHAPE)
+    found = half_weights.half_weights(net, x)
+    assert [of_half(layer) for layer in found.children()] == [True, False, True]
+    assert torch.equal(found[1].weight, net[1].weight)
+    unknown = half_weights.half_weights(net, np.full_like(x, np.nan))
+    for name, value in net.state_dict().items():
+        assert torch.equal(unknown.state_dict()[name], value)
+
+
+def test_the_half_precision_file_has_these_weights(tmp_path: Path) -> None:
+    net = nn.Sequential(
+        nn.Conv2d(4, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3)
+    ).eval()
+    x = images(16, *SHAPE)
+
+    def stored(folder: str, **given: Images) -> list[float]:
+        (path,) = fp16.build(fp16.Config()).export(
+            net, input_shape=SHAPE, folder=tmp_path / folder, **given
+        )
+        found = onnx.load(path).graph.initializer
+        arrays = [numpy_helper.to_array(t) for t in found if t.data_type == TensorProto.FLOAT16]
+        return sorted(float(v) for a in arrays for v in a.ravel())
+
+    def values(net: nn.Module) -> list[float]:
+        return sorted(float(v) for value in net.parameters() for v in value.detach().ravel())
+
+    assert stored("with", images=x) == values(half_weights.half_weights(net, x))
+    assert stored("without") == values(nearest(net)) != stored("with", images=x)
+
+
+@pytest.mark.parametrize(
+    ("format", "package"),
+    [
+        ("fp16", "onnxruntime"),
+        ("litert:fp16", "ai_edge_litert"),
+        ("openvino:fp16", "openvino"),
+        ("coreml", "coremltools"),
+        ("onnx", "onnxruntime"),
+        ("litert", "ai_edge_litert"),
+        ("openvino", "openvino"),
+        ("coreml:fp32", "coremltools"),
+    ],
+)
+def test_formats_in_half_precision_and_no_others_round_so(
+    format: str, package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip(package)
+    net = nn.Sequential(
+        nn.Conv2d(4, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3)
+    ).eval()
+    asked: list[Images] = []
+
+    def rounded(model: nn.Module, images: Images) -> nn.Module:
+        asked.append(images)
+        return half_weights.folded(model)
+
+    monkeypatch.setattr(half_weights, "half_weights", rounded)
+    name, _, precision = format.partition(":")
+    module = importlib.import_module(f"hwnas.exporters.{name}")
+    config = module.Config(precision=precision) if precision else module.Config()
+    x = images(16, *SHAPE)
+    module.build(config).export(net, input_shape=SHAPE, folder=tmp_path, images=x)
+    is_half = precision == "fp16" or format in ("fp16", "coreml")
+    assert len(asked) == int(is_half) and all(given is x for given in asked)
