@@ -9,13 +9,16 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Speed", "busyness", "guessed_speed"]
+__all__ = ["Speed", "busyness", "guessed_speed", "slowness"]
 
 Values = float | NDArray[np.float64]
 
 SAMPLED_S = 0.05  # processor time of the measurement
 N_VALUES = 1 << 20
 N_TIMED = 5
+N_STEPS, STEPS_S = 20_000, 7e-4
+"""Steps of a Python loop, and their time on the machine where constants in seconds were fitted."""
+
 TRAIN_OP, INFER_OP = 3.7, 0.65
 """Fixed time of a pass per operator, in products of `N_VALUES` numbers; fitted on one Xeon."""
 
@@ -76,3 +79,21 @@ def busyness() -> float:
     while (used := time.process_time() - cpu_begin) < SAMPLED_S:
         np.multiply(values, values, out=values)
     return max(1.0, (time.perf_counter() - begin) / used)
+
+
+@cache
+def slowness() -> float:
+    """The factor by which Python and libraries take longer than constants in seconds say.
+
+    It is measured once in a process: `busyness`, times the processor time of a loop in Python
+    relative to `STEPS_S`. A processor with half the speed has twice the slowness when idle.
+    """
+    return busyness() * min(_steps() for _ in range(N_TIMED)) / STEPS_S
+
+
+def _steps() -> float:
+    """Processor time of a loop in Python."""
+    total, begin = 0, time.process_time()
+    for step in range(N_STEPS):
+        total += step
+    return time.process_time() - begin

@@ -21,6 +21,7 @@ REGISTRY = Registry[ExporterModule](
             "float_graph",
             "fold",
             "formats",
+            "half_weights",
             "interpreter",
             "labels",
             "manifest",

@@ -2,9 +2,9 @@
 
 Passes through networks are counted, and multiplied by the measured time of a few passes
 (`training.speed`). The times of other work are constants that were fitted to runs of shipped
-configurations on idle machines. On a busy machine they are scaled (`core.speed.busyness`). The
-estimates should be within a factor of two. None means unknown: the images, and so their number, are
-missing.
+configurations on idle machines. On a slow or busy machine they are scaled (`core.speed.slowness`).
+The estimates should be within a factor of two. None means unknown: the images, and so their number,
+are missing.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 from hwnas.controller.constraints import metric_key
 from hwnas.controller.result import MAX_EVALUATED
 from hwnas.core.errors import UserError
-from hwnas.core.speed import Speed, busyness, guessed_speed
+from hwnas.core.speed import Speed, guessed_speed, slowness
 from hwnas.core.store import content_hash
 from hwnas.interfaces import FloatArray
 from hwnas.latency.sections import N_ANCHORS, ProfileConfig
@@ -137,7 +137,7 @@ class Durations:
             network.score(macs, config.calibration, n_seen) for macs in (*ends, self._mean_macs)
         )
         n_curves = -(-config.steps // config.curve_every)
-        return START_S * busyness() + self._head + config.steps * step + n_curves * curve
+        return START_S * slowness() + self._head + config.steps * step + n_curves * curve
 
     def label(self) -> float | None:
         """Random subnets, scored on the validation images, and compared with the largest."""
@@ -157,7 +157,7 @@ class Durations:
         """Two fits, and the held-out subnets on two halves of the validation images."""
         config = self.project.config
         fixed, per_label = FIT_S.get(config.predictor.name, (0.2, 1e-3))
-        fits = 2 * (fixed + per_label * config.label.n_archs) * busyness()
+        fits = 2 * (fixed + per_label * config.label.n_archs) * slowness()
         scored = self._times(max(4, config.label.n_archs // 5), self._evaluation)
         return fits if config.label.records is not None or scored is None else fits + scored
 
@@ -169,7 +169,7 @@ class Durations:
         timed = any(limit.is_latency for limit in limits) and section.closing.max_rounds > 0
         n_searches = n * (2 if timed else 1) + 1
         per_arch = PREDICT_S.get(config.predictor.name, 1e-4)
-        proposals = n_searches * section.n_predictions * per_arch * busyness()
+        proposals = n_searches * section.n_predictions * per_arch * slowness()
         n_timed = section.closing.n_retimed
         retimed = n * 2 * self._timing([self._limited_macs] * n_timed) if timed else 0.0
         if section.evaluator.records is not None:
@@ -199,7 +199,7 @@ class Durations:
         """Files of every network, compared with torch on validation images."""
         n = len(role_names(self.project))
         n_ops = len(self.project.space.choices)
-        converted = n * (1.0 + CONVERT_S * n_ops) * busyness()
+        converted = n * (1.0 + CONVERT_S * n_ops) * slowness()
         return (
             None
             if self.speed is None
@@ -222,7 +222,7 @@ class Durations:
         space = self.project.space
         own = (space.macro.resolutions[code] for code in space.allowed[0])
         chosen = [(name, px) for name in config.all_names for px in config.sizes(own)]
-        made = sum(BUILD_S if has_data(name) else EXPORT_S for name, _ in chosen) * busyness()
+        made = sum(BUILD_S if has_data(name) else EXPORT_S for name, _ in chosen) * slowness()
         protocol = config.protocol(self.project.config.profile)
         timed = made + self._timing([reference_macs(*one) for one in chosen], protocol)
         px = max(space.macro.resolutions[code] for code in space.allowed[0])

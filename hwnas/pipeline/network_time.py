@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from hwnas.core.speed import Speed, busyness
+from hwnas.core.speed import Speed, slowness
 from hwnas.training.sections import CalibrationConfig, FinetuneConfig
 
 __all__ = ["NetworkTime"]
@@ -26,7 +26,7 @@ class NetworkTime:
 
     def score(self, macs: float, calibration: CalibrationConfig, n: int) -> float:
         """A subnet of the supernet: its BN statistics, and n images."""
-        return EXTRACT_S * busyness() + self._seen(macs, calibration, n)
+        return EXTRACT_S * slowness() + self._seen(macs, calibration, n)
 
     def training(
         self, macs: float, recipe: FinetuneConfig, *, teacher_macs: float | None = None

@@ -12,11 +12,12 @@ import pytest
 
 import hwnas
 from hwnas.api.profile import profile_plan
+from hwnas.core import speed as core_speed
 from hwnas.core.errors import UserError
 from hwnas.core.speed import Speed, busyness
 from hwnas.core.stats import accuracy_text
 from hwnas.latency import session_time
-from hwnas.pipeline import duration
+from hwnas.pipeline import duration, network_time
 from hwnas.pipeline.outcomes import Check, Results
 from hwnas.pipeline.project import Project
 from hwnas.pipeline.stages import export
@@ -50,8 +51,9 @@ def test_on_a_busy_machine_everything_takes_longer(
     settings = {"search.references": {"resolutions": [24], "time_budget_s": 1, "min_rounds": 2}}
 
     def left(busy: float) -> dict[str, float]:
-        for module in (duration, session_time):
-            monkeypatch.setattr(module, "busyness", lambda: busy)
+        monkeypatch.setattr(session_time, "busyness", lambda: busy)
+        for module in (duration, network_time):
+            monkeypatch.setattr(module, "slowness", lambda: busy)
         passes = (1e-3 * busy, 1e-10 * busy)
         monkeypatch.setattr(duration, "_speed", lambda of: Speed(passes, passes))
         planned = hwnas.plan(tmp_path / "run", config=MINI, settings=settings)
@@ -62,6 +64,15 @@ def test_on_a_busy_machine_everything_takes_longer(
     for stage in idle:
         assert busy[stage] > 2 * idle[stage] > 0, stage
     assert 1.0 <= busyness() < 1000
+
+
+def test_constants_in_seconds_follow_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(core_speed, "busyness", lambda: 3.0)
+    for factor in (0.5, 1.0, 2.0):
+        monkeypatch.setattr(core_speed, "_steps", lambda: factor * core_speed.STEPS_S)  # noqa: B023
+        core_speed.slowness.cache_clear()
+        assert core_speed.slowness() == pytest.approx(3.0 * factor)
+    core_speed.slowness.cache_clear()
 
 
 def test_published_networks_and_their_training_have_a_time(tmp_path: Path) -> None:
