@@ -13,6 +13,7 @@ import os
 import re
 import unicodedata
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -119,22 +120,33 @@ class Scan:
         return sum(self.left_out[ending] for ending in HEIC_ENDINGS)
 
 
-def scan(folder: Path, also: tuple[str, ...] = ()) -> Scan:
+def scan(
+    folder: Path, also: tuple[str, ...] = (), seen: Callable[[], object] = lambda: None
+) -> Scan:
     """All files at any depth below a class folder; images are sorted by their composed names.
 
-    Links to folders are followed. also: suffixes of other files that count as images.
+    Links to folders are followed.
+
+    also: suffixes of other files that count as images.
+    seen: is called for every file and folder.
     """
     found = Scan()
     above = {str(real) for real in (folder.resolve(), *folder.resolve().parents)}
     endings = ENDINGS.union(also, HEIC_ENDINGS if reads_heic() else ())
-    _scan(str(folder), folder.name, found, above, endings, linked=False)
+    _scan(str(folder), folder.name, found, above, endings, False, seen)
     found.images.sort(key=lambda name: (composed(name).split("/"), name))
     found.lost.sort()
     return found
 
 
 def _scan(
-    folder: str, within: str, found: Scan, above: set[str], endings: frozenset[str], linked: bool
+    folder: str,
+    within: str,
+    found: Scan,
+    above: set[str],
+    endings: frozenset[str],
+    linked: bool,
+    seen: Callable[[], object],
 ) -> None:
     if within.count("/") > MAX_DEPTH or found.linked > MAX_LINKED:
         found.lost.append(f"{within}/")
@@ -148,6 +160,7 @@ def _scan(
         return
     found.linked += linked * len(entries)
     for entry in entries:
+        seen()
         name = f"{within}/{entry.name}"
         if not is_data(entry.name):
             continue
@@ -156,7 +169,7 @@ def _scan(
             real = os.path.realpath(entry.path)
             if real not in above:  # else a link to one of its parent folders
                 through = linked or entry.is_symlink()
-                _scan(entry.path, name, found, above | {real}, endings, through)
+                _scan(entry.path, name, found, above | {real}, endings, through, seen)
         elif kind == "lost":
             found.lost.append(name)
         elif kind == "file" and _is_image(entry, endings):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import logging
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +32,9 @@ if TYPE_CHECKING:
 __all__ = ["StoredPhotos", "identity_of_photos", "read_photos", "scans_by_class", "stored_photos"]
 
 MAX_IMAGE_BYTES = 1 << 30
+SAY_S = 3.0
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -76,7 +81,8 @@ def scans_by_class(
             where=folder,
             fix="add training images of these classes, or remove their folders",
         )
-    by_class = [scan(classes[name]) if name in classes else Scan() for name in names]
+    seen = _Seen(folder)
+    by_class = [scan(classes[name], seen=seen) if name in classes else Scan() for name in names]
     if not skip_broken:
         require_found(by_class, folder)
     empty = [name for name, found in zip(names, by_class, strict=True) if not found.images]
@@ -89,6 +95,19 @@ def scans_by_class(
             fix="add images, or remove the folders",
         )
     return by_class
+
+
+class _Seen:
+    """Counts files, and says every `SAY_S` seconds how many; most folders are read sooner."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._n, self._said = folder, 0, time.monotonic()
+
+    def __call__(self) -> None:
+        self._n += 1
+        if (now := time.monotonic()) - self._said > SAY_S:
+            self._said = now
+            log.info("%s: looking for images, %s files so far", self._folder, f"{self._n:,}")
 
 
 def _emptiness(name: str, found: Scan) -> str:

@@ -351,7 +351,7 @@ def test_an_image_that_became_a_pipe_after_it_was_listed_is_broken(
     for name in "ab":
         (tmp_path / "train" / name).mkdir(parents=True)
         placed(tmp_path / "train" / name, "x.jpg", kind)
-    monkeypatch.setattr(photo_store, "scan", lambda at: Scan([f"{at.name}/x.jpg"]))
+    monkeypatch.setattr(photo_store, "scan", lambda at, seen: Scan([f"{at.name}/x.jpg"]))
     with pytest.raises(UserError, match="regular file"):  # by what hashes the files
         image_folder.build(image_folder.Config(root=str(tmp_path)), DatasetContext(seed=0))
     monkeypatch.setattr(photo_store, "file_hashes", lambda folder, names: dict.fromkeys(names, ""))

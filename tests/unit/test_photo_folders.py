@@ -22,6 +22,7 @@ from hwnas.core.errors import UserError
 from hwnas.core.photo_rule import scan
 from hwnas.exporters.bundle import KIT
 from hwnas.interfaces import DatasetContext
+from hwnas.training import photo_store
 from hwnas.training.datasets import image_folder
 from hwnas.training.decode import square_rgb
 from tests.bundles import kit_module
@@ -479,3 +480,16 @@ def test_names_are_utf8_whatever_the_locale_is(tmp_path: Path):
     names, files, labels = json.loads(done.stdout)
     assert (names, labels) == (["bee", CAFE], [0, 1])
     assert files == ["bee/000.png", f"{CAFE}/\u00e4.png"]
+
+
+def test_a_long_search_for_images_says_how_many_files_it_saw(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(4):
+        put(tmp_path / "cat" / f"{number}.png")
+    times = iter(range(0, 100, 2))  # a file every two seconds
+    monkeypatch.setattr(photo_store.time, "monotonic", lambda: next(times))
+    with caplog.at_level("INFO"):
+        photo_store.scans_by_class("train", tmp_path, ("cat",), is_listed=False, skip_broken=False)
+    said = [text.rpartition(", ")[2] for text in caplog.messages]
+    assert said == ["2 files so far", "4 files so far"]
