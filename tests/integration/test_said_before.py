@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import hwnas
 from hwnas.api.profile import profile_plan
@@ -175,18 +176,29 @@ def test_accuracies_of_training_and_labels_are_listed_with_their_error(folder: P
         assert shown[f"{name} validation top-1"] == accuracy_text(row[f"{name} top1"], n)
 
 
-def test_exports_name_their_networks_before_and_after(
+def test_exports_name_the_network_and_the_format(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     project, notes = hwnas.open_run(folder).project, []
     known = project.files.read_exports()
-    monkeypatch.setattr(export, "_export_arch", lambda project, arch, *_: known[arch.key])
+    model, px = torch.nn.Identity(), np.zeros((1, 3, 8, 8), np.float32)
+    network = export._Network(model, folder, {}, px, px, 0.0, {})
+    monkeypatch.setattr(export, "_network", lambda *_: network)
+    monkeypatch.setattr(export, "export_safely", lambda *_, **__: ())
+    monkeypatch.setattr(export, "_checked", lambda project, one, *_: by_format[one.name])
+    by_format = {row.model.format: row for rows in known.values() for row in rows}
     monkeypatch.setattr(type(project.files), "write_exports", lambda *given, **named: None)
     export.export(project, lambda done, total, note="": notes.append((done, total, note)))
-    assert notes[0] == (0, len(known), f"winner (1 of {len(known)} networks)")
-    assert [done for done, _, _ in notes] == [n // 2 + n % 2 for n in range(2 * len(known))]
+    formats = [one.shown for one in project.formats]
+    of_all = f"of {len(known)} networks)"
+    assert [note for *_, note in notes[: len(formats)]] == [
+        f"winner (1 {of_all}, {name}" for name in formats
+    ]
+    assert notes[len(formats)][2].startswith(f"winner (1 {of_all}, parity ")
+    done, totals = [done for done, _, _ in notes], {total for _, total, _ in notes}
+    assert done == sorted(done) and totals == {done[-1]} and done[-1] >= len(formats)
     names = {"winner", "largest", "smallest", "random search", "random subnet"}
-    assert {note.split(" (")[0].split(",")[0] for _, _, note in notes} <= names
+    assert {note.split(" (")[0] for _, _, note in notes} <= names
 
 
 def test_predicted_scores_name_their_unit(folder: Path) -> None:

@@ -555,7 +555,7 @@ def test_only_a_differing_float_file_stops_the_export(
         with pytest.raises(CheckFailed, match="differ") if is_refused else nullcontext() as caught:
             export.export(it, lambda done, total, note="": shown.append(note))
         assert it.files.read_exports() == {winner.key: tuple(rows)}
-    assert shown == ["winner (1 of 1 networks)", f"winner, parity {first.worst:.1e}"]
+    assert shown == [f"winner (1 of 1 networks), parity {first.worst:.1e}"]
     if caught is not None:
         assert set(caught.value.found) == {f"{winner.key}/other.onnx"}  # type: ignore[arg-type]
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from hwnas.core.command import command_line
 from hwnas.core.errors import CheckFailed, UserError, first_line
-from hwnas.core.progress import Progress
+from hwnas.core.progress import Parts, Progress
 from hwnas.exporters import REGISTRY as EXPORTERS
 from hwnas.exporters.apart import Crashed, Runner, export_safely, opened_safely
 from hwnas.exporters.artifact import PlannedFormat
@@ -138,12 +138,13 @@ def export(project: Project, progress: Progress) -> None:
     warn_of_licence(read_origin(project.files.network(next(iter(names)))))
     found: dict[str, list[Exported]] = {}
     with Runner(threads=project.config.threads) as runner:
+        formats = {arch: formats_for(project, is_winner=arch in winners) for arch in names}
+        parts = Parts(progress, [len(chosen) for chosen in formats.values()])
         for n, (arch, name) in enumerate(names.items()):
-            progress(n, len(names), f"{name} ({n + 1} of {len(names)} networks)")
-            formats = formats_for(project, is_winner=arch in winners)
-            found[arch.key] = _export_arch(project, arch, formats, runner)
+            part = parts.part(n, f"{name} ({n + 1} of {len(names)} networks)")
+            found[arch.key] = _export_arch(project, arch, formats[arch], runner, part)
             worst = max(e.parity.worst for e in found[arch.key][:1] if e.parity is not None)
-            progress(n + 1, len(names), f"{name}, parity {worst:.1e}")
+            part(1, 1, f"parity {worst:.1e}")
     project.files.write_exports(found, data=project.source.digest)
     failed = {
         f"{key}/{one.files[0]}": str(one.parity)
@@ -179,11 +180,16 @@ class _Network:
 
 
 def _export_arch(
-    project: Project, arch: Arch, formats: Sequence[PlannedFormat], runner: Runner
+    project: Project,
+    arch: Arch,
+    formats: Sequence[PlannedFormat],
+    runner: Runner,
+    progress: Progress,
 ) -> list[Exported]:
     """Writes and checks the formats of a network; only those that devices need must succeed."""
     network, found = _network(project, arch, formats), []
-    for one in formats:
+    for n, one in enumerate(formats):
+        progress(n, len(formats), one.shown)
         try:
             files = export_safely(
                 one,
