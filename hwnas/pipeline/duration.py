@@ -27,6 +27,8 @@ from hwnas.latency.sections import N_ANCHORS, ProfileConfig
 from hwnas.latency.session_time import profile_s, session_s
 from hwnas.measure.references.graphs import has_data, reference_macs
 from hwnas.pipeline.data_checks import known_data
+from hwnas.pipeline.exports import formats_for
+from hwnas.pipeline.format_time import formats_s
 from hwnas.pipeline.network_time import NetworkTime
 from hwnas.pipeline.project import Project
 from hwnas.pipeline.reference_training import recipe
@@ -197,14 +199,14 @@ class Durations:
 
     def export(self) -> float | None:
         """Files of every network, compared with torch on validation images."""
-        n = len(role_names(self.project))
-        n_ops = len(self.project.space.choices)
-        converted = n * (1.0 + CONVERT_S * n_ops) * slowness()
-        return (
-            None
-            if self.speed is None
-            else converted + n * self.speed.infer(self._limited_macs, N_PARITY_PASSES)
-        )
+        if self.speed is None:
+            return None
+        n, n_winners = len(role_names(self.project)), len(targets(self.project))
+        converted = n * (1.0 + CONVERT_S * len(self.project.space.choices))
+        for count, is_winner in ((n_winners, True), (n - n_winners, False)):
+            converted += count * formats_s(formats_for(self.project, is_winner=is_winner)[1:])
+        converted *= slowness()
+        return converted + n * self.speed.infer(self._limited_macs, N_PARITY_PASSES)
 
     def verify(self) -> float | None:
         """Every network timed on every device and run on the test images; the bundles."""

@@ -239,3 +239,14 @@ def test_the_winners_are_listed_with_unit_accuracy_and_error(folder: Path) -> No
             error = (row["top1"] * (1 - row["top1"]) / n) ** 0.5
             assert row["top1_se"] == pytest.approx(error)
             assert shown["validation top-1"] == f"{row['top1']:.2%} ± {error:.2%}"
+
+
+def test_every_further_format_takes_time(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def seconds(*formats: str) -> float:
+        planned = hwnas.plan(folder, only="export", settings={"export": [*formats]})
+        return next(row["left_s"] for row in planned if row["stage"].startswith("export"))
+
+    monkeypatch.setattr(duration, "slowness", lambda: 1.0)
+    monkeypatch.setattr(duration, "_speed", lambda of: Speed((0.0, 0.0), (0.0, 0.0)))
+    few = seconds("onnx")
+    assert seconds("onnx", "fp16", "timm") == pytest.approx(few + 5.0)

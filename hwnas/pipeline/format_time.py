@@ -1,0 +1,24 @@
+"""Estimates how long it takes to write and check one more format of a network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hwnas.exporters.artifact import PlannedFormat
+
+__all__ = ["formats_s"]
+
+FORMAT_S = {"coreml": 15.0, "executorch": 15.0, "features": 1.0, "timm": 1.0}
+OTHER_S = 4.0  # most start from an ONNX graph
+EXECUTORCH_INT8_S = 150.0  # converts the network once per layer
+
+
+def formats_s(formats: Sequence[PlannedFormat]) -> float:
+    """Seconds on an idle machine of the speed of `core.speed.slowness` 1 (quickstart's winner)."""
+    return sum(map(_seconds, formats))
+
+
+def _seconds(one: PlannedFormat) -> float:
+    if (one.name, one.precision) == ("executorch", "int8"):
+        return EXECUTORCH_INT8_S
+    return FORMAT_S.get(one.name, OTHER_S)
