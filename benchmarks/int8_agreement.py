@@ -30,7 +30,7 @@ from hwnas.cli.output import Format, emit
 from hwnas.core.env import use_threads
 from hwnas.core.rng import rng
 from hwnas.exporters.float_graph import float_graph
-from hwnas.exporters.quantize import _logits, quantized
+from hwnas.exporters.quantize import _logits, on_grid, quantized
 from hwnas.interfaces import Images
 from hwnas.pipeline.project import Project
 from hwnas.spaces.arch import Arch
@@ -62,12 +62,19 @@ def rows(project: Project, name: str, network: torch.nn.Module, arch: Arch) -> A
     ranges, others = train[order[:N_RANGES]], train[order[N_RANGES:]]
     with tempfile.TemporaryDirectory() as folder:
         graph = float_graph(network, input_shape=train.shape[1:], folder=Path(folder))
+    rounded = on_grid(graph, network, ranges, symmetric=False)
     test, _ = project.images("test", px)
     expected = _logits(graph, test).argmax(1)
     for kind, judged in judged_sets(project, px, others).items():
         start = time.process_time()
         found = quantized(
-            graph, ranges, judged, method="minmax", target_agreement=TARGET, max_float_layers=MOST
+            graph,
+            ranges,
+            judged,
+            method="minmax",
+            target_agreement=TARGET,
+            max_float_layers=MOST,
+            rounded=rounded,
         )
         seconds = time.process_time() - start
         yield {

@@ -21,7 +21,6 @@ REGISTRY = Registry[ExporterModule](
             "float_graph",
             "fold",
             "formats",
-            "half_weights",
             "interpreter",
             "labels",
             "manifest",
@@ -38,6 +37,7 @@ REGISTRY = Registry[ExporterModule](
             "samples",
             "sections",
             "step",
+            "weight_rounding",
         }
     ),
     contract=ExporterModule,

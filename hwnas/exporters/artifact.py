@@ -21,7 +21,14 @@ from hwnas.exporters.base import Format, FormatConfig
 from hwnas.exporters.labels import Labelled, labels, with_label
 from hwnas.interfaces import DeviceSpec, Exporter, RunsOn
 
-__all__ = ["PlannedFormat", "artifact_of", "duplicates", "format_of", "planned_formats"]
+__all__ = [
+    "PlannedFormat",
+    "artifact_of",
+    "as_trained",
+    "duplicates",
+    "format_of",
+    "planned_formats",
+]
 
 PRECISIONS = {"fp16": "fp16", "int8": "int8"}
 """Precisions of formats without the setting `precision`; formats that are not listed are float32.
@@ -127,6 +134,16 @@ def planned_formats(
         for i in used:
             plan[i] = replace(plan[i], devices=plan[i].devices | {device.name})
     return tuple(sorted(_labelled(plan), key=_order))
+
+
+def as_trained(formats: Iterable[PlannedFormat]) -> tuple[PlannedFormat, ...]:
+    """The formats of networks whose training rounded weights to the nearest values."""
+    return tuple(
+        replace(one, config=one.config.model_copy(update={"weights": "nearest"}))
+        if hasattr(one.config, "weights")
+        else one
+        for one in formats
+    )
 
 
 def _order(one: PlannedFormat) -> tuple[bool, bool]:

@@ -83,7 +83,7 @@ class Source:
         """This source with weights of half precision; without images, it remains as it is."""
         if self.images is None or not len(self.images):
             return self
-        from hwnas.exporters.half_weights import half_weights
+        from hwnas.exporters.weight_rounding import half_weights
 
         return replace(self, model=half_weights(self.model, self.images))
 

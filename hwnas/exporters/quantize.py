@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
+from onnx import numpy_helper
 
 from hwnas.core.env import onnx_runtime
 from hwnas.exporters.float_graph import quiet
 from hwnas.exporters.mixed import Mixed, mixed, saving
 from hwnas.interfaces import Images
 
-__all__ = ["quantized"]
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["on_grid", "quantized"]
 
 BATCH = 16
+LEVELS = {False: 64, True: 127}  # of weights, by `symmetric`
+Weights = NDArray[np.float32]
 REMOVABLE = ("Clip", "Relu")
 
 
@@ -32,6 +39,7 @@ def quantized(
     symmetric: bool = False,
     target_agreement: float,
     max_float_layers: float,
+    rounded: Mapping[str, Weights] | None = None,
 ) -> Mixed[onnx.ModelProto]:
     """`proto` in 8 bits, with ranges from `calibration` [n, C, H, W] and top-1 checked on `judged`.
 
@@ -39,19 +47,57 @@ def quantized(
         activations are unsigned, and weights use -64 to 64 only: x86 processors without VNNI add
         two products of an unsigned and a signed byte in 16 bits, which saturates with 8-bit weights
         (docs/results.md, "Export").
+    rounded: initializers of layers in 8 bits, see `on_grid`. They are only used if the network in 8
+        bits is then closer to `proto` on `judged`: training may have rounded to the nearest values.
     """
     graph = onnx.shape_inference.infer_shapes(proto)
-    quantize = _Quantizer(graph, _ranges(graph, calibration, method), symmetric)
+    ranges, expected = _ranges(graph, calibration, method), _logits(proto, judged)
+    quantize = _Quantizer(graph, ranges, symmetric, {})
+    if rounded:
+        other = replace(quantize, rounded=rounded)
+        quantize = max(other, quantize, key=lambda one: _closeness(one(), judged, expected))
     layers = _savings(graph.graph)
     return mixed(
         quantize,
         _logits,
         layers,
         judged,
-        _logits(proto, judged),
+        expected,
         target_agreement=target_agreement,
         max_float_layers=max_float_layers,
     )
+
+
+def on_grid(
+    proto: onnx.ModelProto, model: torch.nn.Module, images: Images, *, symmetric: bool
+) -> dict[str, Weights]:
+    """Weights and biases from `weight_rounding.grid_weights`, by the name of their initializer.
+
+    proto: `float_graph` of `model`. A layer whose weights are not in it as they are is left out.
+    """
+    from hwnas.exporters.fold import folded
+    from hwnas.exporters.weight_rounding import grid_weights
+
+    rounded = grid_weights(model, images, levels=LEVELS[symmetric]).state_dict()
+    stored = {one.name: numpy_helper.to_array(one) for one in proto.graph.initializer}
+    found: dict[str, Weights] = {}
+    for layer, module in folded(model).named_modules():
+        exact = {f"{layer}.{name}": value.numpy() for name, value in module.state_dict().items()}
+        is_layer = {name.rpartition(".")[2] for name in exact} <= {"weight", "bias"}
+        if is_layer and all(_is_in(stored, name, value) for name, value in exact.items()):
+            found |= {name: rounded[name].numpy() for name in exact}
+    return found
+
+
+def _is_in(stored: Mapping[str, Weights], name: str, value: Weights) -> bool:
+    return name in stored and np.array_equal(stored[name], value)
+
+
+def _closeness(model: onnx.ModelProto, judged: Images, expected: Images) -> tuple[float, float]:
+    """Top-1 agreement, then minus the mean square error of the logits."""
+    logits = _logits(model, judged)
+    agreement = float((logits.argmax(1) == expected.argmax(1)).mean())
+    return agreement, -float(np.square(logits - expected).mean())
 
 
 def _savings(graph: onnx.GraphProto) -> dict[str, float]:
@@ -68,11 +114,17 @@ def _savings(graph: onnx.GraphProto) -> dict[str, float]:
     }
 
 
+@dataclass(frozen=True, eq=False)
 class _Quantizer:
-    """Quantises the whole graph, only some layers, or all except some."""
+    """Quantises the whole graph, only some layers, or all except some.
 
-    def __init__(self, graph: onnx.ModelProto, ranges: Any, symmetric: bool) -> None:
-        self.graph, self.ranges, self.symmetric = graph, ranges, symmetric
+    rounded: initializers of layers that are quantised, see `on_grid`.
+    """
+
+    graph: onnx.ModelProto
+    ranges: Any
+    symmetric: bool
+    rounded: Mapping[str, Weights]
 
     def __call__(self, only: Sequence[str] = (), but: Sequence[str] = ()) -> onnx.ModelProto:
         from onnxruntime.quantization import QuantType
@@ -80,6 +132,7 @@ class _Quantizer:
 
         copy = onnx.ModelProto()
         copy.CopyFrom(self.graph)
+        self._round(copy.graph, {*only}, {*but})
         quantizer = QDQQuantizer(
             copy,
             True,  # per channel
@@ -97,6 +150,18 @@ class _Quantizer:
         model: onnx.ModelProto = quantizer.model.model
         del model.graph.value_info[:]
         return model
+
+    def _round(self, graph: onnx.GraphProto, only: set[str], but: set[str]) -> None:
+        """Sets `rounded` in the layers that will be in 8 bits."""
+        names = {
+            name
+            for node in graph.node
+            if node.name not in but and (not only or node.name in only)
+            for name in node.input
+        }
+        for one in graph.initializer:
+            if one.name in self.rounded and one.name in names:
+                one.CopyFrom(numpy_helper.from_array(self.rounded[one.name], one.name))
 
     def _excluded(self, layers: Sequence[str]) -> list[str]:
         """Float layers, the activation functions that they read, and the sums beside them.

@@ -190,7 +190,7 @@ def test_float_layers_read_what_their_activation_clips() -> None:
     images = 3 * rng(0, "wide").standard_normal((16, 3, px, px)).astype(np.float32)
     inferred = onnx.shape_inference.infer_shapes(graph)
     quantize = quantize_module._Quantizer(
-        inferred, quantize_module._ranges(inferred, images, "minmax"), symmetric=False
+        inferred, quantize_module._ranges(inferred, images, "minmax"), symmetric=False, rounded={}
     )
     depthwise = [
         node.name

@@ -85,7 +85,9 @@ def in_the_file(
     exporter = (
         litert.build(litert.Config(precision="int8", **all_8_bits))
         if rule == "litert"
-        else int8.build(int8.Config(symmetric=rule == "onnx symmetric", **all_8_bits))
+        else int8.build(
+            int8.Config(symmetric=rule == "onnx symmetric", weights="nearest", **all_8_bits)
+        )
     )
     shape = tuple(x.shape[1:])
     path, *_ = exporter.export(model, input_shape=shape, folder=folder, images=x.numpy())

@@ -1,7 +1,7 @@
 """What rounding to half precision costs: to the nearest values, and as hwnas rounds.
 
     hwnas run quickstart --run runs/quickstart
-    python benchmarks/half_weights.py --run runs/quickstart
+    python benchmarks/weight_rounding.py --run runs/quickstart
 
 Prints a row for every network of the run, way of rounding, and runtime: torch (float32 arithmetic
 with the rounded weights) and the ONNX file in ONNX Runtime. Errors are the largest difference of
@@ -30,9 +30,9 @@ from hwnas.cli.output import Format, emit
 from hwnas.core.env import use_threads
 from hwnas.exporters import fp16
 from hwnas.exporters.fold import folded
-from hwnas.exporters.half_weights import half_weights
 from hwnas.exporters.opened import onnxruntime_model
 from hwnas.exporters.parity import torch_logits
+from hwnas.exporters.weight_rounding import half_weights
 from hwnas.interfaces import Images
 from hwnas.pipeline.project import Project
 from hwnas.spaces.arch import Arch

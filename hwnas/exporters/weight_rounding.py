@@ -1,0 +1,168 @@
+"""Rounds weights so that the outputs of the layers change least, instead of to the nearest values.
+
+GPTQ (Frantar et al., 2022, arXiv:2210.17323, section 3): weights are rounded one input of a layer
+after the other, and those that follow make up for the error on the inputs that the layer sees.
+Measured on quickstart's networks (`benchmarks/weight_rounding.py`): errors in half precision are
+two to ten times smaller, and without a layer in float, 98.3 instead of 95.4 % of the test images
+keep their class with weights of 7 bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from hwnas.core.rng import rng
+from hwnas.exporters.fold import folded
+from hwnas.interfaces import Images
+
+__all__ = ["grid_weights", "half_weights"]
+
+N_IMAGES = 32  # 8 to 64 are equally good
+BATCH = 4
+DAMPING = 1e-4  # of the mean square of a layer's inputs
+TOP = 1 - 1e-9
+
+Layer = nn.Conv2d | nn.Linear
+Column = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+"""Rounds the weights [groups, outputs] of one input; also given are their exact values."""
+
+
+def half_weights(model: nn.Module, images: Images) -> nn.Module:
+    """A folded copy of `model` whose convolutions and linear layers have half-precision weights.
+
+    The weights remain float32; each has a value of half precision, so that converters lose nothing.
+    A layer remains as it is if a weight is outside the range of half precision, or an input is not
+    finite.
+
+    images: training images [n, C, H, W]; a seeded selection of `N_IMAGES` is used.
+    """
+
+    def to_half(weights: torch.Tensor) -> Column:
+        del weights
+        return lambda now, exact: now.half().double()
+
+    return _rounded(model, images, to_half, bias=True)
+
+
+def grid_weights(model: nn.Module, images: Images, *, levels: int) -> nn.Module:
+    """A folded copy of `model` whose weights are integers from -levels to levels times a scale.
+
+    Every output channel has a scale, the largest magnitude / levels, and its largest weight remains
+    as it is; so 8-bit converters with this rule find these integers. Biases make up for the rest,
+    in float. A layer remains as it is if an input is not finite.
+
+    images: as in `half_weights`. levels: 64 for weights of 7 bits, 127 for 8.
+    """
+
+    def to_grid(weights: torch.Tensor) -> Column:
+        scale = weights.abs().amax(2) / levels
+        scale = torch.where(scale == 0, 1.0, scale)
+        largest = levels * scale * TOP
+
+        def column(now: torch.Tensor, exact: torch.Tensor) -> torch.Tensor:
+            nearest = (now / scale).round().clamp(-levels, levels) * scale
+            return torch.where(exact.abs() >= largest, exact, nearest)
+
+        return column
+
+    return _rounded(model, images, to_grid, bias=False)
+
+
+@torch.no_grad()
+def _rounded(
+    model: nn.Module, images: Images, rule: Callable[[torch.Tensor], Column], *, bias: bool
+) -> nn.Module:
+    """bias: whether biases are rounded, too.
+
+    rule: of a layer, from its weights [groups, outputs, inputs].
+    """
+    net = folded(model).cpu()
+    chosen = rng(0, "exporters/weight_rounding").permutation(len(images))[:N_IMAGES]
+    grams: dict[Layer, torch.Tensor] = {}
+    hooks = [
+        module.register_forward_pre_hook(partial(_add_gram, grams))
+        for module in net.modules()
+        if isinstance(module, Layer)
+    ]
+    for batch in torch.split(torch.from_numpy(images[chosen]), BATCH):
+        net(batch)
+    for hook in hooks:
+        hook.remove()
+    for layer, gram in grams.items():
+        _round(layer, gram, rule, bias)
+    return net
+
+
+def _add_gram(
+    grams: dict[Layer, torch.Tensor], layer: Layer, inputs: tuple[torch.Tensor, ...]
+) -> None:
+    """Adds the products of all pairs of inputs of a layer: [groups, inputs, inputs].
+
+    The last input of a layer with a bias is the constant 1.
+    """
+    if not inputs:  # called with keywords
+        return
+    rows = _rows(layer, inputs[0])
+    if layer.bias is not None:
+        rows = torch.cat([rows, torch.ones_like(rows[..., :1])], -1)
+    grams[layer] = grams.get(layer, 0.0) + (rows.mT @ rows).double()
+
+
+def _rows(layer: Layer, x: torch.Tensor) -> torch.Tensor:
+    """What the weights of one output are multiplied with: [groups, positions, inputs]."""
+    if isinstance(layer, nn.Linear):
+        return x.reshape(1, -1, x.shape[-1])
+    (d_y, d_x), (k_y, k_x) = layer.dilation, layer.kernel_size
+    padding = (d_y * (k_y - 1) // 2, d_x * (k_x - 1) // 2)
+    windows = functional.unfold(x, layer.kernel_size, layer.dilation, padding, layer.stride)
+    n, _, positions = windows.shape
+    by_group = windows.view(n, layer.groups, -1, positions)
+    return by_group.permute(1, 0, 3, 2).reshape(layer.groups, n * positions, -1)
+
+
+def _round(
+    layer: Layer, gram: torch.Tensor, rule: Callable[[torch.Tensor], Column], bias: bool
+) -> None:
+    groups = len(gram)
+    weights = layer.weight.double().reshape(groups, layer.weight.shape[0] // groups, -1)
+    column, n = rule(weights), weights.shape[2]
+    if layer.bias is not None:
+        weights = torch.cat([weights, layer.bias.double().reshape(groups, -1, 1)], -1)
+    rounded = _Gptq(column, n + 1 if bias else n)(weights, gram)
+    if rounded.isfinite().all():
+        layer.weight.copy_(rounded[..., :n].reshape(layer.weight.shape))
+        if layer.bias is not None:
+            layer.bias.copy_(rounded[..., n].reshape(-1))
+
+
+@dataclass(frozen=True)
+class _Gptq:
+    """Rounds weights [groups, outputs, inputs]; the first `n` inputs, the others only adapt."""
+
+    column: Column
+    n: int
+
+    def __call__(self, weights: torch.Tensor, gram: torch.Tensor) -> torch.Tensor:
+        """The inputs with the largest products come first, because their errors are the largest."""
+        squares = gram.diagonal(dim1=1, dim2=2)
+        products = weights.abs().amax(1) * squares.sqrt()
+        products[:, self.n :] = -1.0
+        order = products.argsort(dim=-1, descending=True)
+        exact = weights.gather(2, order[:, None].expand_as(weights))
+        gram = gram + torch.diag_embed((DAMPING * squares.mean(-1, True)).expand_as(squares))
+        gram = gram.gather(1, order[..., None].expand_as(gram))
+        gram = gram.gather(2, order[:, None].expand_as(gram))
+        factor = torch.linalg.cholesky_ex(torch.linalg.inv_ex(gram).inverse, upper=True).L
+        now = exact.clone()
+        for i in range(min(self.n, weights.shape[2])):
+            value = now[..., i].clone()
+            now[..., i] = self.column(value, exact[..., i])
+            error = (value - now[..., i]) / factor[:, i, i, None]
+            now[..., i + 1 :] -= error[..., None] * factor[:, None, i, i + 1 :]
+        return torch.empty_like(now).scatter(2, order[:, None].expand_as(now), now)
