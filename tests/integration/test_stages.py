@@ -345,7 +345,9 @@ def test_other_processes_only_evaluate(bench: Bench, monkeypatch: pytest.MonkeyP
     assert calls == ["assist"]
 
 
-def test_the_winner_is_timed_in_all_its_onnx_files(bench: Bench) -> None:
+def test_the_winner_is_timed_in_all_its_onnx_files(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
     it = look(bench)
     archs = it.files.read_roles()
     winner, others = archs["winner"].key, {arch.key for arch in archs.values()}
@@ -358,6 +360,10 @@ def test_the_winner_is_timed_in_all_its_onnx_files(bench: Bench) -> None:
     assert in_8_bits[winner].name == "model.int8.onnx"
     other = verify._timed_files(it, archs, "winner", replace(it.devices["local"], batch=4))
     assert other == found  # they take any batch
+    built = Exported(ModelFile("m.bin", "of a plugin", "fp32"), ("m.bin", "m.onnx"), None, "no run")
+    exports = {key: (*rows, built) for key, rows in it.files.read_exports().items()}
+    monkeypatch.setattr(type(it.files), "read_exports", lambda _: exports)
+    assert verify._timed_files(it, archs, "winner", it.devices["local"]) == found
 
 
 def test_verifying_keeps_answers_and_shows_every_network(
