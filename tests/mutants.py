@@ -49,9 +49,11 @@ EQUIVALENT: dict[str, str] = {
     " -> 3 if dynamic_batch else 1": "any batch but 1 stands for every batch",
     "hwnas/exporters/labels.py Labelled.describe: file.name.replace(f'.{self.label}.', '.', 1)"
     " -> file.name.replace(f'.{self.label}.', '.', 2)": "a name contains its label once",
-    "hwnas/exporters/opened.py onnxruntime_model: 3 -> 4": "the level of the runtime's log",
+    "hwnas/exporters/mil.py _expanded: _sizes(v['axes'], 0, 0) -> _sizes(v['axes'], 0, 1)":
+    "the value of none",
+    "hwnas/exporters/mil.py _pad: _sizes(v['pad'], 0, 0) -> _sizes(v['pad'], 0, 1)":
+    "the value of none",
     "hwnas/exporters/quantize.py _logits: 1 -> 2": "threads of a session",
-    "hwnas/exporters/quantize.py _logits: 3 -> 4": "the level of the runtime's log",
     "hwnas/latency/construction.py op_rows: median < MIN_SHARE * whole.median_ms ->"
     " median <= MIN_SHARE * whole.median_ms": "the row is the same; only its warning is not",
     "hwnas/latency/correction.py Validation.within: e <= limit -> e < limit":

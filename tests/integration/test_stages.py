@@ -345,7 +345,9 @@ def test_other_processes_only_evaluate(bench: Bench, monkeypatch: pytest.MonkeyP
     assert calls == ["assist"]
 
 
-def test_the_winner_is_timed_in_all_its_onnx_files(bench: Bench) -> None:
+def test_the_winner_is_timed_in_all_its_onnx_files(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
     it = look(bench)
     archs = it.files.read_roles()
     winner, others = archs["winner"].key, {arch.key for arch in archs.values()}
@@ -358,6 +360,10 @@ def test_the_winner_is_timed_in_all_its_onnx_files(bench: Bench) -> None:
     assert in_8_bits[winner].name == "model.int8.onnx"
     other = verify._timed_files(it, archs, "winner", replace(it.devices["local"], batch=4))
     assert other == found  # they take any batch
+    built = Exported(ModelFile("m.bin", "of a plugin", "fp32"), ("m.bin", "m.onnx"), None, "no run")
+    exports = {key: (*rows, built) for key, rows in it.files.read_exports().items()}
+    monkeypatch.setattr(type(it.files), "read_exports", lambda _: exports)
+    assert verify._timed_files(it, archs, "winner", it.devices["local"]) == found
 
 
 def test_verifying_keeps_answers_and_shows_every_network(
@@ -548,16 +554,52 @@ def test_only_a_differing_float_file_stops_the_export(
         Exported(ModelFile("other.onnx", "onnx", precision), ("other.onnx",), report),
     ]
     monkeypatch.setattr(export, "_export_arch", lambda *_: rows)
-    shown: list[str] = []
+    shown: list[Any] = []
     with bench.project(bench.config({})) as it:
         winner = it.files.read_roles()["winner"]
         monkeypatch.setattr(export, "network_names", lambda it: {winner: "winner"})
         with pytest.raises(CheckFailed, match="differ") if is_refused else nullcontext() as caught:
-            export.export(it, lambda done, total, note="": shown.append(note))
+            export.export(it, lambda done, total, note="": shown.append((done, total, note)))
         assert it.files.read_exports() == {winner.key: tuple(rows)}
-    assert shown == [f"winner (1 of 1 networks), parity {first.worst:.1e}"]
+    n = len(it.formats)
+    assert shown == [(n, n, f"winner (1 of 1 networks), parity {first.worst:.1e}")]
     if caught is not None:
         assert set(caught.value.found) == {f"{winner.key}/other.onnx"}  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("failing", "is_refused"), [("onnx", True), ("int8", True), ("timm", False)]
+)
+def test_a_format_that_no_device_needs_may_fail(
+    bench: Bench, failing: str, is_refused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The reason is recorded, and the export of the others goes on."""
+    parity = ParityReport("f", "ort", 1.0, 1.0, (BatchParity(1, 1, 0.0, 0.0, 0.5, 1.0),))
+
+    def write(one: Any, *_: Any, **__: Any) -> Any:
+        if one.name == failing:
+            raise UserError("the format cannot express this", found="operator lstm\nof layer 3")
+        return (one.path,)
+
+    def checked(it: Project, one: Any, files: Any, *_: Any) -> Exported:
+        return Exported(ModelFile(one.path, one.name, one.precision), files, parity)
+
+    monkeypatch.setattr(export, "export_safely", write)
+    monkeypatch.setattr(export, "_checked", checked)
+    with bench.project(bench.config({})) as it:
+        winner = it.files.read_roles()["winner"]
+        monkeypatch.setattr(export, "network_names", lambda it: {winner: "winner"})
+        if is_refused:
+            with pytest.raises(UserError, match="cannot express this"):
+                export.export(it, silent)
+            return
+        export.export(it, silent)
+        found = {one.model.format: one for one in it.files.read_exports()[winner.key]}
+    assert {name: one.parity for name, one in found.items()} == {
+        "onnx": parity, "timm": None, "int8": parity
+    }  # fmt: skip
+    assert found["timm"].files == ()
+    assert found["timm"].not_run == "the format cannot express this: operator lstm"
 
 
 def test_damaged_weights_of_a_network_are_trained_again(

@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from hwnas.core.errors import UserError
 from hwnas.core.rng import rng
+from hwnas.exporters import mlpackage
 from hwnas.exporters.mil import KNOWN, Interpreted
 from hwnas.exporters.opened import CannotRunHere
 
@@ -128,3 +129,70 @@ def test_a_damaged_package_is_refused(tmp_path: Path) -> None:
         (tmp_path / "m.zip").write_bytes(content)
         with pytest.raises(UserError, match="not a zipped Core ML package"):
             coreml_model(tmp_path / "m.zip")
+
+
+OWN_WEIGHTS = "@model_path/weights/weight.bin"
+
+
+class Specification:
+    """Of one operator, whose weights are in the file that the content names."""
+
+    specificationVersion = 8
+
+    def ParseFromString(self, content: bytes) -> None:
+        value = SimpleNamespace(blobFileValue=SimpleNamespace(fileName=content.decode()))
+        block = SimpleNamespace(operations=[SimpleNamespace(attributes={"val": value})])
+        function = SimpleNamespace(block_specializations={"CoreML8": block})
+        self.mlProgram = SimpleNamespace(functions={"main": function})
+
+
+@pytest.fixture
+def loaded(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """Imitates coremltools; collects the weights of the programs that it loads."""
+    weights = []
+
+    def load(spec: Any, version: int, *, file_weights_dir: str) -> Any:
+        assert version == spec.specificationVersion
+        weights.append(Path(file_weights_dir, "weight.bin").read_bytes())
+        return SimpleNamespace(functions={"main": program("mul", "<fp32>")})
+
+    proto = SimpleNamespace(Model_pb2=SimpleNamespace(Model=Specification))
+    packages = {
+        "coremltools": SimpleNamespace(proto=proto, __version__="9.0"),
+        "coremltools.converters.mil.frontend.milproto.load": SimpleNamespace(load=load),
+    }
+    monkeypatch.setattr(mlpackage, "require", lambda name, extra: packages[name])
+    return weights
+
+
+def package(path: Path, weights: str, compression: int) -> Path:
+    folder = "model.mlpackage/Data/com.apple.CoreML"
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        archive.writestr(f"{folder}/model.mlmodel", weights)
+        archive.writestr(f"{folder}/weights/weight.bin", b"weights")
+    return path
+
+
+def test_a_package_runs_one_image_at_a_time(tmp_path: Path, loaded: list[bytes]) -> None:
+    path = package(tmp_path / "m.zip", OWN_WEIGHTS, zipfile.ZIP_STORED)
+    opened = mlpackage.coreml_model(path)
+    assert loaded == [b"weights"]
+    assert opened.batch == 1 and "interpreted in torch" in opened.untimed
+    x = np.array([[3.0, 6.0]], dtype=np.float32)
+    np.testing.assert_array_equal(opened.run(x), x * np.float32(1 / 3))
+
+
+@pytest.mark.parametrize(
+    ("weights", "compression", "found"),
+    [
+        ("@model_path/../secret", zipfile.ZIP_STORED, "weights in '@model_path/../secret'"),
+        (OWN_WEIGHTS, zipfile.ZIP_DEFLATED, "model.mlmodel: compressed, or too large"),
+    ],
+)
+def test_a_package_of_other_files_or_of_unknown_size_is_not_loaded(
+    weights: str, compression: int, found: str, tmp_path: Path, loaded: list[bytes]
+) -> None:
+    path = package(tmp_path / "m.zip", weights, compression)
+    with pytest.raises(UserError, match="not a zipped Core ML package") as caught:
+        mlpackage.coreml_model(path)
+    assert found in str(caught.value.found) and not loaded
