@@ -61,7 +61,7 @@ REFERENCE = {
 def on_files(files: Files, *, config: Any) -> Files:
     """Adds the pages outside docs/, the files that pages link to, and the reference."""
     for name in PAGES:
-        files.append(File.generated(config, f"{OUTSIDE}/{name}", content=_text(name)))
+        files.append(File.generated(config, _place(name), content=_text(name)))
     linked = {
         found
         for page in [*PAGES, *(f"docs/{file.src_uri}" for file in files if _is_own(file))]
@@ -74,8 +74,7 @@ def on_files(files: Files, *, config: Any) -> Files:
     for name in sorted(linked):
         content = (ROOT / name).read_bytes()
         files.append(File.generated(config, f"{OUTSIDE}/{name}.txt", content=content))
-    page = f"{OUTSIDE}/{NOTEBOOK.removesuffix('.ipynb')}.md"
-    files.append(File.generated(config, page, content=_notebook()))
+    files.append(File.generated(config, _place(NOTEBOOK), content=_notebook()))
     for name, content in _reference().items():
         files.append(File.generated(config, f"reference/{name}.md", content=content))
     return files
@@ -85,7 +84,7 @@ def on_page_markdown(markdown: str, *, page: Any, config: Any, files: Files) -> 
     """Rewrites links that lead from docs/ to the rest of the repository, and back."""
     here = page.file.src_uri
     is_outside = here.startswith(f"{OUTSIDE}/")
-    source = here.removeprefix(f"{OUTSIDE}/") if is_outside else f"docs/{here}"
+    source = _source(here) if is_outside else f"docs/{here}"
 
     def moved(match: re.Match[str]) -> str:
         found = _repository_path(source, match[2])
@@ -225,7 +224,14 @@ def _place(path: str) -> str:
         path = posixpath.join(path, "README.md")
     if path == NOTEBOOK:
         return f"{OUTSIDE}/{path.removesuffix('.ipynb')}.md"
-    return f"{OUTSIDE}/{path}" if path in PAGES else f"{OUTSIDE}/{path}.txt"
+    if path not in PAGES:
+        return f"{OUTSIDE}/{path}.txt"
+    return f"{OUTSIDE}/{path.replace('README', 'readme')}"  # README: index, which no menu lists
+
+
+def _source(page: str) -> str:
+    """The file in the repository of a page outside docs/."""
+    return page.removeprefix(f"{OUTSIDE}/").replace("readme", "README")
 
 
 def _reference() -> dict[str, str]:

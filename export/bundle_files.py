@@ -169,8 +169,10 @@ def problems(value, schema, root, at="manifest"):
     elif isinstance(value, list):
         if not schema.get("minItems", 0) <= len(value) <= schema.get("maxItems", len(value)):
             yield f"{at}: has {len(value)} items"
+        heads = schema.get("prefixItems", ())
         for index, item in enumerate(value):
-            yield from problems(item, schema.get("items", {}), root, f"{at}[{index}]")
+            own = heads[index] if index < len(heads) else schema.get("items", {})
+            yield from problems(item, own, root, f"{at}[{index}]")
     elif isinstance(value, dict):
         known, others = schema.get("properties", {}), schema.get("additionalProperties", {})
         for key in schema.get("required", ()):

@@ -174,7 +174,9 @@ def _latency(fact: LatencyFact | None) -> str:
     if fact.measured_ms is not None:
         found.append(f"{fact.measured_ms:.4g} ms measured")
     if fact.forecast_ms is not None:
-        interval = "" if fact.interval_ms is None else f" ({_numbers(fact.interval_ms)})"
+        interval = ""
+        if fact.interval_ms is not None:
+            interval = " (90 % interval: {:.4g} to {:.4g})".format(*fact.interval_ms)
         found.append(f"{fact.forecast_ms:.4g} ms estimated{interval}")
     threads = f"{fact.device.threads} thread" + "s" * (fact.device.threads > 1)
     place = f"on {_plain(fact.device.name)} ({_plain(fact.host)}, {threads})"

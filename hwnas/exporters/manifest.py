@@ -33,6 +33,8 @@ runtime of a model and the layout of its images. Version 4 added correct answers
 Count = Annotated[int, Field(ge=1)]
 NotNegativeCount = Annotated[int, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
+NotNegativeMs = Annotated[float, Field(ge=0, le=999_999_999)]
+"""The lower end of an interval, which is 0 if the machine was noisy."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,7 @@ class LatencyFact:
     model: str
     host: str
     forecast_ms: Milliseconds | None = None
-    interval_ms: tuple[Milliseconds, Milliseconds] | None = None
+    interval_ms: tuple[NotNegativeMs, Milliseconds] | None = None
     measured_ms: Milliseconds | None = None
 
     def __post_init__(self) -> None:

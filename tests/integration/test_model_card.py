@@ -173,7 +173,7 @@ def test_a_card_is_metadata_of_huggingface_and_the_facts_of_the_bundle(tmp_path:
     )  # fmt: skip
     for fact in (
         "90.00% ± 2.12% of 200 test images",
-        "2.1 ms measured, 2 ms estimated (1.5, 2.5) on board (A55, 4 threads)",
+        "2.1 ms measured, 2 ms estimated (90 % interval: 1.5 to 2.5) on board (A55, 4 threads)",
         "Device board: A55; runtime onnxruntime, provider CPUExecutionProvider, batch size 1",
         "90 % interval",
         f"Latency table: sha256 `{'ab' * 32}`",

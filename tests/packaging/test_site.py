@@ -20,6 +20,15 @@ LOADED = re.compile(
     r"""<(?:script|img|iframe)[^>]+src=["']?(https?:)?//|<link[^>]+href=["']?https?:"""
 )
 """What a browser fetches from elsewhere when it opens a page; links to click do not count."""
+MOST_COLUMNS = 84
+"""Columns of a block that the site shows without scrolling in a window of 1280 px."""
+WIDE = """<script>addEventListener("load", () => {
+  const tables = [...document.querySelectorAll("article table")];
+  const boxes = tables.flatMap(one => [one, one.closest(".md-typeset__scrollwrap") ?? one]);
+  const wide = boxes.filter(one => one.scrollWidth > one.clientWidth + 1).length;
+  document.body.insertAdjacentHTML("beforeend", `<p>tables ${tables.length} wide ${wide}</p>`);
+})</script>"""
+"""Counts the tables of a page, and those that need scrolling."""
 
 
 def pages_of(nav: object) -> list[str]:
@@ -28,6 +37,15 @@ def pages_of(nav: object) -> list[str]:
     return [
         page for part in (nav.values() if isinstance(nav, dict) else nav) for page in pages_of(part)
     ]  # type: ignore[attr-defined]
+
+
+def titles_of(nav: object) -> list[str]:
+    """The titles that the navigation gives to pages and sections."""
+    if isinstance(nav, str):
+        return []
+    if isinstance(nav, dict):
+        return [*nav, *titles_of([*nav.values()])]
+    return [title for part in nav for title in titles_of(part)]  # type: ignore[attr-defined]
 
 
 def test_every_page_has_its_place_in_the_navigation() -> None:
@@ -102,6 +120,14 @@ def test_the_site_loads_nothing_from_elsewhere(site: Path) -> None:
         assert f'id="hwnas.api.{"bundle" if name == "load_bundle" else name}.{name}"' in functions
 
 
+def test_the_menu_names_every_page(site: Path) -> None:
+    """The theme hides the first README of a section behind the section's own name."""
+    nav = yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"]
+    menu = (site / "questions.html").read_text().partition('data-md-component="content"')[0]
+    shown = {" ".join(text.split()) for text in re.findall(r">([^<>]+)<", menu)}
+    assert set(titles_of(nav)) <= shown
+
+
 def test_every_fence_became_a_block(site: Path) -> None:
     """A head that mkdocs does not know turns the rest of a page inside out."""
     for page in sorted(site.rglob("*.html")):
@@ -110,6 +136,8 @@ def test_every_fence_became_a_block(site: Path) -> None:
     for page in DOCS.glob("*.md"):
         built = (site / page.name).with_suffix(".html").read_text()
         fences = re.compile(r"^ *```.*?^ *```$", re.DOTALL | re.MULTILINE)
+        for diagram in re.findall(r"^```text diagram\n(.*?)^```$", page.read_text(), re.S | re.M):
+            assert max(map(len, diagram.splitlines())) <= MOST_COLUMNS, page.name
         text, blocks = fences.subn("", page.read_text())
         assert len(re.findall(r'<div class="[^"]*highlight', built)) == blocks, page.name
         steps = built.count("<ol>")
@@ -163,3 +191,31 @@ def test_prints_have_whole_figures(site: Path, tmp_path: Path, page: str, most: 
         pytest.skip(f"Chromium does not start here: {done.stderr[-300:]}")
     pages = len(re.findall(rb"/Type /Page\b", (tmp_path / "page.pdf").read_bytes()))
     assert 0 < pages <= most
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium")
+@pytest.mark.parametrize("width", [500, 1280])
+@pytest.mark.parametrize("page", ["configuration.html", "reference/functions.html"])
+def test_settings_and_arguments_are_read_without_scrolling(
+    site: Path, tmp_path: Path, page: str, width: int
+) -> None:
+    """On a phone their rows are stacked; 500 px is the narrowest window of Chromium."""
+    counted = (site / page).with_name("counted.html")
+    counted.write_text((site / page).read_text().replace("</body>", f"{WIDE}</body>"))
+    done = subprocess.run(
+        [
+            *(str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu"),
+            *("--disable-dev-shm-usage", f"--user-data-dir={tmp_path}"),
+            *(f"--window-size={width},900", "--virtual-time-budget=20000", "--dump-dom"),
+            counted.as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    counted.unlink()
+    found = re.search(r"<p>tables (\d+) wide (\d+)</p>", done.stdout)
+    if found is None:
+        pytest.skip(f"Chromium does not start here: {done.stderr[-300:]}")
+    assert int(found[1]) > 20 and int(found[2]) == 0

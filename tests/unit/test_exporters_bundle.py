@@ -511,6 +511,26 @@ def test_host_kit_and_schema_agree_on_every_mutation(
     assert 0.02 < n_taken / len(chosen) < 0.5
 
 
+@pytest.mark.parametrize(
+    ("interval_ms", "is_taken"),
+    [([0.9, 1.1], True), ([0.0, 2.7], True), ([-0.1, 1.1], False), ([0.0, 0.0], False)],
+)
+def test_the_interval_of_a_noisy_machine_starts_at_zero(
+    interval_ms: list[float], is_taken: bool, tmp_path: Path
+) -> None:
+    """Host, kit and schema take it: a half-width may exceed the estimate."""
+    colour_bundle(tmp_path / "winner", colour_manifest())
+    path = tmp_path / "winner" / "manifest.json"
+    data = json.loads(path.read_text())
+    data["latency"][0] |= {"forecast_ms": 1.0, "interval_ms": interval_ms}
+    path.write_text(json.dumps(data))
+    schema = json.loads(resource("export", "bundle.schema.json").read_text())
+    assert jsonschema.Draft202012Validator(schema).is_valid(data) == is_taken
+    kit = kit_module("bundle_files")
+    assert takes(kit.read_bundle, tmp_path / "winner", kit.BundleError) == is_taken
+    assert takes(read_manifest, tmp_path / "winner", UserError) == is_taken
+
+
 def takes(read: Callable[[Path], object], folder: Path, refusal: type[Exception]) -> bool:
     try:
         read(folder)

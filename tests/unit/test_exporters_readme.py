@@ -43,7 +43,7 @@ def test_accuracy_has_its_standard_error() -> None:
         ({"forecast_ms": 1.5}, "1.5 ms estimated on board (A55, 4 threads)"),
         (
             {"measured_ms": 1.25, "forecast_ms": 1.5, "interval_ms": (1.0, 2.0)},
-            "1.25 ms measured, 1.5 ms estimated (1, 2) on board (A55, 4 threads)",
+            "1.25 ms measured, 1.5 ms estimated (90 % interval: 1 to 2) on board (A55, 4 threads)",
         ),
     ],
 )
