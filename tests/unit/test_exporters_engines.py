@@ -15,7 +15,8 @@ from hwnas.builders.precision import to_precision
 from hwnas.core.errors import UserError
 from hwnas.core.rng import rng
 from hwnas.exporters import REGISTRY
-from hwnas.exporters.engine import EngineExporter, check_engine
+from hwnas.exporters.base import PROMISES
+from hwnas.exporters.engine import EngineExporter, Precision, check_engine
 from hwnas.exporters.quantize import quantized
 from hwnas.spaces.lowering import lower
 from hwnas.spaces.space import SearchSpace
@@ -99,6 +100,16 @@ def test_a_broken_model_and_an_unknown_gpu_are_refused(folder: Path) -> None:
     with pytest.raises(UserError, match=r"model\.onnx.*cannot be parsed"):
         rtx(folder, DEFAULT)
     assert set(folder.iterdir()) == before
+
+
+def test_engines_sum_in_half_precision_and_promise_less() -> None:
+    def tolerance(precision: Precision) -> float:
+        exporter = EngineExporter("tensorrt", precision, (1, 1, 1), "8.9")
+        return exporter.describe([Path("model.engine")]).parity_tolerance
+
+    assert tolerance("fp16") == 0.03 > PROMISES["fp16"].parity_tolerance
+    assert tolerance("fp32") == 5e-3 > PROMISES["fp32"].parity_tolerance
+    assert tolerance("int8") == PROMISES["int8"].parity_tolerance
 
 
 def test_an_engine_needs_its_onnx_file_and_its_package(folder: Path) -> None:
