@@ -120,65 +120,52 @@ class Scan:
         return sum(self.left_out[ending] for ending in HEIC_ENDINGS)
 
 
-def scan(
-    folder: Path, also: tuple[str, ...] = (), seen: Callable[[], object] = lambda: None
-) -> Scan:
+def scan(folder: Path, also: tuple[str, ...] = (), seen: Callable[[], object] = object) -> Scan:
     """All files at any depth below a class folder; images are sorted by their composed names.
 
-    Links to folders are followed.
-
-    also: suffixes of other files that count as images.
-    seen: is called for every file and folder.
+    Links to folders are followed. also: suffixes of other files that count as images. seen: is
+    called for every file and folder.
     """
-    found = Scan()
-    above = {str(real) for real in (folder.resolve(), *folder.resolve().parents)}
-    endings = ENDINGS.union(also, HEIC_ENDINGS if reads_heic() else ())
-    _scan(str(folder), folder.name, found, above, endings, False, seen)
+    found, endings = Scan(), ENDINGS.union(also, HEIC_ENDINGS if reads_heic() else ())
+
+    def walk(folder: str, within: str, above: set[str], linked: bool) -> None:
+        is_far = within.count("/") > MAX_DEPTH or found.linked > MAX_LINKED
+        try:
+            if is_far or not os.access(folder, os.X_OK):
+                raise PermissionError
+            entries = list(os.scandir(folder))
+        except OSError:  # or the disc or server was disconnected
+            found.lost.append(f"{within}/")
+            return
+        found.linked += linked * len(entries)
+        for entry in entries:
+            seen()
+            name = f"{within}/{entry.name}"
+            if is_data(entry.name) and _add(found, entry, name, endings):
+                real = os.path.realpath(entry.path)
+                if real not in above:  # else a link to one of its parent folders
+                    walk(entry.path, name, above | {real}, linked or entry.is_symlink())
+
+    above = {*map(str, (folder.resolve(), *folder.resolve().parents))}
+    walk(str(folder), folder.name, above, False)
     found.images.sort(key=lambda name: (composed(name).split("/"), name))
     found.lost.sort()
     return found
 
 
-def _scan(
-    folder: str,
-    within: str,
-    found: Scan,
-    above: set[str],
-    endings: frozenset[str],
-    linked: bool,
-    seen: Callable[[], object],
-) -> None:
-    if within.count("/") > MAX_DEPTH or found.linked > MAX_LINKED:
-        found.lost.append(f"{within}/")
-        return
-    try:
-        entries = list(os.scandir(folder))
-        if not os.access(folder, os.X_OK):
-            raise PermissionError
-    except OSError:  # or the disc or server was disconnected
-        found.lost.append(f"{within}/")
-        return
-    found.linked += linked * len(entries)
-    for entry in entries:
-        seen()
-        name = f"{within}/{entry.name}"
-        if not is_data(entry.name):
-            continue
-        kind = _kind(entry)
-        if kind == "folder":
-            real = os.path.realpath(entry.path)
-            if real not in above:  # else a link to one of its parent folders
-                through = linked or entry.is_symlink()
-                _scan(entry.path, name, found, above | {real}, endings, through, seen)
-        elif kind == "lost":
-            found.lost.append(name)
-        elif kind == "file" and _is_image(entry, endings):
-            found.images.append(name)
-        else:
-            content = content_of(_head(entry.path)) if kind == "file" else ""
-            ending = _ending(entry.name) or (".heic" if content == "HEIC" else "without an ending")
-            found.left_out[ending if kind == "file" else "pipe or device"] += 1
-            found.misnamed[ending] += bool(content)
+def _add(found: Scan, entry: os.DirEntry[str], name: str, endings: frozenset[str]) -> bool:
+    """Adds a file; returns whether it is a folder."""
+    kind = _kind(entry)
+    if kind == "lost":
+        found.lost.append(name)
+    elif kind == "file" and _is_image(entry, endings):
+        found.images.append(name)
+    elif kind != "folder":
+        content = content_of(_head(entry.path)) if kind == "file" else ""
+        ending = _ending(entry.name) or (".heic" if content == "HEIC" else "without an ending")
+        found.left_out[ending if kind == "file" else "pipe or device"] += 1
+        found.misnamed[ending] += bool(content)
+    return kind == "folder"
 
 
 def _kind(entry: os.DirEntry[str]) -> str:

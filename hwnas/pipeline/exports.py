@@ -6,7 +6,7 @@ from pathlib import Path
 
 from hwnas.core.command import command_line
 from hwnas.core.errors import UserError
-from hwnas.exporters.artifact import PlannedFormat, artifact_of
+from hwnas.exporters.artifact import PlannedFormat, artifact_of, as_trained
 from hwnas.exporters.base import FormatConfig
 from hwnas.interfaces import DeviceSpec, EightBits
 from hwnas.pipeline.listings import listed
@@ -36,7 +36,8 @@ def winning_archs(project: Project) -> set[Arch]:
 def formats_for(project: Project, *, is_winner: bool) -> tuple[PlannedFormat, ...]:
     """The formats to which a network is exported."""
     float_onnx, *others = project.formats
-    return float_onnx, *(one for one in others if is_winner or one.devices)
+    formats = float_onnx, *(one for one in others if is_winner or one.devices)
+    return as_trained(formats) if project.config.finetune.precision == "int8" else formats
 
 
 def rounding_of(project: Project) -> EightBits | None:

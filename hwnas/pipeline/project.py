@@ -19,7 +19,7 @@ from hwnas.core.records import SCHEMA_VERSION, dump, sparse
 from hwnas.core.rundir import RunDir
 from hwnas.core.store import file_hash
 from hwnas.devices.spec import load_devices, load_transport
-from hwnas.exporters.artifact import PlannedFormat, as_trained, planned_formats
+from hwnas.exporters.artifact import PlannedFormat, planned_formats
 from hwnas.interfaces import DataModule, DeviceSpec, Split, Transport
 from hwnas.latency.estimator import TableEstimator
 from hwnas.latency.validation import as_sums
@@ -163,8 +163,7 @@ class Project:
         Raises:
             UserError: a device runs no format that can be exported.
         """
-        formats = planned_formats(self.config.export, self.devices.values())
-        return as_trained(formats) if self.config.finetune.precision == "int8" else formats
+        return planned_formats(self.config.export, self.devices.values())
 
     def records(self, setting: str) -> Records:
         """Scores of archs of the space, from the file that `setting` names; it is read once.
