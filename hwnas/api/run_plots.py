@@ -82,7 +82,8 @@ class RunPlots:
         found = latency_data(self.project, name)
         if found is None:
             raise UserError(
-                "the table has no whole networks of this space", where=self.project.run.root
+                f"the latency table of {name!r} was never validated on networks of this space",
+                where=self.project.run.root,
             )
         return latency_figure(found)
 

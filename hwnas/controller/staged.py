@@ -40,7 +40,7 @@ def check_stages(space: SearchSpace, config: SearchConfig) -> None:
             expected="search.stages",
             found=config.held,
             where="search.held",
-            fix="add search.stages, or leave it out",
+            fix="add search.stages, or remove search.held",
         )
     _first_held(space, config)
     n = len(config.stages)

@@ -136,7 +136,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Slot:
-    """One network of a training step, selected from several candidates by the images of the step.
+    """A network of a training step: of its candidates, that with the lowest or highest loss.
 
     keep: whether the candidate with the lowest or the highest cross-entropy to the labels is
         selected.

@@ -156,10 +156,10 @@ class TableEstimator:
         op = enumerate_ops(self.space)[int(self._doubts.argmax())]
         timed = self._priced[op].out_channels
         return (
-            f"device {self.device.name}: the classifier of {op.out_channels} outputs was never"
-            f" timed, only one of {timed}; its estimate may be off by"
-            f" {doubt:.2g} ms (largest network: {largest:.2g} ms): set the number of classes to"
-            f" {timed}, or measure a table with {op.out_channels}"
+            f"device {self.device.name}: a classifier with {op.out_channels} outputs was never"
+            f" timed (only one with {timed} outputs), so its estimate may be off by {doubt:.2g} ms;"
+            f" the largest network takes {largest:.2g} ms. Set the number of classes to {timed}, or"
+            f" measure a table with {op.out_channels} classes"
         )
 
     def energy_mj(self, codes: Codes) -> FloatArray:

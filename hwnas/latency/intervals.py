@@ -37,11 +37,10 @@ def raw_sum_fraction(correction: Correction) -> float:
 
 
 def one_sided_share(correction: Correction, probability: float) -> float:
-    """Where the one-sided bound of a probability in (0.5, 1) lies: 0 at the estimate, 1 at the
-    upper end of the 90 % interval.
+    """Upper bound for a probability in (0.5, 1): 0 is the estimate, 1 the 90 % interval's end.
 
-    It is the conformal quantile of the signed errors of the held-out networks. If they are too few
-    for this probability, errors are assumed to be normal. The bound is never below the estimate.
+    It is the conformal quantile of the signed errors of the held-out networks. With too few of
+    these networks for this probability, errors are assumed to be normal. It is never below 0.
     """
     nets = [net for net in correction.validation.nets if net.forecast_ms > 0]
     rank = math.ceil((len(nets) + 1) * probability)

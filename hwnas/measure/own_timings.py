@@ -257,7 +257,7 @@ def _require(
         more = f" and {len(listed) - N_SHOWN} more" if len(listed) > N_SHOWN else ""
         raise UserError(
             f"{len(listed)} {what} {kind}",
-            expected=f"all {len(wanted)} of them, for this space, device, settings and seed",
+            expected=f"the {len(wanted)} {what} of this space, device, settings and seed",
             found=", ".join(listed[:N_SHOWN]) + more,
             where=path,
         )

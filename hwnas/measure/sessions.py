@@ -147,6 +147,6 @@ def _to_time(
 def _cost(names: Sequence[str], whole: Mapping[str, Any], chain: Sequence[Session]) -> str:
     n_new = len(set(names) - known_in(chain, whole))
     return (
-        f"{n_new} of {len(whole['items'])} models are timed, and {len(names) - n_new} again that an"
-        " earlier session timed, to compare the machine's pace"
+        f"times {n_new} of {len(whole['items'])} models; {len(names) - n_new} models of earlier"
+        " sessions are timed again, to compare the speed of the machine"
     )

@@ -142,7 +142,7 @@ def _choose(candidates: _Candidates, n: int) -> NDArray[np.int64]:
 def _rows(
     space: SearchSpace, estimate: DeviceEstimate, p95_factor: float, n: int
 ) -> tuple[dict[OpSpec, Timing], tuple[str, ...]]:
-    """Rows with the spread of the inference as p10 and p90, and a warning for uncertain rows."""
+    """Rows whose p10 and p90 express the uncertainty of the estimate; a warning if it is large."""
     rows = {}
     for op, median, std in zip(
         enumerate_ops(space), estimate.rows_ms, estimate.rows_std_ms, strict=True

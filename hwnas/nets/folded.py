@@ -112,7 +112,7 @@ def published_of_folded(network: Folded) -> PublishedNetwork:
         raise UserError(
             "no space supports this 8-bit network",
             expected="a convolution, inverted residuals or depthwise separable blocks, a head",
-            found=f"another order of layers from {at + 1} on",
+            found=f"layers that do not fit this order, from layer {at + 1} on",
             where=network.name,
         )
     return PublishedNetwork(

@@ -151,14 +151,14 @@ def _images_are_large_enough(project: Project, data: DataPlan) -> None:
     if max(allowed) <= data.base_px:
         return
     can_grow = hasattr(project.config.data, "base_px")
-    grow = f"data.base_px={max(allowed)}, or " if can_grow else ""
+    grow = f"set data.base_px={max(allowed)}, or " if can_grow else ""
     raise UserError(
         "resolutions of the space are larger than the images of the data set",
         expected=f"resolutions up to {data.base_px} px, the size of the images"
         + " (data.base_px)" * can_grow,
         found=", ".join(f"{px} px" for px in allowed),
         where="space.resolutions",
-        fix=f"{grow}space.resolutions without those above {data.base_px}",
+        fix=f"{grow}remove the resolutions above {data.base_px} px from space.resolutions",
     )
 
 

@@ -48,15 +48,15 @@ def open_project(
     """Opens the project in `root` and locks it while in use.
 
     `config` (a shipped name or a path) replaces the configuration of the folder, and `changes` set
-    single keys by path. `engine.execute` stores the result after all checks have passed, and sends
-    it to other ranks under torchrun (`pipeline.follow`).
+    single keys by path. `engine.execute` stores the changed configuration after all checks have
+    passed, and sends it to other ranks under torchrun (`pipeline.follow`).
 
     read_only: nothing is stored, and no lock is taken.
     as_recorded: facts about the data come from the record of the run, for verbs that only read it.
 
     Raises:
-        UserError: no or an invalid configuration, the folder is in use, or it contains links, pipes
-            or devices.
+        UserError: the configuration is missing or invalid, the folder is in use, or it contains
+            links, pipes or devices.
     """
     run = RunDir(root)
     with explained("look into the run folder", root):

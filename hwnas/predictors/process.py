@@ -24,10 +24,10 @@ CHUNK = 2048
 
 @dataclass(frozen=True)
 class Process:
-    """Kernel exp(-|x - y|^2 / length) around a constant mean.
+    """Mean of a Gaussian process with kernel exp(-|x - y|^2 / length) and a constant prior mean.
 
-    points: [n, f].
-    weights: weights of the kernels of the points, [n].
+    points: training points, [n, f].
+    weights: weight of the kernel at each training point, [n].
     """
 
     points: FloatArray

@@ -100,7 +100,7 @@ class CellMacro(Skeleton):
         return "+".join(f"{node}|" for node in nodes)
 
     def op_choice(self, slot: str) -> str:
-        """Cells at all positions share the choice of an edge, but not its weights."""
+        """Name of the choice of an edge; all cells share it, but each has its own weights."""
         return slot.rpartition(".")[2]
 
     def lower_slots(self, codes: tuple[int, ...]) -> tuple[OpSpec | None, ...]:

@@ -98,7 +98,7 @@ class DartsCells(Skeleton):
         return tuple(found)
 
     def op_choice(self, slot: str) -> str:
-        """Cells of a kind share the choices of their edges, but not their weights."""
+        """Name of the choice of an edge; cells of a kind share it, each has its own weights."""
         cell, _, edge = slot.partition(".")
         if not edge.startswith("edge"):
             return ""

@@ -88,7 +88,7 @@ class GraphCells(Skeleton):
         return tuple(found)
 
     def op_choice(self, slot: str) -> str:
-        """Cells at all positions share the choice of a vertex, but not its weights."""
+        """Name of the choice of a vertex; all cells share it, but each has its own weights."""
         return slot.rpartition(".")[2]
 
     @property

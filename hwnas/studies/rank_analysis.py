@@ -208,7 +208,7 @@ def _require_archs(n: int, project: Project, ranking: str, truths: Sequence[Path
 
 
 def _at_least(n: int, n_labels: int) -> int:
-    """Labels needed for `MIN_ARCHS` usable ones (in tens), if n of `n_labels` are usable."""
+    """Number of labels, a multiple of 10, for `MIN_ARCHS` usable ones; now n of `n_labels` are."""
     return math.ceil(n_labels * MIN_ARCHS / max(n, 1) / 10) * 10
 
 

@@ -59,7 +59,7 @@ def load_teacher(config: TeacherConfig, info: DataInfo, device: torch.device) ->
             f"these are not the weights of {config.model} for {info.num_classes} classes",
             found=str(error)[:400],
             where=config.weights,
-            fix="train the model on this data set first, with a classifier of its classes",
+            fix=f"train the model on this data set first, with {info.num_classes} outputs",
         ) from error
     mean, std = (torch.tensor(values) for values in (info.mean, info.std))
     scale, shift = torch.ones_like(std), torch.zeros_like(mean)

@@ -174,4 +174,4 @@ def test_an_estimate_that_hangs_on_the_untimed_classifier_says_so(
     }
     notes = [record.getMessage() for record in caplog.records]
     assert len(notes) == (2 if is_useless else 0)
-    assert all("outputs was never timed, only one of 3" in note for note in notes)
+    assert all("outputs was never timed (only one with 3" in note for note in notes)

@@ -183,7 +183,7 @@ def measured_trained_cost(project: Project) -> str:
         f"{len(archs)} archs to train stand-alone x {images:,} images ({recipe.epochs} epochs) = "
         f"{len(archs) * images:,} images; about {seconds / 60 / n_ranks:.1f} minutes"
         + (f" on {n_ranks} processes" if n_ranks > 1 else "")
-        + ", by steps timed now"
+        + ", extrapolated from a few training steps"
     )
 
 

@@ -133,7 +133,7 @@ def train(project: Project, progress: Progress) -> None:
     if project.ranks.leads:
         require_reachable(project)
         if (images := images_text(project)).count("("):
-            log.info("train: %s (data.repeat_to)", images)
+            log.info("images, repeated by data.repeat_to: %s", images)
     used = supernet_at_start(project, start_images(project))
     if config.train.steps or config.train.head_epochs:
         used = _trained(project, used, progress)

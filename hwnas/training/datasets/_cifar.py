@@ -145,8 +145,8 @@ def _found(config: CifarConfig, context: DatasetContext, *, skip_broken: bool) -
     if len(names) != config.N_CLASSES:
         raise UserError(
             f"these are not the classes of {config.name}",
-            expected=config.N_CLASSES,
-            found=names,
+            expected=f"{config.N_CLASSES} classes",
+            found=f"{len(names)} classes: {', '.join(map(str, names[:20]))}",
             where=folder,
         )
     train, test = official
