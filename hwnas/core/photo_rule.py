@@ -123,8 +123,8 @@ class Scan:
 def scan(folder: Path, also: tuple[str, ...] = (), seen: Callable[[], object] = object) -> Scan:
     """All files at any depth below a class folder; images are sorted by their composed names.
 
-    Links to folders are followed. also: suffixes of other files that count as images. seen: is
-    called for every file and folder.
+    Links to folders are followed. also: suffixes of other files that count as images. seen: runs
+    at every file and folder.
     """
     found, endings = Scan(), ENDINGS.union(also, HEIC_ENDINGS if reads_heic() else ())
 

@@ -79,9 +79,9 @@ class Source:
     images: Images | None
     held_out: Images | None = None
 
-    def half(self) -> Source:
-        """This source with weights of half precision; without images, it remains as it is."""
-        if self.images is None or not len(self.images):
+    def in_precision(self, precision: str) -> Source:
+        """For `fp16`, with weights of half precision if there are images; else as it is."""
+        if precision != "fp16" or self.images is None or not len(self.images):
             return self
         from hwnas.exporters.weight_rounding import half_weights
 

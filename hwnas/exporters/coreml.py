@@ -88,7 +88,7 @@ class _CoreMl(Format):
 
         from hwnas.exporters.fold import folded
 
-        source = source.half() if self.config.precision == "fp16" else source
+        source = source.in_precision(self.config.precision)
         shape = (1, *source.input_shape)
         with torch.no_grad():
             program = torch.export.export(folded(source.model).cpu(), (torch.zeros(shape),))

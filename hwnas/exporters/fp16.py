@@ -72,7 +72,7 @@ class _Fp16(OnnxRuntimeFormat):
 
         from hwnas.builders.precision import to_precision
 
-        graph = source.half().graph(
+        graph = source.in_precision("fp16").graph(
             opset=self.config.opset, dynamic_batch=self.config.dynamic_batch
         )
         _check_range(graph)

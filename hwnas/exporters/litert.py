@@ -101,7 +101,7 @@ class _LiteRt(Format):
         from hwnas.builders.tflite_precision import to_precision
 
         precision, name = self.config.precision, FILES[self.config.precision]
-        source = source.half() if precision == "fp16" else source
+        source = source.in_precision(precision)
         graph = converted(source.graph(dynamic_batch=self.config.dynamic_batch))
         facts: dict[str, Any] = {"precision": precision}
         if precision == "int8":

@@ -89,8 +89,7 @@ class _OpenVino(Format):
     def _onnx(self, source: Source, temporary: Path) -> Path:
         """The ONNX file to convert."""
         if self.config.precision != "int8":
-            is_half = self.config.precision == "fp16"
-            source = source.half() if is_half else source
+            source = source.in_precision(self.config.precision)
             graph = source.graph(dynamic_batch=self.config.dynamic_batch)
             path = temporary / "float.onnx"
             path.write_bytes(graph.SerializeToString())

@@ -76,15 +76,16 @@ def on_grid(
     proto: `float_graph` of `model`. A layer whose weights are not in it as they are is left out.
     """
     from hwnas.exporters.fold import folded
-    from hwnas.exporters.weight_rounding import grid_weights
+    from hwnas.exporters.weight_rounding import Layer, grid_weights
 
     rounded = grid_weights(model, images, levels=LEVELS[symmetric]).state_dict()
     stored = {one.name: numpy_helper.to_array(one) for one in proto.graph.initializer}
     found: dict[str, Weights] = {}
     for layer, module in folded(model).named_modules():
+        if not isinstance(module, Layer):
+            continue
         exact = {f"{layer}.{name}": value.numpy() for name, value in module.state_dict().items()}
-        is_layer = {name.rpartition(".")[2] for name in exact} <= {"weight", "bias"}
-        if is_layer and all(_is_in(stored, name, value) for name, value in exact.items()):
+        if all(_is_in(stored, name, value) for name, value in exact.items()):
             found |= {name: rounded[name].numpy() for name in exact}
     return found
 

@@ -21,7 +21,7 @@ from hwnas.core.rng import rng
 from hwnas.exporters.fold import folded
 from hwnas.interfaces import Images
 
-__all__ = ["grid_weights", "half_weights"]
+__all__ = ["Layer", "grid_weights", "half_weights"]
 
 N_IMAGES = 32  # 8 to 64 are equally good
 BATCH = 4
