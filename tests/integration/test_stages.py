@@ -297,7 +297,8 @@ def test_labels_from_a_file_are_a_sample_of_it(bench: Bench, n: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("size", "text"), [(1, "10.0 minutes, by"), (4, "2.5 minutes on 4 processes, by")]
+    ("size", "text"),
+    [(1, "10.0 minutes, extrapolated"), (4, "2.5 minutes on 4 processes, extrapolated")],
 )
 def test_the_cost_of_stand_alone_labels_is_shared_by_processes(
     bench: Bench, size: int, text: str, monkeypatch: pytest.MonkeyPatch
