@@ -85,10 +85,14 @@ def busyness() -> float:
 def slowness() -> float:
     """The factor by which Python and libraries take longer than constants in seconds say.
 
-    It is measured once in a process: `busyness`, times the processor time of a loop in Python
-    relative to `STEPS_S`. A processor with half the speed has twice the slowness when idle.
+    It is measured once in a process: `busyness`, times the median processor time of a loop in
+    Python relative to `STEPS_S`. A processor with half the speed has twice the slowness when idle.
+    Neighbours on the same core slow it down for milliseconds or hours, so `SAMPLED_S` are sampled.
     """
-    return busyness() * min(_steps() for _ in range(N_TIMED)) / STEPS_S
+    times: list[float] = []
+    while sum(times) < SAMPLED_S:
+        times.append(_steps())
+    return busyness() * float(np.median(times)) / STEPS_S
 
 
 def _steps() -> float:

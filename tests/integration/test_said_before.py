@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 from dataclasses import replace
@@ -73,6 +74,10 @@ def test_constants_in_seconds_follow_the_processor(monkeypatch: pytest.MonkeyPat
         monkeypatch.setattr(core_speed, "_steps", lambda: factor * core_speed.STEPS_S)  # noqa: B023
         core_speed.slowness.cache_clear()
         assert core_speed.slowness() == pytest.approx(3.0 * factor)
+    moments = itertools.cycle([0.4, 1.0, 1.0])  # the neighbour on the same core pauses
+    monkeypatch.setattr(core_speed, "_steps", lambda: next(moments) * core_speed.STEPS_S)
+    core_speed.slowness.cache_clear()
+    assert core_speed.slowness() == pytest.approx(3.0)
     core_speed.slowness.cache_clear()
 
 
