@@ -62,7 +62,7 @@ def rows(project: Project, name: str, network: torch.nn.Module, arch: Arch) -> A
     ranges, others = train[order[:N_RANGES]], train[order[N_RANGES:]]
     with tempfile.TemporaryDirectory() as folder:
         graph = float_graph(network, input_shape=train.shape[1:], folder=Path(folder))
-    rounded = on_grid(graph, network, ranges, symmetric=False)
+    rounded = on_grid(graph, network, ranges, levels=64)
     test, _ = project.images("test", px)
     expected = _logits(graph, test).argmax(1)
     for kind, judged in judged_sets(project, px, others).items():

@@ -413,9 +413,9 @@ def probe_export(bench: Bench, config: ExperimentConfig, patch: pytest.MonkeyPat
         calls.append(["quantized", plain(ranges), plain(settings)])
         return SimpleNamespace(model=graph, facts={})
 
-    def mixed(quantize: Any, *_: Any, **settings: Any) -> Any:
+    def mixed(ways: Any, *_: Any, **settings: Any) -> Any:
         calls.append(["mixed", plain(settings)])
-        return SimpleNamespace(model=quantize(), facts={})
+        return SimpleNamespace(model=ways["nearest"](), facts={})
 
     def value_ranges(graph: Any, images: Any) -> Any:
         calls.append(["ranges", plain(images)])

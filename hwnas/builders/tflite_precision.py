@@ -44,17 +44,19 @@ def to_precision(
     *,
     ranges: Ranges | None = None,
     in_float: Collection[str] = (),
+    rounded: Graph | None = None,
 ) -> Graph:
     """A float graph in another precision; fp32 is returned unchanged. Images and logits stay fp32.
 
     ranges: range of every value for 8 bits; None: synthetic ranges, which take the same time.
     in_float: outputs of operators that stay in float although `quantizable` lists them.
+    rounded: the same graph with the weights and biases that layers in 8 bits use.
     """
     if precision == "fp32":
         return graph
     if precision == "fp16":
         return _to_fp16(graph)
-    return _Quantizer(graph, ranges, in_float).run()
+    return _Quantizer(graph, ranges, in_float, rounded or graph).run()
 
 
 def quantizable(graph: Graph) -> list[str]:
@@ -91,8 +93,10 @@ def _to_fp16(graph: Graph) -> Graph:
 class _Quantizer:
     """Rewrites a copy of a graph. The name of an 8-bit value is derived from the float value."""
 
-    def __init__(self, graph: Graph, ranges: Ranges | None, in_float: Collection[str]) -> None:
-        self.float, self.ranges, self.in_float = graph, ranges, in_float
+    def __init__(
+        self, graph: Graph, ranges: Ranges | None, in_float: Collection[str], rounded: Graph
+    ) -> None:
+        self.float, self.ranges, self.in_float, self.rounded = graph, ranges, in_float, rounded
         self.made = Graph(tensors={}, is_open=graph.is_open)
         self.forms: dict[str, set[str]] = {INPUT: {"float"}}  # existing forms of each value
         clamping = (op for op in graph.ops if op.kind in CLAMPING or op.fused != "NONE")
@@ -167,7 +171,7 @@ class _Quantizer:
         return Quantization(np.array([scale], np.float32), zero_point)
 
     def _weight(self, op: Op, name: str) -> str:
-        weight, axis = self.float.tensors[name].data, WEIGHTED[op.kind]
+        weight, axis = self.rounded.tensors[name].data, WEIGHTED[op.kind]
         assert weight is not None
         rows = np.moveaxis(weight, axis, 0).reshape(weight.shape[axis], -1)
         bias = np.abs(self._float_bias(op)) / self._input_scale(op)
@@ -187,7 +191,7 @@ class _Quantizer:
         return self.made.add(Tensor(name, whole.shape, whole, "int32", Quantization(scale)))
 
     def _float_bias(self, op: Op) -> NDArray[np.float64]:
-        data = self.float.tensors[op.inputs[2]].data
+        data = self.rounded.tensors[op.inputs[2]].data
         assert data is not None
         return np.asarray(data, dtype=np.float64)
 

@@ -32,6 +32,7 @@ REGISTRY = Registry[ExporterModule](
             "ort_order",
             "own",
             "parity",
+            "pt2e",
             "pte",
             "quantize",
             "samples",

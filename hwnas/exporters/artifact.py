@@ -140,7 +140,7 @@ def as_trained(formats: Iterable[PlannedFormat]) -> tuple[PlannedFormat, ...]:
     """The formats of networks whose training rounded weights to the nearest values."""
     return tuple(
         replace(one, config=one.config.model_copy(update={"weights": "nearest"}))
-        if hasattr(one.config, "weights")
+        if "weights" in type(one.config).model_fields
         else one
         for one in formats
     )

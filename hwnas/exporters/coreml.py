@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from hwnas import __version__
+from hwnas.core.config import LATER
 from hwnas.core.env import require
 from hwnas.exporters.base import PROMISES, Format, FormatConfig, Source, converting
 from hwnas.exporters.float_graph import INPUT_NAME, OUTPUT_NAME, quiet
@@ -25,6 +26,7 @@ FILES = {
     "fp16": "model.fp16.mlpackage.zip",
     "int8": "model.int8.mlpackage.zip",
 }
+MOST_IN_FP16 = 2048  # weights of a layer that `int8` leaves in fp16: the default of coremltools
 
 USAGE = """
 import zipfile
@@ -44,6 +46,11 @@ class Config(FormatConfig):
     precision: Literal["fp32", "fp16", "int8"] = Field(
         "fp16",
         description="`fp16`: weights and arithmetic; `int8`: weights only, arithmetic in fp16.",
+    )
+    weights: Annotated[Literal["compensated", "nearest"], LATER] = Field(
+        "compensated",
+        description="`compensated`: in `int8`, later weights make up for the rounding of earlier"
+        " ones; `nearest` with `finetune.precision: int8`, which trains so.",
     )
 
     @property
@@ -88,7 +95,7 @@ class _CoreMl(Format):
 
         from hwnas.exporters.fold import folded
 
-        source = source.in_precision(self.config.precision)
+        source = self._rounded(source.in_precision(self.config.precision))
         shape = (1, *source.input_shape)
         with torch.no_grad():
             program = torch.export.export(folded(source.model).cpu(), (torch.zeros(shape),))
@@ -106,8 +113,22 @@ class _CoreMl(Format):
         if self.config.precision != "int8":
             return model
         optimize = coremltools.optimize.coreml
-        rule = optimize.OpLinearQuantizerConfig(mode="linear_symmetric")
+        rule = optimize.OpLinearQuantizerConfig(
+            mode="linear_symmetric", weight_threshold=MOST_IN_FP16
+        )
         return optimize.linear_quantize_weights(model, optimize.OptimizationConfig(rule))
+
+    def _rounded(self, source: Source) -> Source:
+        """In `int8`, with weights that lose nothing in 8 bits, if there are images."""
+        from hwnas.exporters.weight_rounding import grid_weights
+
+        images, config = source.images, self.config
+        if images is None or not len(images) or config.precision != "int8":
+            return source
+        if config.weights == "nearest":
+            return source
+        model = grid_weights(source.model, images, levels=127, at_least=MOST_IN_FP16 + 1)
+        return replace(source, model=model)
 
     def describe(self, files: Sequence[Path]) -> ModelFile:
         """The manifest entry of the file."""

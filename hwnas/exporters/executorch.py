@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,12 +18,13 @@ from hwnas.exporters.mixed import (
     NCalibration,
     Seed,
     TargetAgreement,
+    Weights,
     calibration,
     mixed,
-    saving,
 )
+from hwnas.exporters.pt2e import State, logits, quantized, savings
 from hwnas.exporters.pte import delegation, executorch_model
-from hwnas.interfaces import Exporter, Images, ModelFile, OpenModel
+from hwnas.interfaces import Exporter, ModelFile, OpenModel
 
 if TYPE_CHECKING:
     import torch
@@ -33,8 +34,7 @@ __all__ = ["Config", "build"]
 REQUIRES = ("executorch", "torchao")
 EXTRA = "executorch"
 FILES = {"fp32": "model.pte", "int8": "model.int8.pte"}
-LAYERS = ("aten.conv2d.default", "aten.linear.default")
-BATCH = 64
+LEVELS = 127  # largest integer of a weight in 8 bits
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +56,7 @@ class Config(FormatConfig):
     )
     n_calibration: NCalibration = 128
     seed: Seed = 0
+    weights: Weights = "compensated"
     target_agreement: TargetAgreement = 0.99
     max_float_layers: MaxFloatLayers = 0.5
 
@@ -95,8 +96,8 @@ class _ExecuTorch(Format):
             net = _flat(source.model)
             program = torch.export.export(net, (example,))
             if chosen is not None:
-                layers = self._float_layers(net, chosen)
-                eight = _quantized(program, chosen.ranges, but=layers, at_once=1)
+                rounding, in_float = self._rounding(net, chosen)
+                eight = quantized(program, chosen.ranges, rounding, but=in_float, at_once=1)
                 program = torch.export.export(eight, (example,))
             content = _lowered(program)
         outside = delegation(content).outside
@@ -104,26 +105,28 @@ class _ExecuTorch(Format):
             log.warning("%s: XNNPACK does not run %s", name, ", ".join(sorted({*outside})))
         return {name: content}
 
-    def _float_layers(self, net: torch.nn.Module, images: Calibration) -> Sequence[str]:
-        """The layers that stay in float, see `mixed`."""
+    def _rounding(self, net: torch.nn.Module, images: Calibration) -> tuple[State, Sequence[str]]:
+        """Weights of the layers in 8 bits, see `quantized`, and the layers that stay in float."""
         import torch
+
+        from hwnas.exporters.weight_rounding import grid_weights
 
         batch, shape = {0: torch.export.Dim("batch")}, images.judged.shape[1:]
         program = torch.export.export(net, (torch.zeros(2, *shape),), dynamic_shapes=(batch,))
-
-        def quantize(only: Sequence[str] = (), but: Sequence[str] = ()) -> torch.nn.Module:
-            return _quantized(program, images.ranges, only=only, but=but)
-
+        weights: dict[str, State] = {"nearest": {}}
+        if self.config.weights == "compensated":
+            rounded = grid_weights(net, images.ranges, levels=LEVELS).state_dict()
+            weights = {"compensated": rounded, **weights}
         found = mixed(
-            quantize,
-            _logits,
-            _savings(program),
+            {name: partial(quantized, program, images.ranges, it) for name, it in weights.items()},
+            logits,
+            savings(program),
             images.judged,
-            _logits(net, images.judged),
+            logits(net, images.judged),
             target_agreement=self.config.target_agreement,
             max_float_layers=self.config.max_float_layers,
         )
-        return found.float_layers
+        return weights[found.weights], found.float_layers
 
     def describe(self, files: Sequence[Path]) -> ModelFile:
         """The manifest entry of the file."""
@@ -157,56 +160,6 @@ def _flat(model: torch.nn.Module) -> torch.nn.Module:
                     pool = nn.Sequential(pool, nn.Flatten(1))
                 setattr(parent, name, pool)
     return net
-
-
-def _savings(program: torch.export.ExportedProgram) -> dict[str, float]:
-    """`mixed.saving` of every layer with weights, by the name of its node."""
-    found = {}
-    for node in program.graph.nodes:
-        if str(node.target) in LAYERS:
-            maps = node.meta["val"].shape[2:]
-            found[node.name] = saving(node.args[1].meta["val"].numel(), math.prod(maps))
-    return found
-
-
-def _quantized(
-    program: torch.export.ExportedProgram,
-    images: Images,
-    *,
-    only: Sequence[str] = (),
-    but: Sequence[str] = (),
-    at_once: int = BATCH,
-) -> torch.nn.Module:
-    """The program with rounding, in some layers, or in all but some.
-
-    images: [n, C, H, W]; ranges are their extremes, `at_once` of them in a batch.
-    """
-    import torch
-    from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
-        XNNPACKQuantizer,
-        get_symmetric_quantization_config,
-    )
-    from torchao.quantization.pt2e import MinMaxObserver
-    from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
-
-    rule = get_symmetric_quantization_config(is_per_channel=True)
-    extremes = replace(rule.input_activation, observer_or_fake_quant_ctr=MinMaxObserver)
-    rule = replace(rule, input_activation=extremes, output_activation=extremes)
-    quantizer = XNNPACKQuantizer().set_global(rule)
-    quantizer.set_filter_function(lambda node: node.name in only if only else node.name not in but)
-    watched = prepare_pt2e(program.module(), quantizer)
-    for batch in torch.split(torch.from_numpy(images), at_once):
-        watched(batch)
-    found: torch.nn.Module = convert_pt2e(watched)
-    return found
-
-
-def _logits(net: torch.nn.Module, images: Images) -> Images:
-    import torch
-
-    parts = [net(part) for part in torch.split(torch.from_numpy(images), BATCH)]
-    found: Images = torch.cat(parts).numpy()
-    return found
 
 
 def _lowered(program: torch.export.ExportedProgram) -> bytes:

@@ -6,17 +6,17 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field
 
-from hwnas.core.config import LATER
 from hwnas.exporters.base import PROMISES, STATIC_BATCH, OnnxConfig, OnnxRuntimeFormat, Source
 from hwnas.exporters.mixed import (
     MaxFloatLayers,
     NCalibration,
     Seed,
     TargetAgreement,
+    Weights,
     calibration,
 )
 from hwnas.interfaces import EightBits, Exporter, ModelFile, RunsOn
@@ -57,11 +57,7 @@ class Config(OnnxConfig):
         False,
         description="Signed activations with zero point 0, float biases, as for TensorRT and NPUs.",
     )
-    weights: Annotated[Literal["compensated", "nearest"], LATER] = Field(
-        "compensated",
-        description="`compensated`: later weights make up for the rounding of earlier ones, if the"
-        " logits are then closer; `nearest` with `finetune.precision: int8`, which trains so.",
-    )
+    weights: Weights = "compensated"
     target_agreement: TargetAgreement = 0.99
     max_float_layers: MaxFloatLayers = 0.5
 
@@ -100,14 +96,14 @@ class _Int8(OnnxRuntimeFormat):
         import onnx
 
         from hwnas.builders.onnx import with_least_ir
-        from hwnas.exporters.quantize import on_grid, quantized
+        from hwnas.exporters.quantize import LEVELS, on_grid, quantized
 
         config = self.config
         images = calibration(source, config.n_calibration, config.seed, "exporters/int8")
         graph = source.graph(opset=config.opset, dynamic_batch=config.dynamic_batch)
         rounded = None
         if config.weights == "compensated":
-            rounded = on_grid(graph, source.model, images.ranges, symmetric=config.symmetric)
+            rounded = on_grid(graph, source.model, images.ranges, levels=LEVELS[config.symmetric])
         found = quantized(
             graph,
             images.ranges,

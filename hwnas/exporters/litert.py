@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,6 +23,7 @@ from hwnas.exporters.mixed import (
     NCalibration,
     Seed,
     TargetAgreement,
+    Weights,
     calibration,
     mixed,
     saving,
@@ -28,6 +31,9 @@ from hwnas.exporters.mixed import (
 from hwnas.interfaces import EightBits, Exporter, Images, ModelFile, OpenModel, RunsOn
 
 if TYPE_CHECKING:
+    import onnx
+    import torch
+
     from hwnas.builders.tflite_graph import Graph, Op
 
 __all__ = ["RUNS_ON", "Config", "build"]
@@ -40,6 +46,7 @@ RUNS_ON = (
     RunsOn("litert", "int8", {"precision": "int8"}),
 )
 FILES = {"fp32": "model.tflite", "fp16": "model.fp16.tflite", "int8": "model.int8.tflite"}
+LEVELS = 127  # largest integer of a weight in 8 bits
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +71,7 @@ class Config(BatchConfig):
     )
     n_calibration: NCalibration = 128
     seed: Seed = 0
+    weights: Weights = "compensated"
     target_agreement: TargetAgreement = 0.99
     max_float_layers: MaxFloatLayers = 0.5
 
@@ -102,12 +110,12 @@ class _LiteRt(Format):
 
         precision, name = self.config.precision, FILES[self.config.precision]
         source = source.in_precision(precision)
-        graph = converted(source.graph(dynamic_batch=self.config.dynamic_batch))
+        proto = source.graph(dynamic_batch=self.config.dynamic_batch)
         facts: dict[str, Any] = {"precision": precision}
         if precision == "int8":
-            graph, facts["int8"] = self._quantized(graph, source)
+            graph, facts["int8"] = self._quantized(proto, source)
         else:
-            graph = to_precision(graph, precision)
+            graph = to_precision(converted(proto), precision)
         facts["not_delegated"] = missed = Interpreted(graph.serialized(), where=name).fell_out()
         if missed:
             log.warning("%s: XNNPACK does not run %s", name, ", ".join(sorted({*missed})))
@@ -118,21 +126,27 @@ class _LiteRt(Format):
         }
         return {name: graph.serialized(metadata)}
 
-    def _quantized(self, graph: Graph, source: Source) -> tuple[Graph, dict[str, Any]]:
+    def _quantized(self, proto: onnx.ModelProto, source: Source) -> tuple[Graph, dict[str, Any]]:
         """The 8-bit graph, and the record of its quantisation."""
+        from hwnas.builders.tflite import converted
         from hwnas.builders.tflite_precision import WEIGHTED, quantizable, to_precision
 
         config = self.config
         images = calibration(source, config.n_calibration, config.seed, "exporters/litert")
+        graph = converted(proto)
         ranges = value_ranges(graph, images.ranges)
         in_8_bits = quantizable(graph)
 
-        def quantize(only: Sequence[str] = (), but: Sequence[str] = ()) -> Graph:
+        def quantize(rounded: Graph, only: Sequence[str] = (), but: Sequence[str] = ()) -> Graph:
             in_float = set(in_8_bits) - set(only) if only else set(but)
-            return to_precision(graph, "int8", ranges=ranges, in_float=in_float)
+            return to_precision(graph, "int8", ranges=ranges, in_float=in_float, rounded=rounded)
 
+        ways = {"nearest": partial(quantize, graph)}
+        if config.weights == "compensated":
+            rounded = _rounded(proto, source.model, images.ranges)
+            ways = {"compensated": partial(quantize, rounded), **ways}
         found = mixed(
-            quantize,
+            ways,
             _logits,
             {op.output: _saving(graph, op) for op in graph.ops if op.kind in WEIGHTED},
             images.judged,
@@ -165,6 +179,17 @@ class _LiteRt(Format):
     def open_model(self, path: Path, *, threads: int = 1) -> OpenModel:
         """Opens the file in LiteRT on the CPU, see `interpreter.litert_model`."""
         return litert_model(path, threads=threads)
+
+
+def _rounded(proto: onnx.ModelProto, model: torch.nn.Module, images: Images) -> Graph:
+    """The graph with weights that are whole numbers of their 8-bit scales."""
+    from hwnas.builders.tflite import converted
+    from hwnas.exporters.quantize import on_grid, set_initializers
+
+    weights = on_grid(proto, model, images, levels=LEVELS)
+    proto = copy.deepcopy(proto)
+    set_initializers(proto.graph, weights)
+    return converted(proto)
 
 
 def _logits(graph: Graph, images: Images) -> Images:

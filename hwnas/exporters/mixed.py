@@ -13,11 +13,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Generic, Protocol, TypeVar
+from typing import Annotated, Any, Generic, Literal, Protocol, TypeVar
 
 import numpy as np
 from pydantic import Field
 
+from hwnas.core.config import LATER
 from hwnas.core.errors import UserError
 from hwnas.core.rng import rng
 from hwnas.exporters.base import Source
@@ -31,6 +32,7 @@ __all__ = [
     "Quantize",
     "Seed",
     "TargetAgreement",
+    "Weights",
     "calibration",
     "mixed",
     "saving",
@@ -51,6 +53,14 @@ TargetAgreement = Annotated[
 MaxFloatLayers = Annotated[
     float, Field(ge=0, le=1, description="Maximum share of layers that stay in float.")
 ]
+Weights = Annotated[
+    Literal["compensated", "nearest"],
+    LATER,
+    Field(
+        description="`compensated`: later weights make up for the rounding of earlier ones, if the"
+        " logits are then closer; `nearest` with `finetune.precision: int8`, which trains so.",
+    ),
+]
 """Settings that all 8-bit formats share."""
 
 log = logging.getLogger(__name__)
@@ -65,10 +75,12 @@ Made = TypeVar("Made", covariant=True)
 class Mixed(Generic[Model]):
     """The 8-bit network and the precision of its layers (convolutions and linear layers).
 
+    weights: the chosen way to round weights, a value of the setting `Weights`.
     agreement: share of images with the same class as in the float network.
     """
 
     model: Model
+    weights: str
     float_layers: tuple[str, ...]
     n_layers: int
     agreement: float
@@ -78,6 +90,7 @@ class Mixed(Generic[Model]):
     def facts(self) -> dict[str, Any]:
         """Metadata of the file, as JSON values."""
         return {
+            "weights": self.weights,
             "agreement_all_int8": round(self.agreement_all_int8, 4),
             "agreement": round(self.agreement, 4),
             "float_layers": list(self.float_layers),
@@ -99,7 +112,7 @@ def saving(n_weights: int, n_pixels: int) -> float:
 
 
 def mixed(
-    quantize: Quantize[Model],
+    ways: Mapping[str, Quantize[Model]],
     logits: Callable[[Model, Images], Images],
     layers: Mapping[str, float],
     judged: Images,
@@ -110,18 +123,23 @@ def mixed(
 ) -> Mixed[Model]:
     """An 8-bit network whose top-1 agrees with `expected` [n, classes] on images `judged`.
 
+    ways: by the names of `Weights`. The way with which the network in 8 bits agrees best is used;
+        of those that agree equally, the one with the smallest mean square error of the logits.
     layers: the `saving` of each layer, by name.
     max_float_layers: maximum share of layers that stay in float. If `target_agreement` cannot be
         reached, the best network is returned.
     """
 
     def tried(n: int) -> Mixed[Model]:
-        model = quantize(but=worst[:n]) if n else quantize()
-        agreement = float((logits(model, judged).argmax(1) == expected.argmax(1)).mean())
-        return Mixed(model, tuple(worst[:n]), len(layers), agreement, agreement)
+        model = quantize(but=worst[:n])
+        agreement, _ = _closeness(logits(model, judged), expected)
+        return Mixed(model, weights, tuple(worst[:n]), len(layers), agreement, agreement)
 
-    worst: list[str] = []
-    whole = best = tried(0)
+    wholes = {name: way() for name, way in ways.items()}
+    found = {name: _closeness(logits(one, judged), expected) for name, one in wholes.items()}
+    weights = max(found, key=found.__getitem__)
+    quantize, agreement = ways[weights], found[weights][0]
+    whole = best = Mixed(wholes[weights], weights, (), len(layers), agreement, agreement)
     most = min(int(max_float_layers * len(layers)), len(layers) - 1)  # at least one is in 8 bits
     if whole.agreement >= target_agreement or not most:
         return whole
@@ -136,15 +154,15 @@ def mixed(
     worst = sorted(layers, key=lambda name: -errors[name])
     too_few, n = 0, 1
     while best.agreement < target_agreement and too_few < most:
-        found = tried(n)
-        best = max(best, found, key=lambda one: one.agreement)
-        if found.agreement < target_agreement:
+        some_float = tried(n)
+        best = max(best, some_float, key=lambda one: one.agreement)
+        if some_float.agreement < target_agreement:
             too_few, n = n, min(2 * n, most)
     while best.agreement >= target_agreement and n - too_few > 1:
         middle = (too_few + n) // 2
-        found = tried(middle)
-        if found.agreement >= target_agreement:
-            best, n = found, middle
+        some_float = tried(middle)
+        if some_float.agreement >= target_agreement:
+            best, n = some_float, middle
         else:
             too_few = middle
     n_float = len(best.float_layers)
@@ -155,6 +173,12 @@ def mixed(
         100 * best.agreement,
     )
     return replace(best, agreement_all_int8=whole.agreement)
+
+
+def _closeness(logits: Images, expected: Images) -> tuple[float, float]:
+    """Top-1 agreement, then minus the mean square error."""
+    agreement = float((logits.argmax(1) == expected.argmax(1)).mean())
+    return agreement, -float(np.square(logits - expected).mean())
 
 
 @dataclass(frozen=True)

@@ -22,10 +22,11 @@ from hwnas.interfaces import Images
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["on_grid", "quantized"]
+__all__ = ["LEVELS", "on_grid", "quantized", "set_initializers"]
 
 BATCH = 16
-LEVELS = {False: 64, True: 127}  # of weights, by `symmetric`
+LEVELS = {False: 64, True: 127}
+"""Largest integer of a weight, by `symmetric`."""
 Weights = NDArray[np.float32]
 REMOVABLE = ("Clip", "Relu")
 
@@ -51,25 +52,21 @@ def quantized(
         bits is then closer to `proto` on `judged`: training may have rounded to the nearest values.
     """
     graph = onnx.shape_inference.infer_shapes(proto)
-    ranges, expected = _ranges(graph, calibration, method), _logits(proto, judged)
-    quantize = _Quantizer(graph, ranges, symmetric, {})
-    if rounded:
-        other = replace(quantize, rounded=rounded)
-        quantize = max(other, quantize, key=lambda one: _closeness(one(), judged, expected))
-    layers = _savings(graph.graph)
+    nearest = _Quantizer(graph, _ranges(graph, calibration, method), symmetric, {})
+    ways = {"compensated": replace(nearest, rounded=rounded)} if rounded else {}
     return mixed(
-        quantize,
+        ways | {"nearest": nearest},
         _logits,
-        layers,
+        _savings(graph.graph),
         judged,
-        expected,
+        _logits(proto, judged),
         target_agreement=target_agreement,
         max_float_layers=max_float_layers,
     )
 
 
 def on_grid(
-    proto: onnx.ModelProto, model: torch.nn.Module, images: Images, *, symmetric: bool
+    proto: onnx.ModelProto, model: torch.nn.Module, images: Images, *, levels: int
 ) -> dict[str, Weights]:
     """Weights and biases from `weight_rounding.grid_weights`, by the name of their initializer.
 
@@ -78,7 +75,7 @@ def on_grid(
     from hwnas.exporters.fold import folded
     from hwnas.exporters.weight_rounding import Layer, grid_weights
 
-    rounded = grid_weights(model, images, levels=LEVELS[symmetric]).state_dict()
+    rounded = grid_weights(model, images, levels=levels).state_dict()
     stored = {one.name: numpy_helper.to_array(one) for one in proto.graph.initializer}
     found: dict[str, Weights] = {}
     for layer, module in folded(model).named_modules():
@@ -90,15 +87,15 @@ def on_grid(
     return found
 
 
+def set_initializers(graph: onnx.GraphProto, values: Mapping[str, Weights]) -> None:
+    """Replaces the values of initializers, by name; other names are ignored."""
+    for one in graph.initializer:
+        if one.name in values:
+            one.CopyFrom(numpy_helper.from_array(values[one.name], one.name))
+
+
 def _is_in(stored: Mapping[str, Weights], name: str, value: Weights) -> bool:
     return name in stored and np.array_equal(stored[name], value)
-
-
-def _closeness(model: onnx.ModelProto, judged: Images, expected: Images) -> tuple[float, float]:
-    """Top-1 agreement, then minus the mean square error of the logits."""
-    logits = _logits(model, judged)
-    agreement = float((logits.argmax(1) == expected.argmax(1)).mean())
-    return agreement, -float(np.square(logits - expected).mean())
 
 
 def _savings(graph: onnx.GraphProto) -> dict[str, float]:
@@ -160,9 +157,7 @@ class _Quantizer:
             if node.name not in but and (not only or node.name in only)
             for name in node.input
         }
-        for one in graph.initializer:
-            if one.name in self.rounded and one.name in names:
-                one.CopyFrom(numpy_helper.from_array(self.rounded[one.name], one.name))
+        set_initializers(graph, {n: v for n, v in self.rounded.items() if n in names})
 
     def _excluded(self, layers: Sequence[str]) -> list[str]:
         """Float layers, the activation functions that they read, and the sums beside them.

@@ -50,7 +50,7 @@ def half_weights(model: nn.Module, images: Images) -> nn.Module:
     return _rounded(model, images, to_half, bias=True)
 
 
-def grid_weights(model: nn.Module, images: Images, *, levels: int) -> nn.Module:
+def grid_weights(model: nn.Module, images: Images, *, levels: int, at_least: int = 1) -> nn.Module:
     """A folded copy of `model` whose weights are integers from -levels to levels times a scale.
 
     Every output channel has a scale, the largest magnitude / levels, and its largest weight remains
@@ -58,6 +58,7 @@ def grid_weights(model: nn.Module, images: Images, *, levels: int) -> nn.Module:
     in float. A layer remains as it is if an input is not finite.
 
     images: as in `half_weights`. levels: 64 for weights of 7 bits, 127 for 8.
+    at_least: layers with fewer weights remain as they are.
     """
 
     def to_grid(weights: torch.Tensor) -> Column:
@@ -71,12 +72,17 @@ def grid_weights(model: nn.Module, images: Images, *, levels: int) -> nn.Module:
 
         return column
 
-    return _rounded(model, images, to_grid, bias=False)
+    return _rounded(model, images, to_grid, bias=False, at_least=at_least)
 
 
 @torch.no_grad()
 def _rounded(
-    model: nn.Module, images: Images, rule: Callable[[torch.Tensor], Column], *, bias: bool
+    model: nn.Module,
+    images: Images,
+    rule: Callable[[torch.Tensor], Column],
+    *,
+    bias: bool,
+    at_least: int = 1,
 ) -> nn.Module:
     """bias: whether biases are rounded, too.
 
@@ -88,7 +94,7 @@ def _rounded(
     hooks = [
         module.register_forward_pre_hook(partial(_add_gram, grams))
         for module in net.modules()
-        if isinstance(module, Layer)
+        if isinstance(module, Layer) and module.weight.numel() >= at_least
     ]
     for batch in torch.split(torch.from_numpy(images[chosen]), BATCH):
         net(batch)

@@ -14,8 +14,8 @@ import torch
 
 from hwnas.core.errors import UserError
 from hwnas.core.rng import rng
-from hwnas.exporters import executorch
-from hwnas.exporters.pte import Delegation
+from hwnas.exporters import executorch, pt2e
+from hwnas.exporters.pte import Delegation, executorch_model
 
 
 def test_the_share_of_operators() -> None:
@@ -26,7 +26,7 @@ def test_the_share_of_operators() -> None:
 
 def test_a_file_that_is_no_program_is_refused(tmp_path: Path) -> None:
     pytest.importorskip("executorch", reason="pip install 'hwnas[executorch]'")
-    from hwnas.exporters.pte import delegation, executorch_model
+    from hwnas.exporters.pte import delegation
 
     for content in (b"", b"no program", b"\xff" * 64):
         with pytest.raises(UserError, match=r"not a \.pte file"):
@@ -48,6 +48,7 @@ class Activation:
 class Rule:
     input_activation: Activation = Activation()
     output_activation: Activation = Activation()
+    weight: Activation = Activation()
 
 
 class Quantizer:
@@ -108,7 +109,10 @@ def test_a_layer_that_costs_agreement_stays_in_float(
             "EdgeCompileConfig": lambda **_: None,
             "to_edge_transform_and_lower": lower,
         },
-        "torchao.quantization.pt2e": {"MinMaxObserver": "extremes"},
+        "torchao.quantization.pt2e": {
+            "MinMaxObserver": torch.nn.Identity,
+            "PerChannelMinMaxObserver": torch.nn.ReLU,
+        },
         "torchao.quantization.pt2e.quantize_pt2e": {
             "prepare_pt2e": Watched,
             "convert_pt2e": convert,
@@ -120,14 +124,16 @@ def test_a_layer_that_costs_agreement_stays_in_float(
 
     layers = torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten(), torch.nn.Linear(16, 5)
     images = rng(0, "images").standard_normal((6, 3, 4, 4)).astype(np.float32)
-    (file,) = executorch.build(executorch.Config(precision="int8")).export(
+    (file,) = executorch.build(executorch.Config(precision="int8", weights="nearest")).export(
         torch.nn.Sequential(*layers), input_shape=(3, 4, 4), folder=tmp_path, images=images
     )
     assert (file.name, file.read_bytes()) == ("model.int8.pte", b"program")
     *tried, last = made
     assert [one.sizes for one in tried] == [[6]] * 4  # all, each layer, all but the linear one
     assert last.sizes == [1] * 6
-    assert last.quantizer.rule == Rule(Activation("extremes"), Activation("extremes"))
+    assert last.quantizer.rule == Rule(
+        *map(Activation, (torch.nn.Identity,) * 2 + (torch.nn.ReLU,))
+    )
     assert {n: last.quantizer.admits(SimpleNamespace(name=n)) for n in ("conv2d", "linear")} == {
         "conv2d": True,
         "linear": False,
@@ -136,3 +142,85 @@ def test_a_layer_that_costs_agreement_stays_in_float(
     with torch.no_grad():
         expected = torch.nn.Sequential(*layers)(x)
     torch.testing.assert_close(lowered[0].module()(x), expected)
+
+
+# --- ReLU6 in 8 bits --------------------------------------------------------------------------
+
+
+class Branches(torch.nn.Module):
+    """Convolutions before ReLU6, before ReLU6 and a sum, and before ReLU."""
+
+    def __init__(self, act: torch.nn.Module) -> None:
+        super().__init__()
+        self.a, self.b, self.c = (torch.nn.Conv2d(3, 3, 1) for _ in range(3))
+        self.act = act
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.b(self.act(self.a(x)))
+        return torch.relu(self.c(self.act(y) + y))
+
+
+class OfFunction(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.relu6(x)
+
+
+@pytest.mark.parametrize(
+    ("act", "operator"), [(torch.nn.ReLU6(), "hardtanh"), (OfFunction(), "relu6")]
+)
+def test_only_relu6_right_after_a_layer_becomes_relu(act: torch.nn.Module, operator: str) -> None:
+    net = Branches(act)
+    module = torch.export.export(net, (torch.zeros(1, 3, 4, 4),)).module()
+    layers = [node for node in module.graph.nodes if str(node.target) in pt2e.LAYERS]
+    first, *others = (pt2e._clipped(layer) for layer in layers)
+    assert others == ["", ""]
+    targets = {node.name: str(node.target) for node in module.graph.nodes}
+    assert targets[first] == "aten.relu.default"
+    assert list(targets.values()).count(f"aten.{operator}.default") == 1
+    around = [list(pt2e._names_around(layer)) for layer in layers]
+    assert [layer.name in names for layer, names in zip(layers, around, strict=True)] == [True] * 3
+    assert [len(names) for names in around] == [4, 3, 4]  # weight, bias, and ReLU
+    x = torch.linspace(-20, 20, 48).reshape(1, 3, 4, 4)
+    y = net.b(torch.relu(net.a(x)))
+    module.recompile()
+    assert torch.equal(module(x), torch.relu(net.c(act(y) + y)))
+
+
+def relu6_network(gain: float) -> torch.nn.Sequential:
+    torch.manual_seed(0)
+    layers = [torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU6(), torch.nn.Conv2d(8, 8, 1)]
+    net = torch.nn.Sequential(*layers, torch.nn.ReLU6(), torch.nn.Flatten(), torch.nn.Linear(32, 4))
+    for layer in (net[0], net[2]):
+        layer.weight.data *= gain
+    return net.eval()
+
+
+@pytest.mark.parametrize("gain", [0.3, 30.0])
+@pytest.mark.parametrize("but", [[], ["conv2d_1"]])
+def test_relu6_is_rounded_in_its_own_range(
+    gain: float, but: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Convolutions reach far beyond 6, or remain below it; the second one is in float or not."""
+    pytest.importorskip("executorch", reason="pip install 'hwnas[executorch]'")
+    net, x = relu6_network(gain), rng(0, "x").standard_normal((64, 3, 4, 4)).astype(np.float32)
+    batch = {0: torch.export.Dim("batch")}
+    program = torch.export.export(net, (torch.zeros(2, 3, 4, 4),), dynamic_shapes=(batch,))
+    with torch.no_grad():
+        found, expected = pt2e.quantized(program, x, {}, but=but), net(torch.from_numpy(x))
+        inner = net[:2](torch.from_numpy(x))
+        assert (inner.max() > 5.9) == (gain > 1)
+        error = (found(torch.from_numpy(x)) - expected).square().mean() / expected.var()
+        monkeypatch.setattr(pt2e, "_clipped", lambda layer: "")
+        other = pt2e.quantized(program, x, {}, but=but)(torch.from_numpy(x))
+        worse = (other - expected).square().mean() / expected.var()
+        monkeypatch.undo()
+    assert 0 < error < 0.02 and (gain < 1 or error < 0.9 * worse)
+    targets = [str(node.target) for node in found.graph.nodes]
+    assert targets.count("aten.hardtanh.default") == len(but)
+    (path,) = executorch.build(executorch.Config(precision="int8", target_agreement=0.1)).export(
+        net, input_shape=(3, 4, 4), folder=tmp_path, images=x
+    )
+    opened = executorch_model(path)
+    assert opened.delegated == 1.0
+    error = np.square(opened.logits(x) - expected.numpy()).mean() / float(expected.var())
+    assert 0 < error < 0.02

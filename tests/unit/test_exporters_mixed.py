@@ -29,7 +29,7 @@ def logits(in_8_bits: frozenset[str], images: np.ndarray) -> np.ndarray:
 
 def chosen(savings: dict[str, float], target: float, most: float = 1.0) -> Mixed[frozenset[str]]:
     return mixed(
-        quantize,
+        {"nearest": quantize},
         logits,
         savings,
         np.zeros((N, 1)),
@@ -40,6 +40,29 @@ def chosen(savings: dict[str, float], target: float, most: float = 1.0) -> Mixed
 
 
 EQUAL = dict.fromkeys(SPOILT, 1.0)
+
+
+@pytest.mark.parametrize("spoilt", [range(1), range(0)], ids=["classes", "logits"])
+def test_the_way_of_rounding_that_is_closest_is_used(spoilt: range) -> None:
+    """The first way gets more classes wrong, or none, but its logits are further away."""
+
+    def far(only: Sequence[str] = (), but: Sequence[str] = ()) -> frozenset[str]:
+        return quantize(only, but) | {"far"}
+
+    def both(in_8_bits: frozenset[str], images: np.ndarray) -> np.ndarray:
+        found = logits(in_8_bits - {"far"}, images)
+        if "far" in in_8_bits:
+            found = found + 0.1 * found
+            found[spoilt] = np.roll(found[spoilt], 2, axis=1)
+        return found
+
+    ways = {"compensated": far, "nearest": quantize}
+    for order in (ways, dict(reversed(ways.items()))):
+        found = mixed(
+            order, both, EQUAL, np.zeros((N, 1)), EXPECTED, target_agreement=0.9, max_float_layers=1
+        )
+        assert found.weights == found.facts["weights"] == "nearest"
+        assert found.model == quantize(but=found.float_layers) and len(found.float_layers) == 3
 
 
 def test_a_network_that_agrees_stays_in_8_bits():

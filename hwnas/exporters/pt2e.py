@@ -1,0 +1,150 @@
+"""Rounds exported torch programs to 8 bits (PT2E) so that XNNPACK runs them, for ExecuTorch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from hwnas.exporters.mixed import saving
+from hwnas.interfaces import Images
+
+__all__ = ["State", "logits", "quantized", "savings"]
+
+LAYERS = ("aten.conv2d.default", "aten.linear.default")
+BATCH = 64
+RELU, HARDTANH, RELU6 = (
+    getattr(torch.ops.aten, name).default for name in ("relu", "hardtanh", "relu6")
+)
+MOST = 6.0  # of ReLU6
+State = Mapping[str, torch.Tensor]
+"""Parameters, by name."""
+
+
+def savings(program: torch.export.ExportedProgram) -> dict[str, float]:
+    """`mixed.saving` of every layer with weights, by the name of its node."""
+    found = {}
+    for node in program.graph.nodes:
+        if str(node.target) in LAYERS:
+            maps = node.meta["val"].shape[2:]
+            found[node.name] = saving(node.args[1].meta["val"].numel(), math.prod(maps))
+    return found
+
+
+def quantized(
+    program: torch.export.ExportedProgram,
+    images: Images,
+    rounded: State,
+    only: Sequence[str] = (),
+    but: Sequence[str] = (),
+    *,
+    at_once: int = BATCH,
+) -> torch.nn.Module:
+    """The program with rounding, in some layers, or in all but some.
+
+    images: [n, C, H, W]; ranges are their extremes, `at_once` of them in a batch.
+    rounded: parameters of the layers in 8 bits that replace those of the program, by their names.
+    """
+    from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+
+    module = program.module()
+    layers = [
+        node
+        for node in module.graph.nodes
+        if str(node.target) in LAYERS and (node.name in only if only else node.name not in but)
+    ]
+    for layer in layers:
+        _set_parameters(module, layer, rounded)
+    clipped = [_clipped(layer) for layer in layers]
+    module.recompile()
+    related = {name for layer in layers for name in _names_around(layer)}
+    quantizer = _quantizer(
+        lambda node: node.name in related if only else node.name not in but,
+        clipped={name for name in clipped if name},
+    )
+    watched = prepare_pt2e(module, quantizer)
+    for batch in torch.split(torch.from_numpy(images), at_once):
+        watched(batch)
+    found: torch.nn.Module = convert_pt2e(watched)
+    return found
+
+
+def _set_parameters(module: torch.nn.Module, layer: torch.fx.Node, values: State) -> None:
+    """Replaces the weight and the bias of one layer, if `values` names them."""
+    for given in layer.all_input_nodes:
+        if given.op == "get_attr" and given.target in values:
+            owner, _, name = str(given.target).rpartition(".")  # the program has the same tensors
+            parameter = torch.nn.Parameter(values[str(given.target)], requires_grad=False)
+            setattr(module.get_submodule(owner), name, parameter)
+
+
+def _clipped(layer: torch.fx.Node) -> str:
+    """Turns ReLU6 after a layer into ReLU, whose range `_quantizer` clips; returns its name, or "".
+
+    XNNPACK runs layers with ReLU in one step. With ReLU6, the output of the layer would be rounded
+    in its own range, which is several times as wide.
+    """
+    after = list(layer.users)
+    if len(after) != 1 or (after[0].target, *after[0].args[1:]) not in (
+        (HARDTANH, 0.0, MOST),
+        (RELU6,),
+    ):
+        return ""
+    (activation,) = after
+    activation.target, activation.args = RELU, activation.args[:1]
+    return str(activation.name)
+
+
+def _names_around(layer: torch.fx.Node) -> Iterator[str]:
+    """The layer, its weights, and the ReLU that it is run with."""
+    yield layer.name
+    yield from (one.name for one in layer.all_input_nodes if one.op == "get_attr")
+    yield from (one.name for one in layer.users if one.target is RELU)
+
+
+def _quantizer(admits: Callable[[torch.fx.Node], bool], *, clipped: Collection[str]) -> Any:
+    """XNNPACK's rule for nodes that `admits`, with ranges from extremes, up to 6 for `clipped`."""
+    from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
+        XNNPACKQuantizer,
+        get_symmetric_quantization_config,
+    )
+    from torchao.quantization.pt2e import MinMaxObserver, PerChannelMinMaxObserver
+
+    class UpToSix(MinMaxObserver):  # type: ignore[misc]
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            found: torch.Tensor = super().forward(x.clamp(max=MOST))
+            return found
+
+    class Quantizer(XNNPACKQuantizer):  # type: ignore[misc]
+        def annotate(self, model: torch.fx.GraphModule) -> torch.fx.GraphModule:
+            model = super().annotate(model)
+            for node in model.graph.nodes:
+                if node.name not in clipped:
+                    continue
+                found = node.meta.get("quantization_annotation")
+                if found is None or found.output_qspec is None:  # it stays in float
+                    node.target = RELU6
+                else:
+                    found.output_qspec = replace(
+                        found.output_qspec, observer_or_fake_quant_ctr=UpToSix
+                    )
+            return model
+
+    rule = get_symmetric_quantization_config(is_per_channel=True)
+    extremes = replace(rule.input_activation, observer_or_fake_quant_ctr=MinMaxObserver)
+    # the rule's least scale of 2^-12 is too coarse for channels whose weights are below 0.03
+    weight = replace(rule.weight, observer_or_fake_quant_ctr=PerChannelMinMaxObserver)
+    rule = replace(rule, input_activation=extremes, output_activation=extremes, weight=weight)
+    quantizer = Quantizer().set_global(rule)
+    quantizer.set_filter_function(admits)
+    return quantizer
+
+
+def logits(net: torch.nn.Module, images: Images) -> Images:
+    """Logits [n, classes] of a network."""
+    parts = [net(part) for part in torch.split(torch.from_numpy(images), BATCH)]
+    found: Images = torch.cat(parts).numpy()
+    return found
