@@ -130,6 +130,39 @@ def test_a_command_that_is_shown_exists_with_these_options(name: str, command: s
         assert asked_for_help.exit_code == 0
 
 
+def options_in_sentences() -> list[tuple[str, str, str]]:
+    """(document, command, option) of the commands between backticks, outside of code blocks."""
+    found = []
+    for path in [*DOCUMENTS, *(ROOT / "docs" / "tutorials").glob("*.md")]:
+        if path.name == "CHANGELOG.md":  # it also names options that were removed
+            continue
+        text = re.sub(r"^ *```.*?^ *```$", "", path.read_text(), flags=re.M | re.S)
+        for span in re.findall(r"`hwnas ([^`]+)`", text):
+            words = re.sub(r"\s+", " ", span)
+            options = re.findall(r"(?:^| )(--[a-z][a-z0-9-]+)", words)
+            found += [(path.name, words, option) for option in options]
+    return found
+
+
+def test_options_that_a_sentence_names_exist():
+    checked = options_in_sentences()
+    assert len(checked) > 50
+    wrong = []
+    for name, words, option in checked:
+        command = COMMAND
+        for word in words.split():
+            if not isinstance(command, TyperGroup) or word not in command.commands:
+                break
+            command = command.commands[word]
+        if isinstance(command, TyperGroup) and "device" in command.commands:
+            command = command.commands["device"]  # `hwnas profile DEVICE`
+        if not isinstance(command, TyperGroup):
+            known = {flag for parameter in command.params for flag in parameter.opts}
+            if option not in known and option != "--help":
+                wrong.append(f"{name}: hwnas {words}: {option}")
+    assert not wrong
+
+
 def test_commands_are_found_and_wrong_ones_are_refused():
     assert len({name for name, _ in shown_commands()}) > 12
     with pytest.raises(USAGE_ERROR):
