@@ -10,7 +10,7 @@ __all__ = ["formats_s"]
 
 FORMAT_S = {"coreml": 15.0, "executorch": 15.0, "features": 1.0, "timm": 1.0}
 OTHER_S = 4.0  # most start from an ONNX graph
-EXECUTORCH_INT8_S = 150.0  # converts the network once per layer
+EXECUTORCH_INT8_S = 60.0  # calibrates and converts the network three times
 
 
 def formats_s(formats: Sequence[PlannedFormat]) -> float:

@@ -81,13 +81,11 @@ def in_the_file(
     model: nn.Module, x: Tensor, rule: EightBits, folder: Path, images: Tensor | None = None
 ) -> np.ndarray:
     """Logits of the file with the ranges of images x, no layer in float; of x, or of `images`."""
-    all_8_bits = {"max_float_layers": 0.0, "n_calibration": len(x)}
+    all_8_bits = {"max_float_layers": 0.0, "n_calibration": len(x), "weights": "nearest"}
     exporter = (
         litert.build(litert.Config(precision="int8", **all_8_bits))
         if rule == "litert"
-        else int8.build(
-            int8.Config(symmetric=rule == "onnx symmetric", weights="nearest", **all_8_bits)
-        )
+        else int8.build(int8.Config(symmetric=rule == "onnx symmetric", **all_8_bits))
     )
     shape = tuple(x.shape[1:])
     path, *_ = exporter.export(model, input_shape=shape, folder=folder, images=x.numpy())
