@@ -146,12 +146,7 @@ def mixed(
     log.info(
         "int8: top-1 agreement %.1f %%; looking for layers to keep in float", 100 * whole.agreement
     )
-    some, reference = judged[:N_JUDGED], expected[:N_JUDGED]
-    errors = {
-        name: float(np.square(logits(quantize(only=[name]), some) - reference).mean()) / saved
-        for name, saved in layers.items()
-    }
-    worst = sorted(layers, key=lambda name: -errors[name])
+    worst = _ranked(quantize, logits, layers, judged[:N_JUDGED], expected[:N_JUDGED])
     too_few, n = 0, 1
     while best.agreement < target_agreement and too_few < most:
         some_float = tried(n)
@@ -173,6 +168,21 @@ def mixed(
         100 * best.agreement,
     )
     return replace(best, agreement_all_int8=whole.agreement)
+
+
+def _ranked(
+    quantize: Quantize[Model],
+    logits: Callable[[Model, Images], Images],
+    layers: Mapping[str, float],
+    judged: Images,
+    expected: Images,
+) -> list[str]:
+    """The layers by the error of the logits that 8 bits cause in each, relative to its saving."""
+    errors = {
+        name: float(np.square(logits(quantize(only=[name]), judged) - expected).mean()) / saved
+        for name, saved in layers.items()
+    }
+    return sorted(layers, key=lambda name: -errors[name])
 
 
 def _closeness(logits: Images, expected: Images) -> tuple[float, float]:
