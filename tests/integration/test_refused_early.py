@@ -360,7 +360,7 @@ def test_an_optional_package_is_missed_at_once(
     there: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def require(module: str, *, extra: str) -> None:
-        raise UserError(f"this needs the optional package {module!r}", fix=f"hwnas[{extra}]")
+        raise UserError(f"cannot import the optional package {module!r}", fix=f"hwnas[{extra}]")
 
     monkeypatch.setattr(checks, "require", require)
     refused({"train.tensorboard": True}, "tensorboard", "fix: hwnas[tensorboard]")
