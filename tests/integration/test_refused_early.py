@@ -110,7 +110,7 @@ SLIPS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     ),
     "fine-tuning in 8 bits, of which there is no file": (
         {"finetune.precision": "int8"},
-        ("nothing is exported in 8 bits", "device of precision int8", "finetune.precision"),
+        ("no format is exported in 8 bits", "device of precision int8", "finetune.precision"),
     ),
     "a device without a limit of its own": (
         {
