@@ -112,7 +112,8 @@ def read_csv(path: Path, columns: Sequence[str], also: Sequence[str] = ()) -> Cs
             fix="write the table as CSV with commas, in UTF-8",
         )
     if len(set(header) - {""}) < len([name for name in header if name]):
-        raise UserError("two columns have the same name", found=", ".join(header), where=path)
+        equal = sorted({name for name in header if name and header.count(name) > 1})
+        raise UserError("two columns have the same name", found=", ".join(equal), where=path)
     rows = []
     for cells, line in filled[1:]:
         if len(cells) > len(header) and any(cells[len(header) :]):

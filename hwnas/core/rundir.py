@@ -202,11 +202,11 @@ class RunDir:
         Raises:
             UserError: a line is damaged, or its `key` is not a number.
         """
-        path, expected = self.metrics_file, f"numbers as {key!r}"
+        path, problem = self.metrics_file, f"training metrics need a number as {key!r}"
         for row in iter_jsonl(path):
             if row.get("stage") == stage and key in row:
                 if type(row[key]) not in (int, float):
-                    raise UserError("not training metrics", expected=expected, where=path)
+                    raise UserError(problem, found=repr(row[key])[:80], where=path)
                 yield row
 
     def metrics(
