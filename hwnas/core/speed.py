@@ -88,7 +88,7 @@ def slowness() -> float:
 
     It is measured once in a process: `busyness`, times the median processor time of a loop in
     Python relative to `STEPS_S`. A processor with half the speed has twice the slowness when idle.
-    Neighbours on the same core slow it down for milliseconds or hours, so `SAMPLED_S` are sampled.
+    The loop runs for `SAMPLED_S`, because other programs on the core slow it down for a while.
     """
     times: list[float] = []
     while sum(times) < SAMPLED_S:
