@@ -13,7 +13,7 @@ __all__ = ["Config", "build"]
 
 
 class Config(StrictModel):
-    """See Srinivas et al. 0912.3995, GP-UCB."""
+    """The weight of the predicted deviation (GP-UCB, Srinivas et al. 0912.3995)."""
 
     name: Literal["exploration"] = "exploration"
     weight: Annotated[
@@ -23,7 +23,7 @@ class Config(StrictModel):
 
 
 def build(config: Config) -> Acquisition:
-    """An acquisition that prefers uncertain archs among equally good ones."""
+    """An acquisition that prefers uncertain archs among archs of equal predicted score."""
 
     def bound(prospects: Prospects) -> FloatArray:
         return prospects.mean + config.weight * prospects.std

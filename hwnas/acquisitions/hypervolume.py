@@ -58,5 +58,5 @@ def _density(z: FloatArray) -> FloatArray:
 
 
 def _cdf(z: FloatArray) -> FloatArray:
-    """Standard normal distribution; even the tails need no relative error below 1e-4."""
+    """Standard normal distribution function; a relative error of 1e-4 suffices in the tails."""
     return np.array([0.5 * math.erfc(-x / math.sqrt(2)) for x in z.tolist()])

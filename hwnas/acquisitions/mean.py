@@ -17,7 +17,7 @@ class Config(StrictModel):
 
 
 def build(config: Config) -> Acquisition:
-    """An acquisition that trusts the predictions."""
+    """An acquisition that prefers the archs with the highest predicted scores."""
     return _mean
 
 

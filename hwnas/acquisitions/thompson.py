@@ -21,7 +21,7 @@ class Config(StrictModel):
 
 
 def build(config: Config) -> Acquisition:
-    """An acquisition whose batches differ, because every evaluation draws again."""
+    """An acquisition that draws the score of every arch again at each call, so batches differ."""
     return _draw
 
 

@@ -54,16 +54,17 @@ def _prune(ranks: RankReport) -> str:
         )
     return (
         f"Safe to prune the worst {furthest.pruned_fraction:.0%}: "
-        f"{furthest.recall_of_top.value:.0%} of the true top 10 % survive."
+        f"{furthest.recall_of_top.value:.0%} of the true top 10 % remain."
     )
 
 
 def _pick(ranks: RankReport) -> str:
     safe = [pick for pick in ranks.picks if pick.precision.low >= SAFE_PRECISION]
     narrowest = ranks.picks[0]
+    share = f"{narrowest.fraction:.0%}"
     first = (
-        f"{narrowest.precision.value:.0%} of the predicted top {narrowest.fraction:.0%} belong "
-        f"there; the best of those {narrowest.k} is truly number {narrowest.best_true_rank}."
+        f"{narrowest.precision.value:.0%} of the predicted top {share} are in the true top {share};"
+        f" the best of these {narrowest.k} has true rank {narrowest.best_true_rank}."
     )
     if not safe:
         return f"Not safe to pick the top {ranks.picks[-1].fraction:.0%} or less: {first}"

@@ -8,8 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from hwnas.analysis.ranks import check_pair, pearson
-from hwnas.core.errors import UserError
+from hwnas.analysis.ranks import check_codes, check_pair, pearson
 from hwnas.core.records import STRICT
 from hwnas.interfaces import FloatArray
 from hwnas.spaces.choice import Choice, Value
@@ -83,13 +82,7 @@ def bias_report(
         UserError: lengths differ, fewer than ten archs, or a value is not finite.
     """
     scores, truth = check_pair(scores, truth)
-    if codes.shape != (len(scores), len(space.choices)):
-        raise UserError(
-            "codes do not match the scores",
-            expected=[len(scores), len(space.choices)],
-            found=list(codes.shape),
-            where=space.id,
-        )
+    check_codes(space, codes, len(scores))
     standard_scores, standard_truth = _standardise(scores), _standardise(truth)
     residual = standard_scores - standard_truth
     beyond_noise = standard_scores - pearson(scores, truth) * standard_truth

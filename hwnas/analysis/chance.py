@@ -29,9 +29,9 @@ def chance_warning(top1: Iterable[tuple[float, int]], num_classes: int) -> str:
     best, n = max(rows)
     return (
         f"no network is better than guessing: the best top-1 is {best:.2%} on {n:,} images, chance"
-        f" is {chance:.2%}. The accuracies of this run mean nothing (its latencies do): are the"
-        " weights those of this space, and data.classes and data.normalise theirs? Or are there too"
-        " few images to tell?"
+        f" is {chance:.2%}. The accuracies of this run have no meaning; its latencies are valid."
+        " Check that the weights belong to this space, that data.classes and data.normalise fit the"
+        " weights, and that there are enough images"
     )
 
 

@@ -41,8 +41,8 @@ def noise_ceiling(repeats: FloatArray) -> NoiseCeiling:
     """The ceiling from `repeats` [n, r], for example accuracies with r training seeds.
 
     A ranking can agree better with the mean of the repeats than one repeat does with another. An
-    agreement far above the ceiling is due to chance (2010.08219 defines it so; NAS-Bench-Macro:
-    0.88, top 10 %: 0.18).
+    agreement far above the ceiling is due to chance (definition: 2010.08219; NAS-Bench-Macro has
+    0.88, and 0.18 in the top 10 %).
 
     Raises:
         UserError: fewer than ten archs or two repeats, or a value is not finite.

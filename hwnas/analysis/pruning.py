@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from hwnas.analysis.ranks import check_pair
+from hwnas.analysis.ranks import check_codes, check_pair
 from hwnas.core.errors import UserError
 from hwnas.core.records import STRICT
 from hwnas.interfaces import FloatArray
@@ -82,10 +82,11 @@ def prune_space(
         UserError: `pruned_fraction` is not in (0, 1), or codes and scores do not fit each other.
     """
     if not 0 < pruned_fraction < 1:
-        raise UserError("the fraction to prune must be in (0, 1)", found=pruned_fraction)
+        raise UserError(
+            "invalid fraction to prune", expected="a number in (0, 1)", found=pruned_fraction
+        )
     scores, reference = check_pair(scores, scores if truth is None else truth)
-    if codes.shape != (len(scores), len(space.choices)):
-        raise UserError("codes do not match the scores", found=codes.shape, where=space.id)
+    check_codes(space, codes, len(scores))
     is_good = scores >= np.quantile(scores, 1 - WELL_SCORED)
     active = space.active(codes)
     alive = np.ones(len(codes), dtype=bool)

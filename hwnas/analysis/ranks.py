@@ -20,6 +20,7 @@ from hwnas.core.records import STRICT
 from hwnas.core.rng import rng
 from hwnas.core.stats import bootstrap_interval, kendall_tau, spearman
 from hwnas.interfaces import FloatArray
+from hwnas.spaces.space import Codes, SearchSpace
 
 __all__ = [
     "MIN_ARCHS",
@@ -28,6 +29,7 @@ __all__ = [
     "Pick",
     "Prune",
     "RankReport",
+    "check_codes",
     "check_pair",
     "pearson",
     "rank_report",
@@ -172,7 +174,7 @@ def check_pair(scores: FloatArray, truth: FloatArray) -> tuple[FloatArray, Float
     if scores.ndim != 1 or scores.shape != truth.shape:
         raise UserError(
             "cannot compare scores with the truth",
-            expected="two values for each arch",
+            expected="two arrays [n] of equal length: a score and a true value per arch",
             found=f"arrays of shape {scores.shape} and {truth.shape}",
         )
     if len(scores) < MIN_ARCHS:
@@ -185,6 +187,21 @@ def check_pair(scores: FloatArray, truth: FloatArray) -> tuple[FloatArray, Float
     if not (np.isfinite(scores).all() and np.isfinite(truth).all()):
         raise UserError("scores and truth must be finite")
     return scores, truth
+
+
+def check_codes(space: SearchSpace, codes: Codes, n: int) -> None:
+    """Checks that `codes` are the codes of n archs of the space.
+
+    Raises:
+        UserError: `codes` has another shape.
+    """
+    if codes.shape != (n, len(space.choices)):
+        raise UserError(
+            "codes do not match the scores",
+            expected=f"an array [n, d] of shape {(n, len(space.choices))}",
+            found=f"shape {codes.shape}",
+            where=space.id,
+        )
 
 
 def _count(n: int, fraction: float) -> int:

@@ -2,8 +2,8 @@
 
 Three kinds of noise are counted:
 
-- Images: the number of images is finite. Two networks are compared on the same images, so only the
-  images count that exactly one of them classifies correctly (McNemar 1947).
+- Images: the number of images is finite. Two networks are compared on the same images, so only
+  images that exactly one of them classifies correctly count (McNemar 1947).
 - Seeds: a network that is trained again classifies other images correctly. The comparison counts
   these images as noise already: between seeds, the accuracy on a fixed test set varies as much as
   its finite size predicts, and the accuracy on the distribution hardly varies (Jordan 2024,
@@ -39,8 +39,8 @@ A true gain of 0, 1, 2, 3 standard errors is called "better" in 2, 17, 52, 85 % 
 SEED_SHARE = 0.01
 """Standard deviation of the true error of a network over training seeds, relative to the error.
 
-On NAS-Bench-Macro (3 seeds of 3,281 networks), accuracies vary by 0.18 to 0.40 points. All of this
-but 0.8 % of the error follows from the size of the test set (`tests/unit/test_verdict.py`).
+On NAS-Bench-Macro (3 seeds of 3,281 networks), accuracies vary by 0.18 to 0.40 points. The size of
+the test set explains this, except for 0.8 % of the error (`tests/unit/test_verdict.py`).
 """
 
 WORDS: dict[Split, str] = {"train": "training", "val": "validation", "test": "test"}
@@ -209,7 +209,7 @@ def verdict_on(
 
 
 def gain(winner: Sample, other: Sample, *, over: str) -> Gain:
-    """Gain of one network over another; each was trained once."""
+    """Gain of the winner over another network; each was trained once."""
     seeds = SEED_SHARE * math.hypot(1 - winner.top1, 1 - other.top1)
     error, is_paired = _image_error(winner, other)
     n = min(winner.n, other.n)
@@ -272,7 +272,11 @@ def _part(gain: Gain, split: Split) -> str:
         return f"the winner is {gain.state} than {gain.over}: {points}"
     text = f"cannot tell whether the winner is better than {gain.over}: {points}"
     needed = gain.settled_by(split)
-    return f"{text}, about {needed} would settle it" if needed else f"{text}, too little to settle"
+    return (
+        f"{text}, about {needed} would settle it"
+        if needed
+        else f"{text}, too small a difference to settle"
+    )
 
 
 def _rounded(n: int) -> int:

@@ -1,4 +1,4 @@
-"""`hwnas analyze`: how reliable a ranking of archs is."""
+"""`hwnas analyze`: measures how reliable a ranking of archs is."""
 
 from __future__ import annotations
 
@@ -34,12 +34,13 @@ def analyze(
     ranking: Annotated[
         str | None,
         typer.Option(
-            help="predictor, supernet, macs, params, or a column of --records [predictor, macs]."
+            help="predictor, supernet, macs, params, or a column of --records [predictor; macs for"
+            " --records]."
         ),
     ] = None,
     truth: Annotated[
         list[Path] | None,
-        typer.Option(help="Better labels of the same archs; may be repeated, a file per seed."),
+        typer.Option(help="File of more accurate labels; may be repeated, e.g. a file per seed."),
     ] = None,
     table: Annotated[
         list[str] | None,
@@ -54,7 +55,7 @@ def analyze(
     ] = None,
     format: FormatOption = Format.table,
 ) -> None:
-    """Rank agreement, precision at the top, safety of pruning, bias per choice, and a verdict.
+    """Measure how reliable a ranking of archs is: agreement, precision at the top, bias, pruning.
 
     For a run folder, also tests whether its winner is better than that of random search.
     """

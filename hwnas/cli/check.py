@@ -28,7 +28,7 @@ def check(folder: RunArgument, format: FormatOption = Format.table) -> None:
     if len(found):
         raise CheckFailed(
             "files of the run folder are damaged",
-            found=len(found),
+            found=f"{len(found):,} damaged or missing files",
             where=folder,
             fix=str(found.facts["fix"]),
         )

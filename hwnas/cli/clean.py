@@ -55,7 +55,7 @@ def clean(
     if dry_run or not found.facts["mb"]:
         return
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        log.info("nothing was removed; add --yes to remove it")
+        log.info("nothing was removed; add --yes to remove these files")
         return
     if typer.confirm(f"Remove {found.facts['mb']:.1f} MB?", err=True):
         gone = hwnas.clean(folder, device=device or (), with_undo=with_undo, yes=True)

@@ -31,7 +31,7 @@ def show(
     settings: SetOption = None,
     format: FormatOption = Format.table,
 ) -> None:
-    """All settings, and whether each is from the file or a default.
+    """Show all settings, and whether each value is from the file or a default.
 
     Example: `hwnas config show quickstart --set train.steps=50`.
     """
@@ -43,13 +43,13 @@ def explain(
     key: Annotated[str | None, typer.Argument(help="Path of a setting or a section [all].")] = None,
     format: FormatOption = Format.table,
 ) -> None:
-    """Type, default, allowed values and meaning. Example: `hwnas config explain search.reward`."""
+    """Show type, default, allowed values and meaning. Example: `hwnas config explain seed`."""
     show_result(hwnas.config_explain(key), format)
 
 
 @app.command()
 def schema() -> None:
-    """The JSON Schema of a configuration, for editors.
+    """Print the JSON Schema of configurations, for editors.
 
     Example: `hwnas config schema`. Write it to hwnas.schema.json, and begin a YAML file with
     `# yaml-language-server: $schema=hwnas.schema.json`.

@@ -16,7 +16,7 @@ from hwnas.core.overrides import assignments
 
 __all__ = ["register"]
 
-app = typer.Typer(help="Look at your photos.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(help="Check folders of photos.", no_args_is_help=True, rich_markup_mode=None)
 log = logging.getLogger("hwnas.cli")
 
 
@@ -27,16 +27,21 @@ def register(parent: typer.Typer) -> None:
 
 @app.callback()
 def _group() -> None:
-    """Look at your photos."""
+    """Check folders of photos."""
 
 
 @app.command()
 def show(
     folder: Annotated[
-        Path, typer.Argument(metavar="DIR", readable=False, help="A folder per class, or a run.")
+        Path,
+        typer.Argument(
+            metavar="DIR",
+            readable=False,
+            help="Folder with a subfolder per class, or a run folder.",
+        ),
     ],
     config: Annotated[
-        str | None, typer.Option("--config", help="Source of the settings [photos].")
+        str | None, typer.Option("--config", help="Configuration with the data settings [photos].")
     ] = None,
     settings: SetOption = None,
     format: FormatOption = Format.table,
@@ -50,4 +55,4 @@ def show(
     for text in found.facts["doubts"]:
         log.warning("note: %s", text)
     for text in found.facts["refused"]:
-        log.warning("training refuses: %s", text)
+        log.warning("training would fail: %s", text)

@@ -34,7 +34,7 @@ def export(
     search: SearchOption = None,
     formats: Annotated[
         str | None,
-        typer.Option(help="Comma-separated, such as onnx,onnx:int8,timm; or all [as configured]."),
+        typer.Option(help="Formats, such as onnx,onnx:int8,timm; or all [as configured]."),
     ] = None,
     settings: SetOption = None,
     fetch: Annotated[

@@ -193,7 +193,7 @@ def _exit_stopped(number: int, given: Sequence[str]) -> NoReturn:
     if not distributed.follows():
         with contextlib.suppress(OSError):  # after SIGHUP the terminal may be gone
             sys.stderr.write(
-                f"\nstopped by {signal.Signals(number).name}; nothing is lost, to go on:"
+                f"\nstopped by {signal.Signals(number).name}; nothing is lost; to resume:"
                 f" {command_line(*given)}\n"
             )
     sys.exit(128 + number)

@@ -31,7 +31,8 @@ RunArgument = Annotated[
 ConfigOption = Annotated[
     str | None,
     typer.Option(
-        "--config", help="Start or replace the configuration of the run folder: a name or a path."
+        "--config",
+        help="Configuration (name or path) for a new run folder, or instead of the stored one.",
     ),
 ]
 SetOption = Annotated[
@@ -39,7 +40,8 @@ SetOption = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="Change a setting; may be repeated."),
 ]
 SearchOption = Annotated[
-    str | None, typer.Option("--search", metavar="NAME", help="Name of the search [the last one].")
+    str | None,
+    typer.Option("--search", metavar="NAME", help="Name of the search [the last search]."),
 ]
 FormatOption = Annotated[Format, typer.Option("--format", help="Format of the output.")]
 DryRunOption = Annotated[
@@ -62,5 +64,5 @@ ClassesOption = Annotated[
 ]
 ClassesTimedOption = Annotated[
     int | None,
-    typer.Option("--num-classes", min=1, help="Number of classes [those of the table, or 1000]."),
+    typer.Option("--num-classes", min=1, help="Number of classes [as in the table, or 1000]."),
 ]

@@ -72,8 +72,8 @@ def _cell(value: Any) -> str:
 def setup_logging(*, debug: bool) -> None:
     """Sends the logs of hwnas to stderr, and those of other libraries from level WARNING.
 
-    Python warnings of libraries are meant for developers, so they are shown only with --debug, or
-    if -W or PYTHONWARNINGS enables them.
+    Python warnings of libraries are meant for developers. They are shown only with --debug, or if
+    -W or PYTHONWARNINGS enables them.
     """
     if not (debug or sys.warnoptions):
         warnings.simplefilter("ignore")

@@ -71,7 +71,7 @@ def evaluate(
     also: Annotated[
         list[str] | None,
         typer.Option(
-            "--also", metavar="COLUMN", help="Cheaper labels of all archs; may be repeated."
+            "--also", metavar="COLUMN", help="Cheaper labels to learn from, too; may be repeated."
         ),
     ] = None,
     proxy: Annotated[
@@ -87,16 +87,16 @@ def evaluate(
     num_classes: Annotated[int | None, typer.Option("--num-classes", min=1)] = None,
     settings: SpaceSettings = None,
     predictor: Annotated[
-        str, typer.Option("--predictor", help="See `hwnas list predictors`.")
+        str, typer.Option("--predictor", help="Predictor to compare (`hwnas list predictors`).")
     ] = "gcn",
     train_size: Annotated[
         int, typer.Option("--train-size", min=4, help="Number of labels to fit on.")
     ] = 100,
-    seeds: Annotated[int, typer.Option("--seeds", min=1, max=100)] = 3,
+    seeds: Annotated[int, typer.Option("--seeds", min=1, max=100, help="Number of splits.")] = 3,
     baselines: Annotated[bool, typer.Option(help="Evaluate the other predictors too.")] = True,
     format: FormatOption = Format.table,
 ) -> None:
-    """Fit on N random labels and rank all others; compare predictors and costs."""
+    """Fit predictors on some random labels and rank the other archs; compare with costs."""
     found = hwnas.predictor_eval(
         folder,
         records=records,
@@ -124,7 +124,7 @@ def predict(
     ],
     format: FormatOption = Format.table,
 ) -> None:
-    """Predicted score, its standard deviation, and all metrics of some archs."""
+    """Predict the score of some archs, with its standard deviation, and show their costs."""
     show(hwnas.predictor_predict(folder, archs), format)
 
 
@@ -144,7 +144,7 @@ def export_lut(
     ] = None,
     base: Annotated[
         str | None,
-        typer.Option("--base", help="Only archs like this one (see `predict`), except for --free."),
+        typer.Option("--base", help="Only archs that equal this arch in all choices but --free."),
     ] = None,
     free: Annotated[
         list[str] | None,
@@ -188,7 +188,7 @@ def lookup(
     top: Annotated[int, typer.Option("--top", min=1, max=10_000)] = 5,
     format: FormatOption = Format.table,
 ) -> None:
-    """The best archs of a lookup table under given limits, without new predictions.
+    """Find the best archs of a lookup table within limits, without new predictions.
 
     For a run with a table: `hwnas predictor lookup runs/quickstart --max macs=1e6`.
     """

@@ -26,7 +26,7 @@ def register(parent: typer.Typer) -> None:
 
 @app.command("list")
 def list_published(format: FormatOption = Format.table) -> None:
-    """Starting weights, their licences, and their sources.
+    """List starting weights with their licences and sources.
 
     Nothing is downloaded. Example: `hwnas pretrained list`.
     """
@@ -52,7 +52,9 @@ def import_file(
     ] = None,
     images: Annotated[
         Path | None,
-        typer.Option("--images", help="Folder of photos, to restore the BN of 8-bit networks."),
+        typer.Option(
+            "--images", help="Folder of photos, to restore BN statistics of 8-bit networks."
+        ),
     ] = None,
     format: FormatOption = Format.table,
 ) -> None:

@@ -102,7 +102,9 @@ def device(
     run: Annotated[
         Path | None,
         typer.Option(
-            "--run", readable=False, help="Profile for a run folder; allows --set and --profile."
+            "--run",
+            readable=False,
+            help="Measure the table of a run folder, with its space and settings.",
         ),
     ] = None,
     config: Annotated[
@@ -110,7 +112,8 @@ def device(
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Table to write [DEVICE.json].")] = None,
     seed: Annotated[
-        int | None, typer.Option("--seed", min=0, help="Seed of the timed whole networks [0].")
+        int | None,
+        typer.Option("--seed", min=0, help="Seed of the choice of whole networks to time [0]."),
     ] = None,
     fetch: Annotated[
         bool,
@@ -122,7 +125,7 @@ def device(
     format: FormatOption = Format.table,
     dry_run: DryRunOption = False,
 ) -> None:
-    """Measure a table. If interrupted, the same command resumes.
+    """Measure the latency table of a device; if interrupted, the same command resumes.
 
     Example: `hwnas profile local --space mobilenet_tiny --resolutions 16,24 --dry-run`.
     """
@@ -161,7 +164,9 @@ def device(
 @app.command("pack")
 def pack(
     device: DeviceArgument,
-    out: Annotated[Path, typer.Option("--out", help="Zip to write; or a .csv for your timings.")],
+    out: Annotated[
+        Path, typer.Option("--out", help="Zip to write; or a .csv for timings of your own.")
+    ],
     space: SpaceOption = None,
     resolutions: ResolutionsOption = None,
     settings: SpaceSettings = None,
@@ -175,12 +180,12 @@ def pack(
         ),
     ] = None,
 ) -> None:
-    """Pack models and kit for a device without hwnas.
+    """Pack models and the device kit, to time them on a device without hwnas.
 
     On the device, unzip it and run `python bench.py plan.json --out results.jsonl`. Then import
     results.jsonl. A .csv file lists operators and networks to time with another tool. With
-    `--with-runtime arm64` the device needs nothing: run `sh runtime/python3 bench.py ...`. The
-    first time, this downloads about 50 MB with apt-get and pip.
+    `--with-runtime arm64` the device needs no Python: run `sh runtime/python3 bench.py ...`. The
+    first such `pack` downloads about 50 MB with apt-get and pip.
     """
     path = hwnas.profile_pack(
         device,
@@ -199,7 +204,7 @@ def import_(
     results: Annotated[
         Path,
         typer.Argument(
-            help="Output of bench.py on the device, or a zip with it; or a .csv of your timings."
+            help="Output of bench.py on the device, also in a zip; or a .csv with your timings."
         ),
     ],
     space: SpaceOption = None,
@@ -211,7 +216,7 @@ def import_(
     seed: SeedOption = 0,
     format: FormatOption = Format.table,
 ) -> None:
-    """Convert results of a packed kit to a table; takes the same options as `pack`."""
+    """Convert the results of a packed kit to a table; give the same options as for `pack`."""
     table = hwnas.profile_import(
         device,
         results,

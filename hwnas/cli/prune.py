@@ -33,8 +33,8 @@ def prune(
         list[Path] | None,
         typer.Option(
             help=(
-                "Better labels of the same archs [stand-alone labels for --ranking supernet];"
-                " may be repeated."
+                "File of more accurate labels of the same archs [stand-alone labels for --ranking"
+                " supernet]; may be repeated."
             )
         ),
     ] = None,
@@ -55,10 +55,10 @@ def prune(
     ] = False,
     format: FormatOption = Format.table,
 ) -> None:
-    """Prune the space by a ranking, then train in it and, at equal cost, in the whole space.
+    """Prune the space by a ranking, then train one round in it and one in the whole space.
 
-    The rounds are the run folders RUN/rounds/pruned and RUN/rounds/unpruned, which other verbs can
-    use.
+    Both rounds cost the same. They are the run folders RUN/rounds/pruned and RUN/rounds/unpruned,
+    which other verbs can use.
     """
     if dry_run:
         from hwnas.api.prune import prune_plan

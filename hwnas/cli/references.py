@@ -55,13 +55,16 @@ def references(
     out: Annotated[
         Path | None, typer.Option("--out", help="File to write [DEVICE-references.json].")
     ] = None,
-    seed: Annotated[int | None, typer.Option("--seed", min=0, help="[0]")] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option("--seed", min=0, help="Without --run: seed of the random weights [0]."),
+    ] = None,
     search: SearchOption = None,
     settings: SetOption = None,
     format: FormatOption = Format.table,
     dry_run: DryRunOption = False,
 ) -> None:
-    """Time published networks as alternatives to a winner; an interrupted call resumes.
+    """Time published networks as alternatives to a winner; repeat the command to resume.
 
     Example: `hwnas references --device local --resolutions 128,224 --dry-run`.
     """

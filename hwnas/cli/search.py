@@ -25,7 +25,7 @@ def search(
     config: ConfigOption = None,
     name: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Name of an existing or new search [the last one]."),
+        typer.Option(metavar="NAME", help="Name of an existing or new search [the last search]."),
     ] = None,
     devices: Annotated[
         str | None,

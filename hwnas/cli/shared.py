@@ -40,7 +40,7 @@ def show_plan(
     settings: Any = None,
     only: str | None = None,
 ) -> None:
-    """Prints the checked plan of a verb with `--dry-run`; `only`: as in `plan`."""
+    """Prints the plan of a verb with `--dry-run`, after all checks. `only`: as in `plan`."""
     import logging
 
     import hwnas
@@ -57,7 +57,7 @@ def show_plan(
 
 
 def say_time(planned: Listing) -> None:
-    """Logs how long a planned command takes, if it takes any time."""
+    """Logs the estimated time of a planned command, unless nothing is left to do."""
     import logging
 
     from hwnas.core.progress import duration

@@ -44,7 +44,7 @@ def models(format: FormatOption = Format.table) -> None:
 def from_timm(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A name from timm.list_models().")],
     out: Annotated[
-        Path | None, typer.Option("--out", help="The .yaml file to write, which is a space.")
+        Path | None, typer.Option("--out", help="The .yaml file to write, which defines the space.")
     ] = None,
     format: FormatOption = Format.table,
 ) -> None:
@@ -63,7 +63,7 @@ def show(
         typer.Option(
             "--table",
             metavar="TABLE",
-            help="Also latencies by this table (`hwnas table list`, or a .json); may be repeated.",
+            help="Also estimate latencies with this table (name or .json file); may be repeated.",
         ),
     ] = None,
     settings: SpaceSettings = None,

@@ -62,16 +62,16 @@ def list_tables(
 
 @app.command()
 def show(table: TableArgument, format: FormatOption = Format.table) -> None:
-    """Description of a table, the spaces that it serves, and the quality of its estimates."""
+    """Show a table, the spaces that it serves, and the quality of its estimates."""
     found = hwnas.latency_table(table)
     shown = hwnas.table_show(found)
     show_result(shown, format)
     if format is Format.table:
         if served := shown.facts["serves"]:
-            title = "serves, with any number of classes"
+            title = "spaces whose operators the table has, with any number of classes"
             emit(list(map(_served_row, served)), format=format, title=title)
         else:
-            sys.stdout.write("serves no registered space\n")
+            sys.stdout.write("the table lacks operators of every registered space\n")
         for space, correction in sorted(found.corrections.items()):
             nets = correction.validation.nets
             forecast, measured = [n.forecast_ms for n in nets], [n.measured_ms for n in nets]
@@ -110,7 +110,7 @@ def estimate(
     num_classes: ClassesTimedOption = None,
     format: FormatOption = Format.table,
 ) -> None:
-    """Latency of archs with its 90 % interval; the space can differ from the profiled one.
+    """Estimate latencies with 90 % intervals; the space can differ from the profiled space.
 
     Example: `hwnas table estimate amd-epyc-2vcpu-mobilenet_v3 --space mobilenet_v3 --resolutions
     160 --num-classes 10`.
@@ -190,9 +190,9 @@ def merge(
     out: Annotated[Path, typer.Option("--out", help="Table to write.")],
     format: FormatOption = Format.table,
 ) -> None:
-    """Rows and corrections of all tables; earlier tables have priority.
+    """Merge the rows and corrections of tables; earlier tables have priority.
 
-    Refused unless device, precision, batch, threads, runtime version and protocol are equal.
+    Device, precision, batch, threads, runtime version and protocol of the tables must be equal.
     """
     show_table(hwnas.table_merge(tables, out=out), format, path=out)
 
@@ -215,7 +215,7 @@ def transfer(
     format: FormatOption = Format.table,
     dry_run: DryRunOption = False,
 ) -> None:
-    """A table for a new device, from tables of other devices and timings of a few whole networks.
+    """Make a table for a new device from tables of other devices and a few timed networks.
 
     The known tables determine the networks to time; `--dry-run` shows them.
     """

@@ -45,8 +45,8 @@ def train(
     if not dry_run:
         refuse_unused(
             {"--processes": processes},
-            to="a training, only to its dry run",
-            fix="add --dry-run; a training is shared by starting it with torchrun",
+            to="training without --dry-run",
+            fix="add --dry-run; to train with several processes, use torchrun",
         )
     if dry_run:
         from hwnas.api.train import log_training_cost

@@ -18,7 +18,7 @@ def register(parent: typer.Typer) -> None:
 
 
 def undo(folder: RunArgument, format: FormatOption = Format.table) -> None:
-    """Restore settings and finished stages before the last change of settings.
+    """Restore the settings and finished stages from before the last change of settings.
 
     Repeat it to undo the change before that. To redo, give the settings again.
     """

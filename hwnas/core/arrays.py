@@ -1,4 +1,4 @@
-"""Loads untrusted numpy files: without pickles, and with limits on the unpacked size."""
+"""Loads numpy files from untrusted sources: no pickles, and a limit on the unpacked size."""
 
 from __future__ import annotations
 
@@ -75,11 +75,11 @@ def read_npy(path: Path) -> NDArray[Any]:
 def _read(stream: IO[bytes], size: int) -> NDArray[Any]:
     version = np.lib.format.read_magic(stream)
     if version not in _HEADERS:
-        raise ValueError(f"an array file of version {version}")
+        raise ValueError(f"version {version} of the .npy format is unknown")
     shape, _, dtype = _HEADERS[version](stream)
     n_bytes = math.prod(shape) * dtype.itemsize
     if min(shape, default=0) < 0 or n_bytes != size - stream.tell():
-        raise ValueError(f"{dtype} {list(shape)} in a file of {size} bytes")
+        raise ValueError(f"an array {list(shape)} of {dtype} does not fit its file of {size} bytes")
     stream.seek(0)
     array: NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False)
     return array

@@ -1,4 +1,4 @@
-"""Boolean arrays as short text for JSON, e.g. the images that a network classifies correctly."""
+"""Encodes boolean arrays as text for JSON, e.g. which images a network classifies correctly."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ RETIRED = WithJsonSchema({"deprecated": True})
 """Marks a field that has no effect any more. It stays in files and hashes, but is not listed."""
 
 BESIDE = "relative to the file that names it"
-"""Marks a path that is relative to its own file (`Annotated[str | None, BESIDE]`)."""
+"""Marks a path that is relative to the file that contains it (`Annotated[str | None, BESIDE]`)."""
 MAX_SHOWN = 20  # problems of a configuration; similar names for thousands of keys take minutes
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -83,9 +83,10 @@ class StrictModel(BaseModel):
 
 
 def settled(section: BaseModel) -> dict[str, Any]:
-    """JSON of a section, for hashes and comparisons of the settings of a result.
+    """The values of a section as JSON, for hashes and for comparing settings.
 
-    It omits `LATER` fields at their default and adds removed keys: earlier results stay valid.
+    `LATER` fields at their default are omitted and removed keys are added, so that results of
+    earlier versions stay valid.
     """
     plain = section.model_dump(mode="json")
     for name, field in type(section).model_fields.items():
@@ -118,8 +119,8 @@ def _settled_record(record: Any, plain: dict[str, Any]) -> dict[str, Any]:
 def variant(registry: Registry[Any]) -> Any:
     """Annotation of a section `{name: X, ...}` that `X.Config` from `registry` validates.
 
-    Packages that X needs may be missing: a run folder opens wherever its settings are known. What
-    uses X says how to install them.
+    The optional packages of X need not be installed, so that a run folder opens on any machine.
+    Code that runs X raises an error with the command that installs them.
     """
 
     def choose(value: Any) -> BaseModel:
@@ -164,7 +165,8 @@ def build_model(
 ) -> Model:
     """Validates `data` into `model`. Lists become tuples; no other type is converted.
 
-    changes: key paths of values that are not those of `where`, but of the command; errors say so.
+    changes: key paths of values that the command sets; errors about these values name `--set KEY`
+        instead of `where`.
 
     Raises:
         UserError: lists up to 20 problems with key paths, and similar names for unknown keys.

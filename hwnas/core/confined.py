@@ -78,7 +78,7 @@ def require_below(patterns: Sequence[str], name: str, problem: str, *, where: ob
     if not any(fnmatchcase(name.partition("/")[0], pattern) for pattern in patterns):
         raise UserError(
             problem,
-            expected=f"a name below one of {', '.join(patterns)}",
+            expected=f"a path that begins with one of {', '.join(patterns)}",
             found=repr(name),
             where=where,
         )
@@ -276,7 +276,7 @@ def _require_regular(path: Path, mode: int) -> None:
         expected="a regular file",
         found=kinds.get(stat.S_IFMT(mode), "a device"),
         where=path,
-        fix="remove it",
+        fix="remove it from the folder",
     )
 
 

@@ -41,7 +41,7 @@ class CsvTable:
     delimiter: str
 
     def decimal(self, row: int, column: str) -> str:
-        """Text of a numeric cell; a decimal comma becomes a point if the separator is not one."""
+        """Text of a numeric cell; a decimal comma becomes a point unless commas separate cells."""
         cell = self.rows[row][column]
         return cell if self.delimiter == "," else with_point(cell) or cell
 
@@ -61,7 +61,10 @@ def text_of(data: bytes, errors: str = "strict") -> str:
 
 
 def separator(text: str, columns: Iterable[str]) -> tuple[str, str]:
-    """The column separator, and the text from the header on, which has one of `columns`."""
+    """Detects the column separator; returns it, and the text from the header line on.
+
+    Without a line `sep=;`, it is the separator by which the header has one of `columns`.
+    """
     text = text.lstrip("\n")
     head, _, rest = text.partition("\n")
     if given := re.fullmatch(r"sep=(.)", head):
@@ -103,13 +106,14 @@ def read_csv(path: Path, columns: Sequence[str], also: Sequence[str] = ()) -> Cs
     if not set(columns) & set(header):
         raise UserError(
             f"no column {' or '.join(map(repr, columns))}",
-            expected="a header with it, separated by commas, semicolons or tabs",
+            expected="a header line with such a column, separated by commas, semicolons or tabs",
             found=(rest.partition("\n")[0].strip() or "an empty file")[:200],
             where=path,
             fix="write the table as CSV with commas, in UTF-8",
         )
     if len(set(header) - {""}) < len([name for name in header if name]):
-        raise UserError("two columns have the same name", found=", ".join(header), where=path)
+        equal = sorted({name for name in header if name and header.count(name) > 1})
+        raise UserError("two columns have the same name", found=", ".join(equal), where=path)
     rows = []
     for cells, line in filled[1:]:
         if len(cells) > len(header) and any(cells[len(header) :]):

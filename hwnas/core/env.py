@@ -44,14 +44,14 @@ def user_path(text: str | PurePath, *, where: str) -> Path:
     """Expands a path given by the user: `~` is the home folder, `~name` that of another user.
 
     Raises:
-        UserError: there is no such home folder; `where` is the setting with the path.
+        UserError: the home folder is unknown; `where` is the setting with the path.
     """
     try:
         return Path(text).expanduser()
     except RuntimeError as error:
         raise UserError(
-            "there is no such home folder",
-            expected="a user of this machine, or HOME in the environment",
+            "the home folder of a path is unknown",
+            expected="`~` with HOME in the environment, or `~NAME` with a user of this machine",
             found=text,
             where=where,
             fix="give an absolute path, or set HOME",
@@ -70,7 +70,7 @@ def require(module: str, *, extra: str) -> ModuleType:
         return importlib.import_module(module)
     except ImportError as error:
         raise UserError(
-            f"this needs the optional package {module!r}",
+            f"cannot import the optional package {module!r}",
             found=str(error),
             fix=f"pip install 'hwnas[{extra}]'",
         ) from error
@@ -79,7 +79,7 @@ def require(module: str, *, extra: str) -> ModuleType:
 def onnx_runtime() -> ModuleType:
     """ONNX Runtime, with its telemetry off.
 
-    `import hwnas` has set ORT_DISABLE_TELEMETRY; older builds for Windows know only the call.
+    `import hwnas` sets ORT_DISABLE_TELEMETRY, but older builds for Windows ignore this variable.
     """
     module = importlib.import_module("onnxruntime")
     getattr(module, "disable_telemetry_events", int)()
@@ -120,7 +120,7 @@ def _version(package: str) -> str | None:
 
 
 def _cpu_model() -> str:
-    """CPU model, by the rule of the device kit: the name of a board if it has one."""
+    """The name of the board, or else the CPU model; the device kit uses the same rule."""
     with contextlib.suppress(OSError):
         if board := Path("/proc/device-tree/model").read_text().strip("\0 \n"):
             return board

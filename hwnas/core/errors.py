@@ -54,7 +54,7 @@ class HwnasError(Exception):
         self.args = (self._text(),)
 
     def say_where(self, where: object) -> None:
-        """Replaces the place by one that the user knows."""
+        """Replaces `where` by a place that the user knows."""
         self.where = where
         self.args = (self._text(),)
 

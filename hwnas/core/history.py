@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 NUMBER = re.compile("[0-9]{1,9}")
 
 HISTORY, UNDONE = "history", "undone-"
-MISSING = "missing; undo goes from the change after it to the one before it"
+MISSING = "missing; `hwnas undo` cannot restore the settings in this file, and skips it"
 MAX_TEXT = 4 * 1024 * 1024  # maximum size of a configuration in bytes
 
 
@@ -70,7 +70,7 @@ def last_entry(run: RunDir) -> tuple[int, Entry] | None:
 
 
 def store(transition: Transition, run: RunDir) -> int:
-    """Adds the settings of the command to `transition`. Returns the change's number, or 0."""
+    """Adds the settings of the command to `transition`; returns the number of the change, or 0."""
     settings = run.settings
     texts = {
         name: text
@@ -164,7 +164,7 @@ def take_back(run: RunDir, stage: str, number: int) -> None:
     found = last_entry(run)
     if found is not None and found[0] == number:
         undo(run, keep=False)
-        log.warning("%s did not finish: the run folder is unchanged", stage)
+        log.warning("%s did not finish: the earlier settings and results are restored", stage)
     else:  # its entry was removed by hand
         transition = Transition(run)
         transition.ledger[stage] = replace(transition.ledger[stage], undo=0)
@@ -222,7 +222,7 @@ def altered_entries(run: RunDir) -> Iterator[tuple[Path, str]]:
 
 
 def _missing(run: RunDir) -> list[int]:
-    """Numbers of removed entries: entries are numbered without gaps up to that of the ledger."""
+    """Numbers of removed entries; entries are numbered from 1 to `Ledger.changes` without gaps."""
     numbers = _numbers(run)
     try:
         last = run.whole_ledger().changes

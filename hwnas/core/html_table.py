@@ -1,4 +1,4 @@
-"""Rows of values as an HTML table, for objects that draw themselves in notebooks."""
+"""Formats rows of values as an HTML table, which notebooks show for an object."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 __all__ = ["MOST_ROWS", "html_table"]
 
 MOST_ROWS = 60
-"""Rows that are shown; the rest is counted."""
+"""Maximum number of rows that are shown; the number of other rows is stated below them."""
 
 
 def html_table(rows: Sequence[Mapping[str, Any]], *, title: str = "") -> str:
-    """A table with a scroll bar of its own, and its title; all text is escaped.
+    """An HTML table with its title and its own scroll bar; all text is escaped.
 
-    Its colours are those of the page, so it can be read in light and in dark notebooks.
+    It uses the colours of the page, so that it is readable in light and in dark notebooks.
     """
     columns = list(dict.fromkeys(key for row in rows[:MOST_ROWS] for key in row))
     head = "".join(f"<th style='text-align:left'>{html.escape(name)}</th>" for name in columns)

@@ -23,10 +23,10 @@ _ESCAPED_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 def parse_json(content: bytes | str, *, where: object, problem: str = "not valid JSON") -> Any:
-    """`strict_json` with errors that start with `problem`.
+    """`strict_json`, with a `UserError` instead of its errors.
 
     Raises:
-        UserError: see `strict_json`.
+        UserError: with the text `problem`; see `strict_json`.
     """
     try:
         return strict_json(content)
@@ -44,7 +44,7 @@ def strict_json(content: bytes | str) -> Any:
     """
     data = content.encode() if isinstance(content, str) else content
     if len(data) > MAX_VALUES and (n := sum(map(data.count, (b",", b"[", b"{")))) > MAX_VALUES:
-        raise ValueError(f"about {n:,} values, more than {MAX_VALUES:,}")
+        raise ValueError(f"about {n:,} values, expected at most {MAX_VALUES:,}")
     text = data.decode("utf-8")
     value = (_DECODER if _LONG_NUMBER.search(text) else _FAST_DECODER).decode(text)
     if _ESCAPED_SURROGATE.search(data):  # an unpaired one raises UnicodeEncodeError, a ValueError

@@ -25,8 +25,8 @@ __all__ = [
 LEDGER, _CONFIG = "stages.json", "config.yaml"
 _KEYS = {"schema_version", "check", "changes", "stages"}
 WAY_OUT = (
-    "put back a copy of this file; or remove it: the next `hwnas run` makes the stages again, from"
-    " the timings, evaluations and checkpoints that the folder has"
+    "put back a copy of this file; or remove it: the next `hwnas run` then runs the stages again,"
+    " and reuses the timings, evaluations and checkpoints in the folder"
 )
 
 OWNED = (
@@ -111,13 +111,18 @@ def read_ledger(path: Path) -> Ledger:
     try:
         data = read_json(path)
         if not isinstance(data, dict) or not isinstance(data.get("stages"), dict):
-            raise UserError("not a stage ledger", where=path)
+            raise UserError("not a stage ledger", expected="an object with `stages`", where=path)
         check = data.get("check", _check(data))  # earlier versions stored no hash
         is_known = set(data) <= _KEYS and data.get("schema_version", 1) == 1
         is_known = is_known and ("check" not in data or holds(path, json_text(data).encode()))
         changes = data.get("changes", 0)
         if type(changes) is not int or changes < 0 or check != _check(data) or not is_known:
-            raise UserError("the ledger was modified", found=check, where=path)
+            raise UserError(
+                "the ledger was modified",
+                expected=f"`check: {_check(data)}`, and the layout that hwnas writes",
+                found=f"`check: {check}`",
+                where=path,
+            )
         stages = {
             name: safe_record(load(StageRecord, record, where=where, versioned=False), where=where)
             for name, record in data["stages"].items()
@@ -143,5 +148,5 @@ def safe_record(record: StageRecord, *, where: str) -> StageRecord:
     ):  # all become parts of paths
         check_name(name, where=where)
     for name in (*record.files(), *record.owns):
-        require_below(OWNED, name, "a stage's file is none of hwnas", where=where)
+        require_below(OWNED, name, "the ledger lists a file that hwnas does not own", where=where)
     return record

@@ -1,4 +1,4 @@
-"""Files that earlier work left on a disk, and their removal."""
+"""Describes and removes files that earlier commands left on a disk."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Leftover:
 
 
 def left_behind(what: str, path: Path, *, first: str = "") -> Leftover:
-    """A removable file or folder of this machine. first: name of a file in it to remove first."""
+    """A removable file or folder of this machine. first: file in the folder to remove first."""
 
     def remove() -> None:
         with explained("remove files", path):

@@ -32,7 +32,7 @@ def exclusive_lock(
     *,
     owner: str,
     taken: str = "another process is working on this run folder",
-    fix: str = "wait for it, stop it, or give another folder with --run",
+    fix: str = "wait until that process ends, stop it, or give another folder with --run",
 ) -> Iterator[None]:
     """Holds an advisory lock on `path`. The kernel releases it when the process ends.
 
@@ -90,7 +90,7 @@ def _locked(path: Path, taken: str, fix: str) -> IO[bytes]:
         # A record lock: forked children (data workers) do not keep it if this process is killed.
         if (problem := _lock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)) is not None:
             log.warning(
-                "%s: this file system has no locks (%s): a second hwnas process is not prevented",
+                "%s: this file system has no locks (%s); do not start a second hwnas process there",
                 path.parent,
                 problem,
             )
@@ -112,10 +112,11 @@ def not_ours(path: Path) -> UserError:
     """The error for a run folder in which another user made files that this user cannot write."""
     return UserError(
         "cannot write into a run folder of another user",
-        expected=f"one that {user_name(os.geteuid())} may write",
+        expected=f"files that user {user_name(os.geteuid())} may write",
         found=f"{path.name or path} of {owner_of(path)}",
         where=path,
-        fix="give another folder with --run, or share it: one group, and `umask 002` for both",
+        fix="give another folder with --run, or share this one: a common group, and `umask 002` for"
+        " both users",
     )
 
 

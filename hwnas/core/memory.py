@@ -26,8 +26,9 @@ def keep_freed_memory() -> bool:
     Networks allocate and free the same feature maps for every batch. glibc returns blocks above
     some megabytes to the system, which then clears each of their pages again. Measured on a virtual
     machine (`benchmarks/freed_memory.py`): a step of two subnets on 32 images of 96 px takes 0.79
-    of the time, the largest network of `mobilenet_v3` on 64 images of 224 px 0.32 of it. Peak
-    memory grows by 2 and 25 %. Results do not change, and child processes are not affected.
+    times as long as without this function, and a step of the largest network of `mobilenet_v3` on
+    64 images of 224 px takes 0.32 times as long. Peak memory grows by 2 % and by 25 %. Results do
+    not change, and child processes are not affected.
 
     Returns:
         Whether it has an effect: only with glibc.

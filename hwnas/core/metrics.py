@@ -23,9 +23,10 @@ class MetricKey(str):
     __slots__ = ()
 
     def __new__(cls, metric: str, device: str | None = None) -> MetricKey:
-        """Raises ValueError if a latency or energy has no device, or another metric has one.
+        """The key of a metric; only latency and energy have a device.
 
-        Also for a malformed probability, or one outside (0.5, 1).
+        Raises:
+            ValueError: a missing or superfluous device, or a probability outside (0.5, 1).
         """
         base, tilde, probability = metric.partition("~")
         if (base in OF_DEVICE) != bool(device) or "@" in metric:
@@ -39,7 +40,7 @@ class MetricKey(str):
         """Inverse of `str`.
 
         Raises:
-            UserError: a latency or energy without a device, or a device of another metric.
+            UserError: a latency or energy has no device, or another metric has one.
         """
         metric, _, device = text.partition("@")
         try:

@@ -54,14 +54,14 @@ def override(data: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
         elif (position := _position(target, last)) is not None:
             target[position] = value
         else:
-            raise UserError("the key path goes through a value that has no keys", where=path)
+            raise _no_keys(last, path)
     return result
 
 
 def _checked_changes(changes: Any) -> Mapping[str, Any]:
     if not isinstance(changes, Mapping) or not all(isinstance(path, str) for path in changes):
         raise UserError(
-            "settings are given by key path",
+            "settings must be given by key path",
             expected='a mapping such as {"train.steps": 50}',
             found=repr(changes)[:80],
         )
@@ -86,7 +86,7 @@ def _plain(value: Any, path: str) -> Any:
             where=path,
         )
     if isinstance(value, int) and not -MAX_INT - 1 <= value <= MAX_INT:
-        raise UserError("an integer of more than 64 bits", where=path)
+        raise UserError("integer is too large", expected="at most 64 bits", found=value, where=path)
     return value
 
 
@@ -106,4 +106,13 @@ def _step(target: Any, key: str, path: str) -> Any:
         return target[key]
     if (position := _position(target, key)) is not None:
         return target[position]
-    raise UserError("the key path goes through a value that has no keys", found=key, where=path)
+    raise _no_keys(key, path)
+
+
+def _no_keys(key: str, path: str) -> UserError:
+    return UserError(
+        "a key path does not lead to a setting",
+        expected="keys of sections, and numbers of existing list items",
+        found=f"{key!r}",
+        where=path,
+    )

@@ -25,7 +25,7 @@ def owner_of(path: Path) -> str:
 
 
 def owned(path: Path) -> str:
-    """Who owns `path` and its folder, such as `a file of ann in a folder of root`.
+    """The owners of `path` and its folder as text, such as `a file of ann in a folder of root`.
 
     A path that does not exist or must not be read is left out, and the nearest folder above it is
     named.

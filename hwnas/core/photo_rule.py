@@ -51,7 +51,7 @@ TURNS: dict[int, Any] = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}  # Transpose 
 
 
 def one_form(name: str) -> str:
-    """A file name in composed Unicode form (NFC); macOS decomposes accents, others do not."""
+    """A file name in composed Unicode form (NFC), because macOS decomposes accents."""
     return unicodedata.normalize("NFC", name)
 
 
@@ -64,7 +64,7 @@ def text_of(name: str) -> str:
 
 
 def composed(name: str) -> str:
-    """The class name of a folder name."""
+    """The name of a class from the name of its folder: decoded, in composed form."""
     return one_form(text_of(name))
 
 
@@ -227,7 +227,7 @@ def upright(stream: IO[bytes]) -> Image.Image:
     For animations, the first frame is used. Other metadata are ignored, and may be damaged.
 
     Raises:
-        ValueError: no image for Pillow, too many pixels, or grey values of unknown scale.
+        ValueError: not an image for Pillow, too many pixels, or grey values of unknown scale.
         Exception: any exception of Pillow on damaged files.
     """
     from PIL import Image, UnidentifiedImageError
@@ -252,7 +252,7 @@ def upright(stream: IO[bytes]) -> Image.Image:
 
 
 def _formats() -> list[str]:
-    """Pillow's formats of `ENDINGS`; for others (EPS) it runs programs of the system."""
+    """Pillow's names of the formats in `ENDINGS`. EPS is excluded: Pillow runs a program for it."""
     from PIL import Image
 
     Image.preinit()
@@ -270,9 +270,9 @@ def _may_be_transparent(image: Image.Image) -> bool:
 def _no_image(stream: IO[bytes]) -> str:
     stream.seek(0)
     if (content := content_of(head := stream.read(12))) == "HEIC" and not reads_heic():
-        return "a HEIC photo whatever its ending says: install pillow-heif, or convert it"
+        return "the content is a HEIC photo: install pillow-heif, or convert the file"
     if content:
-        return f"a damaged {content} file, or of a kind that this Pillow does not read"
+        return f"a damaged {content} file, or a kind of {content} that this Pillow cannot read"
     words = (text for first, text in NO_IMAGE.items() if head.startswith(first))
     return next(words, "not an image that Pillow reads") if head else "the file is empty"
 

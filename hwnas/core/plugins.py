@@ -1,7 +1,7 @@
 """Variants of other packages, found by entry points and read without importing them.
 
 A package adds a variant by an entry point of the group `hwnas.PLURAL`. The name of the entry point
-is that of the variant, and its value is a module:
+is the name of the variant, and its value is a module:
 
     [project.entry-points."hwnas.proxies"]
     depth = "my_package.depth"
@@ -61,7 +61,7 @@ def entries(group: str) -> tuple[Place, ...]:
 
 @lru_cache(maxsize=4)
 def _entries(path: tuple[str, ...]) -> dict[str, tuple[Place, ...]]:
-    """Entry points by group. Damaged packages are skipped; of two copies, the first counts."""
+    """Entry points by group. Damaged packages are skipped; of two copies, the first one is used."""
     found: dict[str, list[Place]] = defaultdict(list)
     seen: set[str] = set()
     for distribution in distributions(path=list(path)):

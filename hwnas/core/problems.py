@@ -53,7 +53,7 @@ def _hint(problem: Any) -> str:
         if re.fullmatch(r"\s*[0-9.]+\s*%\s*", given) and given.count(".") < 2:
             return f"; write {float(given.strip(' %')) / 100:g}: shares are numbers from 0 to 1"
         if re.fullmatch(r"\s*[-+]?[0-9][0-9_]*[.,0-9eE+-]*\s*", given):
-            return "; a number has no quotes"
+            return "; remove the quotes around the number"
         if unit := re.fullmatch(r"\s*([-+]?[0-9]+(?:\.[0-9]+)?)\s*(us|ms|s|px|mJ)\s*", given):
             return f"; write {unit[1]}, without a unit"
     return ""

@@ -10,7 +10,7 @@ from typing import Protocol, runtime_checkable
 __all__ = ["Expecting", "Outlook", "Pace", "Parts", "Progress", "duration", "silent"]
 
 TRUSTED_SHARE = 0.1
-"""Share of the work after which only the measured pace counts, and not the expected time."""
+"""Share of the work after which the time left is computed without the expected time."""
 
 MOST_SEEN = 500
 
@@ -19,19 +19,19 @@ UNTRUSTED_S = 2.0
 
 
 class Progress(Protocol):
-    """Can be called at any rate, because the receiver throttles. `note` is a short status."""
+    """A function that shows progress. It can be called at any rate; `note` is a short status."""
 
     def __call__(self, done: int, total: int, note: str = "") -> None:
-        """`done` of `total` units are finished."""
+        """Shows that `done` of `total` units are finished."""
         ...
 
 
 @runtime_checkable
 class Expecting(Protocol):
-    """A Progress that also shows how long the work was estimated to take before it began."""
+    """A Progress that accepts the expected duration of the work before the work begins."""
 
     def expect(self, seconds: float | None, later: float) -> None:
-        """Sets the seconds of this work (None: unknown) and of the later work of the command."""
+        """Sets the expected seconds of this work (None: unknown) and of the later work."""
         ...
 
 
@@ -40,7 +40,7 @@ def silent(done: int, total: int, note: str = "") -> None:
 
 
 class Parts:
-    """One Progress for pieces of work that follow each other: it never restarts.
+    """Combines consecutive pieces of work into one Progress, which never goes back.
 
     sizes: units of each piece; a piece may count in units of its own. A piece of size 0 does not
         count.
@@ -110,17 +110,17 @@ class Outlook:
     seconds: dict[str, float] = field(default_factory=dict)
 
     def after(self, stage: str) -> float:
-        """Seconds of the stages that come after one."""
+        """Expected seconds of all stages after `stage`."""
         names = [*self.seconds]
         later = names[names.index(stage) + 1 :] if stage in self.seconds else []
         return sum(self.seconds[name] for name in later)
 
     def said(self, stage: str) -> str:
-        """The expected time of a stage, as the end of the message that it starts."""
+        """Text with the expected time of a stage, which ends the message about its start."""
         if stage not in self.seconds:
             return ""
         own, later = self.seconds[stage], self.after(stage)
-        more = f", {duration(own + later)} for all that is left" if later else ""
+        more = f", {duration(own + later)} for all stages that are left" if later else ""
         return f", about {duration(own)}{more}"
 
     def tell(self, progress: Progress, stage: str) -> Progress:

@@ -1,4 +1,4 @@
-"""Progress as a line on stderr: rewritten in a terminal, repeated now and then in a pipe."""
+"""Progress as a line on stderr: rewritten in a terminal, printed every few seconds in a pipe."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TERMINAL_PERIOD_S, PIPE_PERIOD_S = 0.5, 5.0
 
 
 def progress_for(stage: str) -> Progress:
-    """A Progress that rewrites one line of a terminal, or prints a line now and then to a pipe."""
+    """A Progress that rewrites one line of a terminal, or prints lines to a pipe at intervals."""
     return _Line(stage)
 
 
@@ -54,7 +54,7 @@ class _Line:
 
 
 def _terminal_width() -> int:
-    """Width of the terminal that stderr writes to; 80 if it does not tell."""
+    """Width of the terminal that stderr writes to; 80 if unknown."""
     try:
         return os.get_terminal_size(sys.stderr.fileno()).columns or 80
     except (OSError, ValueError):

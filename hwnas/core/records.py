@@ -99,13 +99,19 @@ def load(
     """
     if not isinstance(data, dict):
         raise UserError(
-            f"not a {cls.__name__}", expected="an object", found=type(data).__name__, where=where
+            f"not a {cls.__name__}",
+            expected="a JSON object",
+            found=type(data).__name__,
+            where=where,
         )
     if versioned:
         version = data.get("schema_version")
         if isinstance(version, bool) or not isinstance(version, int) or version < 1:
             raise UserError(
-                f"not a {cls.__name__}: no valid schema_version", found=repr(version), where=where
+                f"not a {cls.__name__}: no valid schema_version",
+                expected="an integer of 1 or more",
+                found=repr(version),
+                where=where,
             )
         if version > newest:
             raise UserError(
@@ -142,8 +148,8 @@ def _sealed_data(path: Path) -> Any:
     if not holds(path, json_text(row := sealed(plain)).encode()):
         raise UserError(
             "a file was modified",
-            expected=f"check {row['check']}, in the layout of hwnas",
-            found=f"check {data['check']}",
+            expected=f"`check: {row['check']}`, and the layout that hwnas writes",
+            found=f"`check: {data['check']}`",
             where=path,
             fix="put back a copy of this file, or remove it",
         )

@@ -129,7 +129,7 @@ class Registry(Generic[M]):
             )
 
     def declaration(self, name: str) -> M:
-        """The same as `load`, for declarations of the module: optional packages may be missing.
+        """Imports a variant to read its declarations; its optional packages can be missing.
 
         Raises:
             UserError: as in `load`, except for a missing package.
@@ -162,7 +162,7 @@ class Registry(Generic[M]):
         except (Exception, SystemExit) as error:  # foreign code can raise any exception
             self.require(place.name)  # a package that it declares may be why
             raise UserError(
-                f"{subject} does not import",
+                f"{subject} cannot be imported",
                 found=f"{type(error).__name__}: {error}",
                 where=place.module,
                 fix=fix,

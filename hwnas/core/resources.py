@@ -1,4 +1,4 @@
-"""Finds the data that ship with hwnas (configs, latency tables, device kit)."""
+"""Finds the files that ship with hwnas (configs, latency tables, device kit)."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Named random streams: equal (seed, names) give equal numbers on every machine and process.
 
 There is no global seeding. Code that needs randomness derives a stream named after its task, e.g.
-`rng(seed, "train/arch", step, slot)`. So resuming, sharding, or other consumers never change the
-numbers of a stream.
+`rng(seed, "train/arch", step, slot)`. So resuming, sharding and other
+streams never change the numbers of a stream.
 """
 
 from __future__ import annotations

@@ -112,7 +112,7 @@ class RunDir:
         name = str(path.relative_to(self.root))
         for record in self.ledger().values():
             if name in record.outputs and self.altered({name: record.outputs[name]}):
-                raise UserError("a file was modified", where=path, fix=command)
+                raise UserError("a file was modified after hwnas wrote it", where=path, fix=command)
         return path
 
     def not_made(self, path: Path, command: str) -> UserError:
@@ -167,7 +167,7 @@ class RunDir:
     # --- journal and metrics ------------------------------------------------------------------
 
     def journal(self, kind: str, row: dict[str, Any]) -> None:
-        """Appends one fsynced line {kind, ...row}: an input of later steps."""
+        """Appends one line {kind, ...row} and fsyncs it; later steps read it."""
         append_jsonl(self.journal_file, sealed({"kind": kind, **row}))
 
     def journaled(self, kind: str) -> Iterator[dict[str, Any]]:
@@ -202,11 +202,11 @@ class RunDir:
         Raises:
             UserError: a line is damaged, or its `key` is not a number.
         """
-        path, expected = self.metrics_file, f"numbers as {key!r}"
+        path, problem = self.metrics_file, f"training metrics need a number as {key!r}"
         for row in iter_jsonl(path):
             if row.get("stage") == stage and key in row:
                 if type(row[key]) not in (int, float):
-                    raise UserError("not training metrics", expected=expected, where=path)
+                    raise UserError(problem, found=repr(row[key])[:80], where=path)
                 yield row
 
     def metrics(

@@ -38,7 +38,7 @@ class Setting:
     key: its path, e.g. `search.searcher.population`; an item of a list is `N`.
     variants: names of the variants that have the setting, outermost first, e.g. `("evolution",)`;
         empty if it always exists.
-    default: in YAML on one line; None if the setting is required.
+    default: as YAML on one line; None if the setting is required.
     """
 
     key: str

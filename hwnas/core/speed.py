@@ -1,4 +1,4 @@
-"""The speed of a machine at training and running networks: measured, or guessed without torch."""
+"""The speed of a machine in training and running networks: measured, or guessed without torch."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ N_STEPS, STEPS_S = 20_000, 7e-4
 """Steps of a Python loop, and their time on the machine where constants in seconds were fitted."""
 
 TRAIN_OP, INFER_OP = 3.7, 0.65
-"""Fixed time of a pass per operator, in products of `N_VALUES` numbers; fitted on one Xeon."""
+"""Fixed time of a pass per operator, in times of one product of `N_VALUES` numbers (on a Xeon)."""
 
 TRAIN_MAC, INFER_MAC = 8e-7, 2.6e-7
-"""Time per MAC, likewise. Depthwise networks compute a tenth of what the processor could."""
+"""Time per MAC, in the same unit. Depthwise networks reach a tenth of the processor's peak."""
 
 
 @dataclass(frozen=True)
@@ -52,9 +52,10 @@ def _seconds(kind: tuple[float, float], macs: Values, n_images: float, n_passes:
 
 
 def guessed_speed(n_ops: int) -> Speed:
-    """The speed of one thread for networks of about n operators, from products of numpy arrays.
+    """Guesses the speed of one thread for networks of about n operators, without running a network.
 
-    The fastest product gives the speed of an idle machine, and `busyness` the load of this one.
+    The fastest of some products of numpy arrays gives the speed of this machine when it is idle,
+    and `busyness` gives its current load.
     """
     values, times = np.ones(N_VALUES, dtype=np.float32), []
     product = np.empty_like(values)
@@ -83,11 +84,11 @@ def busyness() -> float:
 
 @cache
 def slowness() -> float:
-    """The factor by which Python and libraries take longer than constants in seconds say.
+    """The factor by which this machine is slower than that where constants in seconds were fitted.
 
     It is measured once in a process: `busyness`, times the median processor time of a loop in
     Python relative to `STEPS_S`. A processor with half the speed has twice the slowness when idle.
-    Neighbours on the same core slow it down for milliseconds or hours, so `SAMPLED_S` are sampled.
+    The loop runs for `SAMPLED_S`, because other programs on the core slow it down for a while.
     """
     times: list[float] = []
     while sum(times) < SAMPLED_S:

@@ -57,16 +57,16 @@ def explained(doing: str, path: Path) -> Iterator[None]:
 
 
 def refused(error: OSError, doing: str, path: Path | None) -> UserError:
-    """The error for a failed system call; `path`: the place, if the error does not name one."""
+    """The error for a failed system call; `path`: its place if the system error names none."""
     full = error.errno == errno.ENOSPC
     where = error.filename or (_full_folder(path or Path.cwd()) if full else path)
     fixes = {
         errno.ENOSPC: f"free disk space there{TEMPORARY_TOO if _is_temporary(where) else ''}",
         errno.EDQUOT: "free disk space, or raise the quota",
         errno.EFBIG: "raise the limit on file sizes (ulimit -f)",
-        errno.EROFS: "give a folder that can be written",
+        errno.EROFS: "give a writable folder",
     }
-    fix = fixes.get(error.errno or 0, "check who owns it and its permissions")
+    fix = fixes.get(error.errno or 0, "check the owner and the permissions of this path")
     found = error.strerror or str(error)
     if error.errno in (errno.EACCES, errno.EPERM) and where is not None:
         found += f": {owned(Path(where))}"
@@ -80,7 +80,7 @@ def refused(error: OSError, doing: str, path: Path | None) -> UserError:
 
 
 def free_bytes(path: Path) -> int | None:
-    """Free space of the disk of an existing or planned path; None if unknown."""
+    """Free bytes on the disk of an existing or planned path; None if unknown."""
     there = next(one for one in (path, *path.absolute().parents) if one.exists())
     try:
         return shutil.disk_usage(there).free
@@ -127,7 +127,7 @@ def remove_partial(path: Path) -> None:
     Only call it while holding the lock, because partial files of running writers look the same.
     """
     found = path.rglob(f".*{PARTIAL}") if path.is_dir() else path.parent.glob(f".{path.name}.*")
-    with explained("tidy up", path):
+    with explained("remove partial files", path):
         for leftover in [file for file in found if file.suffix == PARTIAL]:
             leftover.unlink(missing_ok=True)
 
@@ -231,7 +231,7 @@ def iter_jsonl(path: Path) -> Iterator[dict[str, Any]]:
 
 def _row(line: bytes, path: Path, number: int) -> dict[str, Any]:
     broken = "invalid line in a JSON-lines file"
-    fix = "remove this line; only what it records is lost, and made again where it is needed"
+    fix = "remove this line; a command that needs its content makes it again"
     try:
         row = strict_json(line)
     except (ValueError, RecursionError) as error:
@@ -239,7 +239,7 @@ def _row(line: bytes, path: Path, number: int) -> dict[str, Any]:
     if not isinstance(row, dict):
         found = type(row).__name__
         raise UserError(
-            broken, expected="an object", found=found, where=f"{path}:{number}", fix=fix
+            broken, expected="a JSON object", found=found, where=f"{path}:{number}", fix=fix
         )
     return row
 

@@ -34,7 +34,7 @@ def in_order(file: bytes) -> bytes:
 
 
 def sealed_tensors(file: bytes) -> bytes:
-    """The file with a hash of itself in its metadata, by which `require_sealed` knows it."""
+    """The file with a hash of itself in its metadata, for `require_sealed`."""
     header, tensors = _parts(file)
     header.setdefault("__metadata__", {})[CHECK] = _hash(file)
     return _joined(header, tensors)

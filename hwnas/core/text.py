@@ -29,7 +29,7 @@ def visible(text: str, *, one_line: bool = False) -> str:
 
 
 def in_words(value: object) -> str:
-    """A value as in YAML, not as in Python: `true`, `null`, `{max: 3}`, `[3, 32]`, `ant, bee`."""
+    """A value as text, written as in YAML: `true`, `null`, `{max: 3}`, `[3, 32]`, `ant, bee`."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, Mapping):

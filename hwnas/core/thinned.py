@@ -12,7 +12,7 @@ EPSILON = sys.float_info.epsilon
 
 
 class Thinned(Generic[T]):
-    """Rows by a number, such as a training step: all of them, or about one per equal interval.
+    """Collects rows by a number, such as a training step; of many rows, one per equal interval.
 
     If rows have equal numbers, the last one counts. Each interval keeps the row with the largest
     number. So the row with the largest number is always kept. Memory does not grow with the stream.

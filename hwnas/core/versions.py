@@ -32,7 +32,7 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 SUPERSEDED = "superseded"
-ALTERED = "not as it was written, or missing"
+ALTERED = "changed after hwnas wrote it, or missing"
 FACTS = "stage.json"
 DAMAGED = "damaged"
 COMES_BACK = re.compile("-[0-9a-f]{16}(-[0-9]+)?$")  # at the end of a folder that has `stage.json`
@@ -76,7 +76,7 @@ def find_version(run: RunDir, stage: str, fits: Callable[[StageRecord], bool]) -
             if record.state == "done" and run.intact(record, folder):
                 return Version(folder, record)
         except UserError as error:
-            log.debug("not used again: %s", error)
+            log.debug("superseded files are not used: %s", error)
             continue
         if record.state == "started":
             found = Version(folder, record)
@@ -85,7 +85,7 @@ def find_version(run: RunDir, stage: str, fits: Callable[[StageRecord], bool]) -
 
 def altered_versions(run: RunDir) -> Iterator[tuple[Path, str]]:
     """Files in superseded/ that cannot be moved back, and why: damaged, missing or unreadable."""
-    gone = f"missing; the files beside it are not used again: {command_line('clean', run.root)}"
+    gone = f"missing; the files beside it cannot be used: {command_line('clean', run.root)}"
     for folder in set_aside_folders(run):
         if COMES_BACK.search(folder.name) and not (folder / FACTS).exists():
             yield folder / FACTS, gone

@@ -1,7 +1,7 @@
 """The files of runtimes for browsers: pinned npm packages in the cache, downloaded on request.
 
-They are neither part of hwnas nor loaded from a server on the internet: a page that times or runs a
-model takes them from this machine.
+The files are not part of hwnas. A page that times or runs a model loads them from this machine,
+never from a server on the internet.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class WebPackage:
 
 @dataclass(frozen=True)
 class WebRuntime:
-    """A runtime for browsers: its packages; the first one gives it its version."""
+    """A runtime for browsers and its npm packages; its version is that of the first package."""
 
     packages: tuple[WebPackage, ...]
 
@@ -170,7 +170,7 @@ def _is_whole(runtime: WebRuntime, folder: Path) -> bool:
 def _runtime(name: str) -> WebRuntime:
     if name not in RUNTIMES:
         raise UserError(
-            f"browsers have no runtime {name!r}", expected=f"one of {', '.join(RUNTIMES)}"
+            f"unknown runtime for browsers {name!r}", expected=f"one of {', '.join(RUNTIMES)}"
         )
     return RUNTIMES[name]
 
@@ -189,7 +189,7 @@ def _absent(name: str, folder: Path, found: str = "they are not in the cache") -
         found=found,
         where=folder,
         fix="add --fetch to `hwnas profile DEVICE` or `hwnas export RUN --formats web`, which needs"
-        " npm and a network; without:"
+        " npm and a network; without a network, run"
         f" `npm pack {by_hand}` on another machine, copy the archives to {folder.parent}, and then"
         " use --fetch here",
     )
@@ -221,9 +221,9 @@ def _archive(name: str, package: WebPackage, folder: Path) -> bytes:
                 timeout=TIMEOUT_S,
             )
         except subprocess.TimeoutExpired as error:
-            raise _absent(name, folder / "-", "npm does not end") from error
+            raise _absent(name, folder / "-", f"npm did not finish within {TIMEOUT_S} s") from error
         except OSError as error:
-            raise _absent(name, folder / "-", f"npm does not start: {error.strerror}") from error
+            raise _absent(name, folder / "-", f"npm cannot be started: {error.strerror}") from error
         path = Path(temporary, package.archive)
         if done.returncode != 0 or not path.is_file():
             said = done.stderr.strip().splitlines()[:1] or [f"exit status {done.returncode}"]
@@ -235,11 +235,11 @@ def _checked(content: bytes, package: WebPackage, path: Path) -> bytes:
     digest = hashlib.sha256(content).hexdigest()
     if digest != package.sha256:
         raise UserError(
-            f"the archive of {package.name} {package.version} is not the expected one",
+            f"the archive of {package.name} {package.version} has unexpected content",
             expected=f"sha256 {package.sha256}",
             found=digest,
             where=path,
-            fix="delete it if it lies in the cache, and fetch it again",
+            fix="delete this file if it exists, and use --fetch again",
         )
     return content
 

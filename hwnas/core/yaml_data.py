@@ -70,8 +70,8 @@ class _Loader(yaml.SafeLoader):
         if ":" in text:
             value = super().construct_yaml_float(node)
             raise yaml.YAMLError(
-                f"{text!r} is {value:g} in YAML, to the base of 60; write {value:g}, or put it into"
-                f" quotes ({node.start_mark})"
+                f"YAML reads {text!r} as the base-60 number {value:g}; write {value:g}, or put it"
+                f" into quotes ({node.start_mark})"
             )
         if LEADING_ZERO.fullmatch(text):
             raise yaml.YAMLError(
@@ -138,7 +138,7 @@ def parse_yaml(text: str, *, where: object) -> dict[str, Any]:
 
 
 def _check_plain(value: Any, where: object, depth: int = 0) -> None:
-    """Checks for mappings, lists, text, numbers, booleans and null, and for the depth."""
+    """Refuses values of other types than those of JSON, and too many levels of nesting."""
     if not isinstance(value, (dict, list, str, int, float, type(None))):
         raise UserError(
             "config is not plain data",
@@ -147,7 +147,7 @@ def _check_plain(value: Any, where: object, depth: int = 0) -> None:
             fix="put text that looks like a date into quotes",
         )
     if depth > MAX_DEPTH:
-        raise UserError("config is nested too deeply", expected=f"<= {MAX_DEPTH}", where=where)
+        raise UserError("config is too deep", expected=f"at most {MAX_DEPTH} levels", where=where)
     for text in (value,) if isinstance(value, str) else value if isinstance(value, dict) else ():
         if any("\ud800" <= letter <= "\udfff" for letter in text):
             raise UserError("unpaired surrogate in text", found=f"{text:.80}", where=where)

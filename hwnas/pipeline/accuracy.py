@@ -43,7 +43,7 @@ class Accuracies:
     hits: bool [n], correctly classified images, for files on this host, in the runtime of their
         format.
     device_hits: the same for the file of each device, if it was run on the device itself.
-    runs: outputs of these devices for all test images.
+    runs: outputs of the devices in `device_hits` for all test images.
     labels: int64 [n], the class of each image, one of `n_classes`.
     replies: predictions for every image, for files on this host.
     loss: mean cross-entropy in nats of files on this host; only for texts.
@@ -61,7 +61,7 @@ class Accuracies:
 
     @property
     def here(self) -> dict[str, float]:
-        """Top-1 in [0, 1] on this host."""
+        """Top-1 in [0, 1] on this host, by path."""
         return {path: float(hits.mean()) for path, hits in self.hits.items()}
 
     def on(self, device: str) -> dict[str, float]:
@@ -69,11 +69,11 @@ class Accuracies:
         return {path: float(hits.mean()) for path, hits in self.hits_on(device).items()}
 
     def hits_on(self, device: str) -> dict[str, Hits]:
-        """Correctly classified images by path, as averaged by `on`."""
+        """Correctly classified images by path, whose share is the accuracy of `on`."""
         return {**self.hits, **self.device_hits.get(device, {})}
 
     def by_class(self, device: str) -> dict[str, tuple[tuple[int, int], ...]]:
-        """Correct answers and number of images of every class, by path; for the files of `on`."""
+        """Number of correct answers and of images per class, by path, for the files of `on`."""
         of = self._per_class(self.labels)
         return {
             path: tuple(zip(self._per_class(self.labels[hits]), of, strict=True))

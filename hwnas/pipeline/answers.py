@@ -1,7 +1,7 @@
 """Predictions of each device's network on the test images, and some of these images.
 
-Part of stage `verify`, which runs the networks; the report reads it. Run folders of earlier
-versions have none.
+Stage `verify` runs the networks and stores the predictions; the report shows them. Run folders of
+earlier versions have no such file.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class Answered:
         if any(len(row) != n for row in self.confusion):
             raise ValueError("confusion: not square")
         if any(max(p.label, p.predicted) >= n for p in (*self.right, *self.wrong)):
-            raise ValueError("photos: no such class")
+            raise ValueError(f"photos: classes must be below {n}")
 
 
 @dataclass(frozen=True)

@@ -190,7 +190,7 @@ class Artifacts(SettingsFiles):
 
     @property
     def references(self) -> ReferenceFiles:
-        """Files of the published networks that are timed together with the winner."""
+        """Files about the published networks that are timed together with the winner."""
         return ReferenceFiles(self._in_search("references"))
 
     # --- networks -----------------------------------------------------------------------------
@@ -291,7 +291,7 @@ def data_of_weights(path: Path) -> DataInfo | None:
     Raises:
         UserError: the record cannot be read.
     """
-    problem = "cannot read what weights say of their data"
+    problem = "cannot read the facts about the data in a file of weights"
     facts = parse_json(metadata_of(path).get("hwnas", "{}"), where=path, problem=problem)
     found = facts.get("data") if isinstance(facts, dict) else None
     return None if found is None else load(DataInfo, found, where=path, versioned=False)

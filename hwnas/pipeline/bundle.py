@@ -52,7 +52,7 @@ class Winner:
 
     top1, by_class, measured_ms: by path of a file in a bundle. by_class has the correct answers and
     the number of images of every class. met: whether the re-timed winner meets its limit, by
-    limited latency metric.
+    latency metric with a limit.
     """
 
     arch: Arch

@@ -72,7 +72,7 @@ def reads_the_data(project: Project) -> None:
     """Refuses text for networks that read images, and images for networks that read tokens.
 
     Raises:
-        UserError: names space and data set.
+        UserError: names the space and the data set.
     """
     has_tokens = bool(getattr(project.source.module, "HAS_TOKENS", False))
     if has_tokens != project.space.macro.reads_tokens:
@@ -116,7 +116,7 @@ def auxiliary_exists(project: Project, recipe: FinetuneConfig, setting: str) -> 
     """
     if recipe.dropout and not project.space.macro.reads_tokens:
         raise UserError(
-            "networks of this space have no locked dropout, only recurrent ones have",
+            "networks of this space have no locked dropout; only recurrent networks have it",
             expected="0, or the space darts_ptb",
             found=recipe.dropout,
             where=f"{setting}.dropout",
@@ -145,9 +145,9 @@ def can_learn(project: Project) -> None:
         return
     least = next(k for k in range(n, 1000) if _is_enough(k, config.seed))
     raise UserError(
-        "too few labelled archs to fit a predictor and hold some out",
+        "too few labelled archs to fit a predictor and to test it on held-out archs",
         expected=f"at least {least}",
-        found=n if n == config.label.n_archs else f"{n}, as the space has no more archs",
+        found=n if n == config.label.n_archs else f"{n}, all archs of the space",
         where="label.n_archs",
         fix=f"label.n_archs={least}",
     )
@@ -211,7 +211,7 @@ def can_be_profiled(project: Project) -> None:
         raise UserError(
             "the space has too few networks to validate a latency table",
             expected=f"at least {MIN_NETS} different networks",
-            found=f"{n} of {space.size()} archs",
+            found=f"{n} in a sample of the {space.size():,} archs",
             where="space",
             fix="allow more choices in `space` or `restrict`",
         )
@@ -239,5 +239,5 @@ def folder_is_writable(root: Path) -> None:
             expected="a writable folder, or a path where one can be created",
             found=problem,
             where=root,
-            fix="change its owner, or give another folder with --run",
+            fix="change the owner of the folder, or give another folder with --run",
         )

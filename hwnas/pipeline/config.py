@@ -153,7 +153,7 @@ class SearchSection(SearchConfig):
     per_device: bool = False
     """Whether every device gets its own front and winner, with the limits on its own latency."""
     references: Annotated[ReferencesConfig | None, LATER] = None
-    """Published networks that are timed together with the winner; `{}`: eight by default."""
+    """Published networks that are timed together with the winner; `{}`: eight common ones."""
 
     @model_validator(mode="after")
     def _one_acquisition(self) -> SearchSection:
@@ -220,7 +220,7 @@ class ExperimentConfig(StrictModel):
     @classmethod
     def _has_onnx(cls, export: tuple[Any, ...]) -> tuple[Any, ...]:
         if not any(config.name == "onnx" for config in export):
-            raise ValueError("has no onnx, from which other formats are made")
+            raise ValueError("must contain onnx, from which the other formats are made")
         if problem := duplicates(export):
             raise ValueError(problem)
         return export
@@ -249,7 +249,7 @@ def read_config_data(name_or_path: str) -> tuple[dict[str, Any], Path]:
 
 
 def _instead_of(path: Path) -> str:
-    """What to do if `path` is a run folder or a folder of photos instead of a configuration."""
+    """The fix if `path` is a run folder or a folder of photos instead of a configuration."""
     if (config := config_of(path)) is not None:
         return f"to continue this run folder, {command_line('run', config, '--run', path)}"
     if path.is_dir():

@@ -35,9 +35,10 @@ Corrected = Mapping[str, CostMetric]
 def cost_metrics(
     space: SearchSpace, estimators: Mapping[str, LatencyEstimator]
 ) -> dict[str, CostMetric]:
-    """`macs`, `params`, ... of the space, and `latency_ms@device` of every estimator.
+    """All costs of a space by metric key.
 
-    `energy_mj@device` where its table has energies.
+    These are `macs`, `params`, ..., `latency_ms@device` of every estimator, and `energy_mj@device`
+    of every table with energies.
     """
 
     def analytic(metric: AnalyticMetric) -> CostMetric:
@@ -57,10 +58,10 @@ def with_chances(
     constraints: Iterable[Constraint],
     estimators: Mapping[str, LatencyEstimator],
 ) -> dict[str, CostMetric]:
-    """Adds latencies with a probability, as far as constraints limit them.
+    """Adds the latencies with a probability, such as `latency_ms~0.9@phone`, that are limited.
 
-    Raises:
-        UserError: on use, if the table was never validated on whole networks.
+    The added metrics raise a `UserError` when they are called, if the table was never validated on
+    whole networks.
     """
 
     def bound(latency: CostMetric, estimator: LatencyEstimator, probability: float) -> CostMetric:
@@ -79,7 +80,7 @@ def with_chances(
 
 
 def prices(project: Project, corrected: Corrected = MappingProxyType({})) -> dict[str, CostMetric]:
-    """All metrics with which the project can price archs, by metric key; includes all tables.
+    """All metrics by which the project can price archs, by metric key; reads all latency tables.
 
     corrected: latencies that replace the estimates of the tables.
     """
@@ -104,9 +105,9 @@ def _metrics(
 
 
 def latency_spreads(project: Project) -> list[dict[str, object]]:
-    """Latencies in ms that the space reaches on every profiled device, and the limits.
+    """Range of the latencies in ms of the space on every profiled device, and the limit.
 
-    Rows have the order of the devices. A limit is None if there is none in this metric.
+    Rows have the order of the devices. `limit` is None for a device without a latency limit.
     """
     metrics = known_metrics(project)
     rows: list[dict[str, object]] = []

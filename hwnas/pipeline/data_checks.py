@@ -42,7 +42,7 @@ MIN_VALIDATION = 2  # one image for each half, see `half_scores`
 
 
 def known_data(project: Project) -> DataPlan:
-    """Sizes of the data set. It is loaded; in a dry run, only if that is cheap.
+    """Sizes of the data set. Loads the data set; in a dry run, only if loading is cheap.
 
     Raises:
         UserError: the data cannot be loaded, a split is empty, or the images are smaller than the
@@ -67,7 +67,7 @@ def doubts(project: Project) -> tuple[str, ...]:
 
 
 def doubts_known(project: Project) -> tuple[str, ...]:
-    """The same problems, found without decoding an image."""
+    """The part of `doubts` that is found without decoding an image."""
     source = project.source
     if source.as_recorded or (identity := source.identity()) is None:
         found = source.record and source.record.latest.shared
@@ -163,7 +163,9 @@ def _images_are_large_enough(project: Project, data: DataPlan) -> None:
 
 
 def enough_images(project: Project, needs: Mapping[str, int]) -> None:
-    """Refuses settings that need more training images than there are; `needs`: by setting.
+    """Refuses settings that need more training images than the data set has.
+
+    needs: number of images that a setting needs, by setting.
 
     Raises:
         UserError: names the setting; or as in `known_data`.
@@ -192,8 +194,8 @@ def validation_can_be_halved(project: Project) -> None:
     data = known_data(project)
     if not data.awaited and data.n_images["val"] < MIN_VALIDATION:
         raise UserError(
-            "too few validation images to weigh supernet against predictor",
-            expected=f"at least {MIN_VALIDATION}",
+            "too few validation images to fit the blend of supernet score and prediction",
+            expected=f"at least {MIN_VALIDATION} images",
             found=data.n_images["val"],
             where="data",
             fix="add images, or raise the share of the validation images",

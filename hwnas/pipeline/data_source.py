@@ -120,10 +120,10 @@ class DataSource:
             if now is not None and now.digests != then.info.digests:
                 raise UserError(
                     "the data are not those of this run",
-                    expected=f"the data that it read last: {then.info.name}",
+                    expected=f"the data that the run read last: {then.info.name}",
                     found="; ".join(self._change(then, now)),
                     where=self.folder,
-                    fix="restore the data, or use `hwnas run` to update its results",
+                    fix="restore the data, or update the results of the run with `hwnas run`",
                 )
         return built
 
@@ -196,7 +196,7 @@ class DataSource:
 
     @cached_property
     def context(self) -> Any:
-        """Facts about the data in hashes of journaled evaluations; the first data keep theirs."""
+        """Data settings for hashes of evaluations; after a change of data also their digests."""
         plain = self._at_first_root(self.config.data.model_dump(mode="json"))
         kept = settled(self.config)["data"]
         for key in AFTER_JOURNALS - kept.keys():
@@ -236,7 +236,7 @@ class DataSource:
 
             def change(old: str) -> str:
                 if identity is None or old not in known:
-                    return "their content is another"
+                    return "the content differs"
                 return "; ".join(self._change(known[old], identity))
 
             return DataInput(
@@ -295,6 +295,6 @@ class DataSource:
         """Changes in words, one per line."""
         file = self.listing(old.digest)
         if not file.path.is_file():
-            return ["their content is another"]
+            return ["the content differs"]
         now = replace(new, inside=self._inside)
-        return describe_change(file.read(), now) or ["their content is another"]
+        return describe_change(file.read(), now) or ["the content differs"]

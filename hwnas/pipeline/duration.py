@@ -116,12 +116,12 @@ class Durations:
         return None if data.awaited else {str(split): n for split, n in data.n_images.items()}
 
     def profile(self, device: str) -> float:
-        """Turns of all models, as the host would take them; at most the budget, and loading."""
+        """Seconds of all turns at the speed of the host (at most the budget), and of loading."""
         space, config = self.project.space, self.project.config.profile
         return profile_s(space, config, per_mac_s=self._per_mac_s)
 
     def train(self) -> float | None:
-        """Steps of all networks of the sampler, a new classifier, and the curves."""
+        """Seconds of the training steps, of training a new classifier, and of the curves."""
         config, ends, network = self.project.config.train, self._macs_of_ends, self._network
         if network is None:
             return None
@@ -142,21 +142,21 @@ class Durations:
         return START_S * slowness() + self._head + config.steps * step + n_curves * curve
 
     def label(self) -> float | None:
-        """Random subnets, scored on the validation images, and compared with the largest."""
+        """Seconds to score random subnets on the images from which labels are computed."""
         section = self.project.config.label
         if section.records is not None:
             return 1.0
         return self._times(section.n_archs, self._evaluation)
 
     def label_trained(self) -> float | None:
-        """Random archs, trained from fresh weights."""
+        """Seconds to train random archs from fresh weights, and to score them."""
         section, network = self.project.config.label.trained, self._network
         if network is None:
             return None
         return section.n * network.trained(self._mean_macs, section.recipe, "val")
 
     def predictor(self) -> float | None:
-        """Two fits, and the held-out subnets on two halves of the validation images."""
+        """Seconds of two fits, and of scoring the held-out subnets."""
         config = self.project.config
         fixed, per_label = FIT_S.get(config.predictor.name, (0.2, 1e-3))
         fits = 2 * (fixed + per_label * config.label.n_archs) * slowness()
@@ -164,7 +164,7 @@ class Durations:
         return fits if config.label.records is not None or scored is None else fits + scored
 
     def search(self) -> float | None:
-        """Searches for all targets and random search; archs that are evaluated, also of fronts."""
+        """Seconds of all searches, re-measurements, and evaluations along fronts."""
         config = self.project.config
         section, n = config.search, len(targets(self.project))
         limits = [metric_key(one) for one in section.constraints]
@@ -181,7 +181,7 @@ class Durations:
         return None if evaluated is None else 1.0 + proposals + retimed + evaluated
 
     def finetune(self) -> float | None:
-        """Epochs and averages of every network, with the largest as teacher; stand-alone runs."""
+        """Seconds to fine-tune and average every network, and to train archs stand-alone."""
         config, network = self.project.config, self._network
         if network is None:
             return None
@@ -198,7 +198,7 @@ class Durations:
         return seconds + config.alone.n * network.trained(self._limited_macs, alone, "val")
 
     def export(self) -> float | None:
-        """Files of every network, compared with torch on validation images."""
+        """Seconds to write the files of every network, and to compare them with torch."""
         if self.speed is None:
             return None
         n, n_winners = len(role_names(self.project)), len(targets(self.project))
@@ -209,7 +209,7 @@ class Durations:
         return converted + n * self.speed.infer(self._limited_macs, N_PARITY_PASSES)
 
     def verify(self) -> float | None:
-        """Every network timed on every device and run on the test images; the bundles."""
+        """Seconds to time every network on every device, and to run it on the test images."""
         n = len(role_names(self.project))
         if self.speed is None or self.n_images is None:
             return None
@@ -218,7 +218,7 @@ class Durations:
         )
 
     def references(self) -> float | None:
-        """Published networks timed with the winner on every device; those that are trained."""
+        """Seconds to time published networks on every device, and to train some of them."""
         config = self.project.config.search.references
         assert config is not None  # otherwise there is no such stage
         space = self.project.space
@@ -245,7 +245,7 @@ class Durations:
     # --- one network --------------------------------------------------------------------------
 
     def _timing(self, macs: Sequence[float], protocol: ProfileConfig | None = None) -> float:
-        """One session that times whole networks, and networks of the table."""
+        """Seconds of one session that times whole networks, and networks of the table."""
         config = self.project.config.profile if protocol is None else protocol
         anchors = [float(self._macs_of_ends.mean())] * N_ANCHORS
         return session_s(np.array([*macs, *anchors]), config.retiming, per_mac_s=self._per_mac_s)
@@ -280,7 +280,7 @@ class Durations:
 
     @cached_property
     def _head(self) -> float:
-        """A new classifier, trained on features of the largest network."""
+        """Seconds to train a new classifier on features of the largest network."""
         if self._network is None or not self.project.config.train.head_epochs:
             return 0.0
         speed, n = self._network.speed, self._network.n_images["train"]

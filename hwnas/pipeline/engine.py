@@ -81,7 +81,7 @@ def execute(
                 take_back(run, provisional, change)
         elif change and isinstance(error, HwnasError):
             error.add_way_out(
-                f"{command_line('undo', run.root)}, which brings back settings and stages of before"
+                f"{command_line('undo', run.root)}, which restores the previous settings and stages"
             )
         raise
 

@@ -43,7 +43,9 @@ TINY_LOSS = 1e-6  # nats; a loss of 0 has no log
 
 
 class JournaledEvaluator:
-    """An Evaluator that journals. The inner evaluator is only built if an evaluation is missing.
+    """An Evaluator that journals every evaluation and never repeats one.
+
+    The inner evaluator is only built if an evaluation is missing.
 
     `context` is a hash of everything else on which the scores depend (weights, data, calibration).
     Evaluations of another context are not reused.
@@ -160,9 +162,9 @@ def score_all(
 
 
 def half_scores(project: Project, archs: list[Arch]) -> tuple[FloatArray, FloatArray]:
-    """Scores [n] of archs on each half of the images that they are compared by.
+    """Scores [n] of archs on each half of the images from which labels are computed.
 
-    The halves have independent noise: their difference shows the error of evaluations
+    The noise of the halves is independent, so their difference shows the error of evaluations
     (`fit_errors`).
     """
     scorer, scores = _supernet_evaluator(project), np.empty((2, len(archs)))
@@ -181,8 +183,9 @@ def scores_of(evaluations: list[Evaluation]) -> FloatArray:
 
     On small validation sets, the loss ranks subnets better than accuracy (papers.md, section 6: tau
     0.84 and 0.78 on the same subnets). The log of the loss is closer to symmetric: ridge regression
-    on 120 labels of digits has a held-out tau of 0.60 on it and 0.42 on top1 (3 seeds). For
-    recorded accuracies without a loss, the score is the negative log of the error.
+    on 120 labels of digits has a held-out tau of 0.60 on the log of the loss and 0.42 on
+    top-1 (3 seeds). For recorded accuracies without a loss, the score is the negative log of the
+    error.
     """
     losses = [_loss(evaluation) for evaluation in evaluations]
     return -np.log(np.maximum(np.array(losses, dtype=np.float64), TINY_LOSS))
@@ -193,7 +196,7 @@ def score_unit(project: Project) -> str:
     if project.config.search.evaluator.records is not None:
         return "minus log of the error"
     if project.config.label.agreement:
-        return "minus log of the loss to the largest network"
+        return "minus log of the cross-entropy to the largest network"
     return "minus log of the validation loss"
 
 

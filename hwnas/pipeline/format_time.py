@@ -14,7 +14,7 @@ EXECUTORCH_INT8_S = 60.0  # calibrates and converts the network three times
 
 
 def formats_s(formats: Sequence[PlannedFormat]) -> float:
-    """Seconds on an idle machine of the speed of `core.speed.slowness` 1 (quickstart's winner)."""
+    """Seconds for one network on a machine of `slowness` 1, fitted to the winner of quickstart."""
     return sum(map(_seconds, formats))
 
 

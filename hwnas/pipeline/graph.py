@@ -24,7 +24,7 @@ __all__ = ["stages_of", "stages_of_all_searches"]
 
 
 def stages_of(project: Project) -> list[Stage]:
-    """What a project runs; which settings and inputs each stage depends on is in its file."""
+    """The stages of a project; the module of a stage defines its settings and inputs."""
     durations = Durations(project)
     stages = [
         *(profile.stage(project, device) for device in project.devices),

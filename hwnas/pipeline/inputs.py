@@ -48,9 +48,10 @@ class DataInput:
 
 
 def inputs_hash(settings: Any, outputs: Mapping[str, Any], data: str | None) -> str:
-    """Hash of everything on which a stage depends. `data`: None as in records of earlier versions.
+    """Hash of everything on which a stage depends.
 
     outputs: hashes of the files of the needed stages, by stage.
+    data: digest of the data; None for the hash of earlier versions, which has no data.
     """
     return content_hash([settings, dict(outputs), *([] if data is None else [data])])
 
@@ -103,5 +104,5 @@ def why_absent(error: UserError, *, has_files: bool, lenient: bool) -> str:
         facts.append(str(error.found))
     if error.where is not None and (is_here or isinstance(error, DataAbsent)):
         facts.append(str(error.where))
-    state = "cannot be read as they are now" if is_here else "are not here"
+    state = "cannot be read" if is_here else "are not on this machine"
     return f"the data {state}: {': '.join(facts)}"

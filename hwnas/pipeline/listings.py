@@ -18,8 +18,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class TrainingRow:
-    """A row of the training curves. losses, ranking: means per slot; top1, val_loss: by curve.
+    """A row of the training curves.
 
+    losses, ranking: means per slot of the step.
+    top1, val_loss: by name of the curve.
     stage, inputs: added by `RunDir.metric`.
     """
 
@@ -37,7 +39,7 @@ class TrainingRow:
 
     def __post_init__(self) -> None:
         if self.top1.keys() != self.val_loss.keys():
-            raise ValueError("top1 and val_loss must be of the same curves")
+            raise ValueError("top1 and val_loss must have the same curves")
 
 
 def training_rows(run: RunDir) -> list[TrainingRow]:
@@ -48,7 +50,11 @@ def training_rows(run: RunDir) -> list[TrainingRow]:
     """
     found = [_training_row(run, row) for row in run.metrics("train")]
     if len({tuple(sorted(row.top1)) for row in found}) > 1:
-        raise UserError("training metrics mix several sets of curves", where=run.metrics_file)
+        raise UserError(
+            "rows of the training metrics have different curves",
+            expected="the same names of curves in every row",
+            where=run.metrics_file,
+        )
     return found
 
 

@@ -45,8 +45,8 @@ def _text_card(project: Project, arch: Arch, model: torch.nn.Module) -> dict[str
     info = project.source.info
     card = (
         f"Language model found by hwnas ({project.config.name}): {info.num_classes} words of"
-        f" {info.name}, space {project.space.name}. One step: token and state to the logits of the"
-        " next token and the next state; the first state is zero."
+        f" {info.name}, space {project.space.name}. One step maps a token and a state to the"
+        " logits of the next token and to the next state; the first state is zero."
     )
     return {
         **project.metadata(arch),

@@ -16,7 +16,7 @@ N_AVERAGES = 5  # `training.averaging.SHARES`, which a dry run without torch can
 
 @dataclass(frozen=True)
 class NetworkTime:
-    """Seconds of the work on one network of a number of MACs.
+    """Estimates the seconds of work on one network from its MACs.
 
     speed: speed of this machine. n_images: number of images by split.
     """
@@ -25,13 +25,13 @@ class NetworkTime:
     n_images: Mapping[str, int]
 
     def score(self, macs: float, calibration: CalibrationConfig, n: int) -> float:
-        """A subnet of the supernet: its BN statistics, and n images."""
+        """Seconds to score a subnet on n images, including its BN statistics."""
         return EXTRACT_S * slowness() + self._seen(macs, calibration, n)
 
     def training(
         self, macs: float, recipe: FinetuneConfig, *, teacher_macs: float | None = None
     ) -> float:
-        """A fine-tuning by a recipe, and its average with the weights before it.
+        """Seconds of one fine-tuning, and of averaging its weights with those before it.
 
         teacher_macs: MACs of the teacher; None: the network learns only from labels.
         """
@@ -44,12 +44,12 @@ class NetworkTime:
         return seconds + self._seen(macs, recipe.calibration, 0)
 
     def trained(self, macs: float, recipe: FinetuneConfig, split: str) -> float:
-        """A training from fresh weights, and its score on all images of a split."""
+        """Seconds to train a network from fresh weights, and to score it on a whole split."""
         plain = recipe.model_copy(update={"average": False})
         return self.training(macs, plain) + self.speed.infer(macs, self.n_images[split])
 
     def averages(self, macs: float, calibration: CalibrationConfig) -> float:
-        """Averages of two sets of weights, compared on the validation images."""
+        """Seconds to compare averages of two sets of weights on the validation images."""
         return N_AVERAGES * self.score(macs, calibration, self.n_images["val"])
 
     def _seen(self, macs: float, calibration: CalibrationConfig, n: int) -> float:

@@ -69,7 +69,7 @@ class DataRecord:
 
     def __post_init__(self) -> None:
         if not 0 <= self.last < len(self.seen):
-            raise ValueError("last: no such entry of `seen`")
+            raise ValueError("last: must be an index of `seen`")
 
     @property
     def latest(self) -> SeenData:
@@ -273,7 +273,7 @@ class Results:
                 "checks of the run failed",
                 found="; ".join(map(str, failed)),
                 where=where,
-                fix="see the report; `--report-only` accepts it",
+                fix="see the report; `--report-only` exits with 0 although checks failed",
             )
         if unknown := self.of(passed=None):
             raise NotJudged(

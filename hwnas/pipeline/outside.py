@@ -65,7 +65,7 @@ class Outside:
     changed: settings that this command sets, whose paths are relative to the working directory;
         None: all.
     as_recorded: whether the copies of devices have priority.
-    read_only: an unreadable file is recorded instead of an error.
+    read_only: whether an unreadable file gives a note instead of an error.
     first: record of the first round, if this run is a second training round.
     """
 
@@ -193,8 +193,8 @@ class Outside:
             return copy, ""
         source = self._source(given)
         if source is None:
-            fix = "if it was moved: --set 'devices=[PATH]'"
-            return copy, f"device {name}: its file is gone: {given}; the run's copy is used; {fix}"
+            fix = "if the file was moved: --set 'devices=[PATH]'"
+            return copy, f"device {name}: no file {given}; the run's copy is used; {fix}"
         try:
             before, now = device_settings(copy), device_settings(source)
         except UserError as error:
@@ -209,10 +209,10 @@ class Outside:
         if not changes:
             return source, ""
         if self._is_as_used(name, given, source):
-            altered = f"the run's copy {copy} was altered ({', '.join(changes)})"
-            return source, f"device {name}: {altered}; {source} counts, which is as it was"
+            altered = f"the run's copy {copy} was changed ({', '.join(changes)})"
+            return source, f"device {name}: {altered}; the unchanged file {source} is used"
         changed = f"changed since the run last used it: {', '.join(changes)}"
-        return source, f"device {name}: {source} {changed}; what was measured before is stale"
+        return source, f"device {name}: {source} {changed}; earlier measurements are stale"
 
     def _is_as_used(self, name: str, given: str, source: Path) -> bool:
         """Whether the file of a device matches the record; False if there is no record."""

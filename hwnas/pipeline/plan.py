@@ -41,7 +41,7 @@ class Stage:
     check: raises a `UserError` within seconds if the stage cannot work.
     check_data: the same for problems that only the data set shows, which it loads.
     asks: checks that several stages share, by subject; each is run once.
-    writes: approximate number of bytes that it writes, rather too few than too many.
+    writes: approximate number of bytes that it writes, rather too low than too high.
     settled: whether its outputs are final. Outputs with checks that could not be judged are not, so
         the next command runs the stage again.
     is_provisional: whether new settings are only final after the stage has finished; until then the
@@ -99,7 +99,7 @@ class Plan:
     @property
     def cost(self) -> str:
         """The remaining work, in words."""
-        return self.stage.cost if self.status != "returns" else "none: made before, moved back"
+        return self.stage.cost if self.status != "returns" else "none: earlier files move back"
 
 
 def plan_stages(stages: Sequence[Stage], run: RunDir, *, after: Sequence[Plan] = ()) -> list[Plan]:
@@ -171,7 +171,7 @@ def _why(
     if status == "continues":
         if record.state == "started":
             return "it was interrupted"
-        return "files of it are missing or altered" if has_lost else "it is not complete"
+        return "some of its files are missing or changed" if has_lost else "it is not complete"
     found = changed_settings(stage.names, stage.settings, record.settings)
     found += [f"the data changed: {change}"] if change else []
     found += [f"{', '.join(waits)} run{'s' * (len(waits) == 1)} first"] if waits else []
@@ -192,7 +192,7 @@ def lost(stage: Stage, record: StageRecord, run: RunDir) -> list[str]:
 
 
 LEAST_LEFT = 0.1
-"""Share of the estimate that an interrupted stage still takes, at least."""
+"""Minimum time left of an interrupted stage, as a share of its estimate."""
 
 
 def time_left(plan: Plan, ledger: Mapping[str, StageRecord]) -> float | None:

@@ -29,8 +29,8 @@ __all__ = [
 MIN_TRAINED = 12
 """Minimum number of stand-alone labels that the predictor learns from.
 
-With fewer labels they are only used for evaluation. A fifth of the labels is held out at a time,
-and a fifth of the others again.
+Fewer stand-alone labels are only used for evaluation. The report holds out a fifth of the labels at
+a time, and the fit on the remaining labels holds out a fifth of them again.
 """
 
 

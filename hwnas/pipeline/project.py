@@ -48,11 +48,11 @@ __all__ = ["Project"]
 class Project:
     """The argument of every stage. Every object that the configuration defines is built once.
 
-    ranks: this process among those that torchrun started together. beside, as_recorded: see
-    `DataSource` and `Outside`, also for `changed` and `read_only`. is_plan: a dry run, which
-    neither downloads data nor waits for promised ones. around: the run folder of the first round,
-    if this is a second training round; its records of outside files also serve this round. outlook:
-    the expected time of the command, once it is known.
+    ranks: this process among those that torchrun started together.
+    beside, as_recorded, changed, read_only: see `DataSource` and `Outside`.
+    is_plan: a dry run, which neither downloads data nor requires that the data exist yet.
+    around: run folder of the first round, if this is a second training round; else None.
+    outlook: the expected time of the command, once it is known.
     """
 
     run: RunDir

@@ -145,8 +145,8 @@ def _network(project: Project, config: ReferencesConfig, name: str) -> torch.nn.
         if found is None or found.shape != own[key].shape:
             raise UserError(
                 f"the weights do not fit timm's {name}: {key}",
-                expected=list(own[key].shape),
-                found="no such tensor" if found is None else list(found.shape),
+                expected=f"a tensor of shape {list(own[key].shape)}",
+                found="no such tensor" if found is None else f"shape {list(found.shape)}",
                 where=file,
             )
         own[key] = found

@@ -30,7 +30,7 @@ def run_stage(plan: Plan, run: RunDir, *, expected: str = "") -> None:
     assert inputs_hash is not None  # all needs are done
     record = _make_way(plan, run)
     if plan.status == "returns" and stage.settled():
-        log.info("%s: made before, moved back from superseded/", stage.name)
+        log.info("%s: earlier files were moved back from superseded/", stage.name)
         return
     for name in stage.owns:
         remove_partial(run.path(name))
@@ -79,7 +79,7 @@ def look_after(plan: Plan, run: RunDir) -> None:
         return
     for name in (*run.altered(record.kept), *run.rewritten(record)):
         log.warning(
-            "%s: %s was changed or removed; results do not depend on it any more",
+            "%s: %s was changed or removed; no result depends on this file any more",
             plan.stage.name,
             run.path(name),
         )

@@ -39,7 +39,7 @@ def can_search(project: Project) -> None:
                 expected=f"<= {most}",
                 found=n,
                 where="search.constraints",
-                fix="remove the others, or search with `evolution` or `policy_gradient`",
+                fix="remove further constraints, or search with `evolution` or `policy_gradient`",
             )
     if project.needs_sums:
         _scores_are_sums(project)
@@ -47,7 +47,7 @@ def can_search(project: Project) -> None:
 
 
 def limits_can_be_met(project: Project) -> None:
-    """Refuses limits on unknown devices, and limits that no arch meets, as far as known now.
+    """Refuses limits on unknown devices, and limits that no arch meets by the existing tables.
 
     Raises:
         UserError: names the limit.

@@ -47,7 +47,7 @@ class SearchFiles:
 
     @property
     def remeasurement(self) -> RecordFile[Remeasurement]:
-        """Outcome of the re-measurement on the devices; missing without re-measurement."""
+        """Outcome of the re-measurement on the devices; there is no file without re-measurement."""
         return RecordFile(self.folder / "closing.json", Remeasurement)
 
     def round(self, number: int) -> Path:
@@ -64,7 +64,7 @@ class SearchFiles:
         return self.folder / "closing" / f"{number}-{device}"
 
     def archive(self, space: SearchSpace) -> Archive:
-        """All archs that were priced, predicted and evaluated; after several rounds the last."""
+        """The archive of the last round: all archs that were priced, predicted or evaluated."""
         found = self.remeasurement.read_if_there()
         return Archive.load(self.round(found.n_rounds - 1 if found else 0), space)
 

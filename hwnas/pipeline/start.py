@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 START_IMAGES, START_BATCH = 256, 32
-"""Training images for the statistics of BN, if the starting weights have none."""
+"""Number of training images for BN statistics that the starting weights lack, and batch size."""
 
 
 def start_files(project: Project) -> tuple[str, ...]:

@@ -50,9 +50,8 @@ def require_vocabulary(project: Project) -> None:
     first = next((i for i, (one, two) in pairs if one != two), min(len(then), len(now)))
     raise UserError(
         "the starting weights belong to another vocabulary",
-        expected=f"the {len(now):,} words of this run, number {first} of which is"
-        f" {(*now, '')[first]!r}",
-        found=f"{len(then):,} words, number {first} of which is {(*then, '')[first]!r}",
+        expected=f"the {len(now):,} words of this run: word {first} is {(*now, '')[first]!r}",
+        found=f"{len(then):,} words: word {first} is {(*then, '')[first]!r}",
         where="supernet.init",
         fix="train on the same text with the same data.min_count, or without supernet.init",
     )

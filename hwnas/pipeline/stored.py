@@ -67,11 +67,11 @@ def require_search(run: RunDir, name: str) -> None:
     """
     if name not in (known := known_searches(run)):
         raise UserError(
-            "the run folder has no such search",
+            f"the run folder has no search {name!r}",
             expected=f"one of {', '.join(map(str, known))}",
             found=name,
             where=run.root,
-            fix="give one of these names; a new search is made with "
+            fix="give the name of an existing search; for a new search, "
             + command_line("search", run.root, "--name", name),
         )
 
@@ -177,7 +177,7 @@ def require_same_space(
     before, now = (c.space.model_dump(mode="json") for c in (earlier, config))
     changed = [key for key in before | now if before.get(key) != now.get(key)]
     raise UserError(
-        "this run folder has another space",
+        "the run folder has results of another space",
         expected=", ".join(f"{key}: {before.get(key)}" for key in changed),
         found=", ".join(f"{key}: {now.get(key)}" for key in changed),
         where=run.root,

@@ -26,7 +26,7 @@ def time_beside_table(
 ) -> Timings:
     """Timings of models by name, with the pace of the machine; `folder` resumes them.
 
-    If the pace is too far off to judge, timings are deleted from `folder`, and the next call
+    If the pace is too far from 1 for checks, timings are deleted from `folder`, and the next call
     measures again.
     """
     timings = time_models(

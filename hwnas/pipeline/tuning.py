@@ -1,4 +1,4 @@
-"""Fine-tunes networks of the trained supernet, and the network that teaches them."""
+"""Fine-tunes networks of the trained supernet, including the network that is their teacher."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Tuning:
         return TeacherSubnet(network, resolution(project.space, largest))
 
     def network(self, arch: Arch, progress: Progress = silent) -> torch.nn.Module:
-        """A fine-tuned network, in eval mode; if it is not there yet, it is trained and stored."""
+        """A fine-tuned network in eval mode. If it does not exist yet, it is trained and stored."""
         from hwnas.training.checkpoint import weights_bytes
         from hwnas.training.finetune import finetune
 
@@ -76,11 +76,11 @@ class Tuning:
         return tuned
 
     def _known(self, arch: Arch) -> torch.nn.Module | None:
-        """The stored network, if its weights are as they were written."""
+        """The stored network; None if there is none, or if its weights were changed."""
         path = self._project.files.network(arch)
         try:
-            require_sealed(path, "the weights of a network are not as written")
+            require_sealed(path, "the weights of a network were changed after hwnas wrote them")
             return load_network(self._project, arch)
         except UserError as error:
-            log.warning("%s\n  it is fine-tuned again", error)
+            log.warning("%s\n  the network is fine-tuned again", error)
             return None

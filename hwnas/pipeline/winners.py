@@ -40,7 +40,7 @@ SMALLER_IMAGES = "largest on smaller images"
 
 
 def targets(project: Project) -> tuple[str | None, ...]:
-    """Devices with a separate search; None: one search for all devices."""
+    """Devices with a separate search; None stands for one search for all devices."""
     return tuple(project.devices) if project.config.search.per_device else (None,)
 
 
@@ -91,7 +91,7 @@ def constraints_for(project: Project, device: str | None) -> tuple[Constraint, .
     if not fractions:
         raise UserError(
             f"no latency limit for device {device!r}",
-            expected="a constraint for it, or one that is a fraction of the largest arch",
+            expected="a constraint on its latency, or a constraint with max_fraction_of_largest",
             found="; ".join(f"{metric_key(c)} <= {c.max}" for c in latencies),
             where="search.constraints",
             fix=f"add {{device: {device}, metric: latency_ms, max: ...}}",

@@ -29,19 +29,19 @@ __all__ = ["Damage", "Findings", "check_run"]
 
 MISSING = "missing; the next command writes it again"
 DATA_MISSING = "missing; `hwnas run` writes it again if the data are those that the stages read"
-LIST_MISSING = "missing; changes of these data are still noticed, but not told file by file"
+LIST_MISSING = "missing; hwnas detects changes of these data, but cannot name the changed files"
 LEDGER_MISSING = (
-    "missing, but results exist; put back a copy, or the next `hwnas run` makes the stages again"
+    "missing, but results exist; put back a copy, or the next `hwnas run` runs all stages again"
 )
 EDITED = "changed by hand, or damaged; the next command uses its settings as they are now"
 RESULTS = (
     "journal.jsonl",
     *(f"{name}/*" for name in ("bundles", "checkpoints", "labels", "predictor", "tables")),
 )
-MODEL_ALTERED = "not as it was timed; made again where it is needed, or remove it: hwnas clean"
-COPY_MISSING = "missing; the next command writes it again from the device's file, if that is there"
+MODEL_ALTERED = "changed after it was timed; made again when needed; `hwnas clean` removes it"
+COPY_MISSING = "missing; the next command writes it again if the device's own file exists"
 COPY_ALTERED = (
-    "not as it was written; the next command writes it again if the device's file is there"
+    "changed after hwnas wrote it; the next command writes it again if the device's own file exists"
 )
 
 
@@ -179,7 +179,7 @@ def _require_same_data(files: Artifacts, path: Path) -> None:
     listed, known = files.data_files(path.stem).read(), files.data.read_if_there()
     for seen in () if known is None else known.seen:
         if seen.digest == path.stem and dict(seen.info.digests) != dict(listed.digests):
-            raise UserError("the file list of a data set differs from the recorded one", where=path)
+            raise UserError("the digests of a data set differ from those in data.json", where=path)
 
 
 def _owned(run: RunDir) -> list[Path]:

@@ -82,8 +82,8 @@ def of_timings(folder: Path) -> Iterator[Leftover]:
     if not _is_timed(folder / PLAN):
         raise UserError(
             "neither a run folder nor a folder of timings",
-            expected=f"config.yaml, or {PLAN} as `hwnas profile` leaves it in TABLE.samples",
-            found="another file of this name" if (folder / PLAN).exists() else None,
+            expected=f"a folder with config.yaml, or a TABLE.samples of `hwnas profile` ({PLAN})",
+            found=f"a {PLAN} of another program" if (folder / PLAN).exists() else None,
             where=folder,
         )
     if (folder / REBUILT).is_dir():

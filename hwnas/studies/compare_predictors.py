@@ -66,8 +66,9 @@ class Labels:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Results of one predictor over the splits of all seeds; `coverage`: of its 90 % intervals.
+    """Results of one predictor over the splits of all seeds.
 
+    coverage: share of the true scores that are in its 90 % intervals.
     top: how well the best of the archs that were not used for fitting are found.
     fit_cpu_s: processor time, because other processes of the machine affect it least.
     """

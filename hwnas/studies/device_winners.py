@@ -1,4 +1,4 @@
-"""The winners of all devices for the report: estimated, and timed, on every device."""
+"""The winners of all devices for the report, with estimates and timings on every device."""
 
 from __future__ import annotations
 

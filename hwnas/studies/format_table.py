@@ -1,7 +1,7 @@
-"""One table of the exported formats of the winners, measured on the files as they ship.
+"""Measures all exported formats of the winners on the files as they ship, in one table.
 
-The test images, the timing and the delegated operators of every row belong to the file itself,
-opened in its own runtime. All files run in another process, because a runtime may crash.
+Accuracy, time and delegated operators are measured with the file itself, in its own runtime. All
+files run in another process, because a runtime may crash.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ class FormatRow:
 
     ok: whether the file keeps the promise of its format on the test images; None: unknown.
     mb: size of the files in megabytes.
-    top1: of the file, on `n_images` test images.
+    top1: accuracy of the file on `n_images` test images, in [0, 1].
     parity: largest difference from torch, relative to the largest logit. agreement: share of images
         with the same class as in torch.
-    ms: of one image; median over rounds of the fastest run of a turn.
+    ms: time of one image; median over rounds of the fastest run of a turn.
     delegated: share of the operators that the accelerated backend runs.
     notes: why values are missing.
     """
@@ -216,7 +216,7 @@ def _time(
                 continue
             if number:
                 fastest[i].append(best)
-        progress(len(files) + number, n_steps, "timing by turns")
+        progress(len(files) + number, n_steps, "timing the files in turn")
     for i, one in enumerate(timed):
         if fastest[i]:
             one.facts["ms"] = median(fastest[i])

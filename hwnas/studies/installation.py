@@ -60,7 +60,7 @@ def installation() -> Iterator[Finding]:
         yield Finding(
             "versions",
             "requirements",
-            f"those of hwnas {ours.version}, which is installed beside the imported one",
+            f"read from hwnas {ours.version}, but Python imports hwnas {hwnas.__version__}",
             "problem",
             f"pip install -e {home.parent}",
         )
@@ -115,7 +115,7 @@ def rivals() -> Iterator[Finding]:
         yield Finding(
             "name",
             name,
-            f"version {_version(name)} also installs a module {PACKAGE}; both write the same files",
+            f"version {_version(name)} installs a module {PACKAGE}, too, over the same files",
             "problem",
             f"pip uninstall {name}, then pip install --force-reinstall --no-deps hwnas",
         )
@@ -128,7 +128,7 @@ def rivals() -> Iterator[Finding]:
         yield Finding(
             "name",
             f"module {PACKAGE}",
-            f"another one in {place}; Python started elsewhere may import it",
+            f"a second module in {place}, which Python imports if it starts in another folder",
             "problem",
             "uninstall or rename it, or start Python in another folder",
         )

@@ -65,8 +65,8 @@ def devices() -> Iterator[Finding]:
     else:
         gpus = [f"{name}, {n_bytes / GB:.0f} GB" for name, n_bytes in torch["cuda"]]
         gpus += ["Apple GPU (mps)"] if torch["mps"] else []
-        slow = f"none: networks train on the processor, threads: {torch['threads']}"
-        fix = "time of a run: `hwnas run quickstart --dry-run`; large supernets need a GPU"
+        slow = f"none: networks train on the processor (threads: {torch['threads']})"
+        fix = "see the time of a run: `hwnas run quickstart --dry-run`; large supernets need a GPU"
         yield Finding(
             "devices",
             "GPUs",
@@ -105,7 +105,7 @@ def _of_torch(torch: dict[str, Any]) -> Iterator[Finding]:
 
 
 def processors() -> Iterator[Finding]:
-    """The processor, how many of them may be used, their load, and their instructions."""
+    """The processors: how many this process may use, their load, and their instructions."""
     facts = kit_module("bench_host").host_facts()
     n_cpus, usable = int(facts["n_cpus"]), _usable()
     yield Finding("processors", "model", f"{facts['cpu']}, {facts['machine']}")
@@ -136,7 +136,7 @@ def processors() -> Iterator[Finding]:
 
 
 def _instructions() -> Iterator[Finding]:
-    """Instructions of an x86 or Arm processor that decide on the speed of networks (Linux)."""
+    """Vector and 8-bit instructions, on which the speed of networks depends (x86, Arm; Linux)."""
     text = kit_module("bench_host").read_text("/proc/cpuinfo")
     lines = [line for line in text.splitlines() if line.startswith(("flags", "Features"))]
     if not lines:
@@ -161,7 +161,7 @@ def memory() -> Iterator[Finding]:
     shared = Path("/dev/shm")
     if (free := free_bytes(shared) if shared.is_dir() else None) is not None:
         is_low = free < LOW_SHARED
-        fix = "containers: `docker run --shm-size=2g`; or `--set data.workers=0`"
+        fix = "containers: `docker run --shm-size=2g`; or `--set workers=0`"
         found = f"{free / GB:.1f} GB free"
         yield Finding(
             "memory", str(shared), found, "slow" if is_low else "ok", fix if is_low else ""
@@ -177,7 +177,7 @@ def caches() -> Iterator[Finding]:
     else:
         reason = why_unwritable(_existing(folder))
         found = f"{folder}, {_size(folder)}" + (f": {reason}" if reason else "")
-        fix = "export HWNAS_CACHE=FOLDER" if reason else "smaller: `hwnas clean`"
+        fix = "export HWNAS_CACHE=FOLDER" if reason else "to free space: `hwnas clean`"
         yield Finding("caches", "hwnas", found, "slow" if reason else "ok", fix)
     hub = Path(os.environ.get("HF_HOME", "~/.cache/huggingface")).expanduser()
     yield Finding("caches", "weights of timm", f"{hub}, {_size(hub)}")
@@ -214,7 +214,7 @@ def _size(folder: Path) -> str:
 
 
 def _memory() -> tuple[int, int]:
-    """Bytes that this process may use in all, and now; 0 if the system does not tell (macOS)."""
+    """Bytes that this process may use in all, and now; 0 if unknown (macOS)."""
     read = kit_module("bench_host").read_text
     facts = {
         line.split(":")[0]: int(line.split()[1]) * 1024

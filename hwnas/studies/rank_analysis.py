@@ -257,7 +257,7 @@ def _trained_alone(project: Project) -> Path:
     path = project.files.labels("trained")
     if not path.exists():
         raise UserError(
-            "there are no better labels to compare the supernet's labels with",
+            "there are no more accurate labels to compare the supernet's labels with",
             expected="labels of archs trained stand-alone",
             where=path,
             fix=command_line("label", project.run.root, "--source", "trained", "--n", "20")
@@ -283,7 +283,7 @@ def _repeats(source: Source, target: str) -> FloatArray | None:
 
 def _ceiling_in_words(ceiling: NoiseCeiling) -> str:
     return (
-        f"Noise ceiling: the truth repeats itself at Kendall tau {ceiling.kendall_tau:.2f}, "
+        f"Noise ceiling: repeats of the truth agree at Kendall tau {ceiling.kendall_tau:.2f}, at "
         f"{ceiling.kendall_tau_top:.2f} within its top 10 % ({ceiling.n} archs measured "
         f"{ceiling.n_repeats} times)."
     )

@@ -40,7 +40,11 @@ def export(
     """
     space = project.space.restrict(restrict or {})
     if (base is None) != (not free):
-        raise UserError("a segment needs both --base ARCH and --free PATTERN")
+        raise UserError(
+            "one of the options --base and --free is missing",
+            expected="both, --base ARCH and --free PATTERN, or neither",
+            found="--base" if base is not None else "--free",
+        )
     if base is not None:
         space = _segment(space, base, free)
     source = f"{project.config.predictor.name} of {project.config.name}"
@@ -70,7 +74,9 @@ def _segment(space: SearchSpace, base: Arch, free: Sequence[str]) -> SearchSpace
     names = [choice.name for choice in space.choices]
     for pattern in free:
         if not any(fnmatchcase(name, pattern) for name in names):
-            raise UserError(f"no choice matches {pattern!r}", expected=f"one of {names}")
+            raise UserError(
+                f"no choice matches {pattern!r}", expected=f"one of {names}", where="--free"
+            )
     allowed = [
         codes if any(fnmatchcase(name, pattern) for pattern in free) else (own,)
         for name, codes, own in zip(names, space.allowed, base.codes, strict=True)

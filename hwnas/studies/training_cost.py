@@ -28,7 +28,7 @@ def tell_training_cost(project: Project, processes: int | None = None) -> None:
     processes: processes that share every batch; by default those of torchrun.
 
     Raises:
-        UserError: a batch does not divide among them.
+        UserError: a batch does not divide evenly among the processes.
     """
     n_processes = processes or int(os.environ.get("WORLD_SIZE", "1"))
     part = _images_per_part(project, n_processes)
@@ -58,12 +58,13 @@ def tell_training_cost(project: Project, processes: int | None = None) -> None:
 def _images_per_part(project: Project, n_processes: int) -> int:
     """Images that one process handles at a time."""
     train = project.config.train
-    part, rest = divmod(train.batch_size, n_processes * train.accumulation)
+    n_parts = n_processes * train.accumulation
+    part, rest = divmod(train.batch_size, n_parts)
     if rest or part < 2:
         raise UserError(
             "a batch does not divide evenly among the processes",
-            expected=f"a multiple of {n_processes} processes x accumulation {train.accumulation},"
-            " 2 images or more for each",
+            expected=f"a multiple of {n_parts} ({n_processes} processes x train.accumulation"
+            f" {train.accumulation}), and at least {2 * n_parts}",
             found=f"batch_size {train.batch_size}",
             where="train.batch_size",
         )

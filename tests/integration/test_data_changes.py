@@ -300,7 +300,9 @@ def test_without_the_data_a_run_is_looked_at(home: Path):
     os.rename("photos", "away")
     assert statuses() == DONE
     (note,) = notes()
-    assert note.startswith("the data are not here: ") and note.endswith("; they are not compared")
+    assert note.startswith("the data are not on this machine: ") and note.endswith(
+        "; they are not compared"
+    )
     assert str(home / "photos") in note
     execute_all()
     assert hwnas.report("run").is_file()
@@ -333,7 +335,7 @@ def test_a_run_writes_the_record_of_its_data_again(home: Path):
     assert statuses() == DONE
     shutil.rmtree("run/identities")
     assert {row["problem"] for row in hwnas.check("run")} == {
-        "missing; changes of these data are still noticed, but not told file by file"
+        "missing; hwnas detects changes of these data, but cannot name the changed files"
     }
 
 
@@ -357,7 +359,7 @@ def test_unreadable_data_refuse_training_and_not_looking_at_the_run(
     spoil()
     assert statuses() == DONE
     (note,) = notes()
-    assert note.startswith("the data cannot be read as they are now: ")
+    assert note.startswith("the data cannot be read: ")
     assert str(home / "photos") in note and note.endswith("; they are not compared")
     assert hwnas.report("run").is_file()
     assert hwnas.open_run("run").space.macro.num_classes == 2
@@ -382,7 +384,7 @@ def test_without_the_list_of_old_files_a_change_is_still_noticed(home: Path):
     shutil.rmtree("run/identities")
     delete()
     assert statuses() == STALE
-    assert notes() == ["the data changed since `train`, `label`: their content is another"]
+    assert notes() == ["the data changed since `train`, `label`: the content differs"]
 
 
 def test_more_classes_are_told_and_a_run_is_still_looked_at_with_its_own(home: Path):
@@ -562,7 +564,7 @@ def test_a_whole_run_whose_photos_change(home: Path, monkeypatch: pytest.MonkeyP
     if {row["status"] for row in hwnas.status("run")} == {"done"}:
         assert hwnas.verify("run", report_only=True)
     checked = hwnas.verify(bundle, report_only=True, latency=False)
-    assert any("the data are not here" in note for note in checked.notes)
+    assert any("the data are not on this machine" in note for note in checked.notes)
     monkeypatch.chdir("/")
     assert hwnas.report(home / "run").is_file()
 

@@ -303,7 +303,7 @@ def test_a_signal_stops_cleanly_and_the_way_on_is_shown(
     stopped = kill_in(stage, copy, 0.3 * seconds_of(finished)[stage], number)
     assert stopped.process.exitcode == code, stopped.text
     verb = VERBS[stage][0]
-    assert f"to go on: hwnas {verb} {copy}" in stopped.text and "Traceback" not in stopped.text
+    assert f"to resume: hwnas {verb} {copy}" in stopped.text and "Traceback" not in stopped.text
     do(stage, copy)
     stages = UNTIL_FINETUNE[: UNTIL_FINETUNE.index(stage) + 1]
     assert_same(copy, finished, UNTIL_FINETUNE if stage == "train" else stages)
@@ -346,7 +346,7 @@ def test_a_flipped_bit_in_a_network_is_noticed_while_the_others_are_missing(
     content[-10] ^= 1
     damaged.write_bytes(content)
     said = do("finetune/main", copy)
-    assert "not as written" in said and "fine-tuned again" in said
+    assert "were changed after hwnas wrote them" in said and "fine-tuned again" in said
     assert_same(copy, finished, UNTIL_FINETUNE)
 
 
@@ -440,7 +440,7 @@ def test_a_folder_of_another_space_is_refused_and_left_alone(copy: Path, change:
         "run", str(CONFIG), "--run", str(copy), "--set", f"space.{change}", log=copy.parent / "log"
     )
     assert refused.finish() == 1
-    assert "this run folder has another space" in refused.text and "--run" in refused.text
+    assert "the run folder has results of another space" in refused.text and "--run" in refused.text
     assert before == {p: p.read_bytes() for p in copy.rglob("*") if p.is_file()}
 
 

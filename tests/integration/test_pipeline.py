@@ -186,7 +186,7 @@ def test_a_second_process_is_refused(finished: tuple[Path, dict], tmp_path: Path
         first.send_signal(signal.SIGTERM)
         err = first.communicate()[1]
     assert first.returncode == 143
-    assert f"to go on: hwnas run {MINI} --run {run}" in err and "Traceback" not in err
+    assert f"to resume: hwnas run {MINI} --run {run}" in err and "Traceback" not in err
 
 
 def test_stages_alone_and_kills_change_nothing(finished: tuple[Path, dict], tmp_path: Path):

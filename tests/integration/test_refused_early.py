@@ -110,7 +110,7 @@ SLIPS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     ),
     "fine-tuning in 8 bits, of which there is no file": (
         {"finetune.precision": "int8"},
-        ("nothing is exported in 8 bits", "device of precision int8", "finetune.precision"),
+        ("no format is exported in 8 bits", "device of precision int8", "finetune.precision"),
     ),
     "a device without a limit of its own": (
         {
@@ -360,7 +360,7 @@ def test_an_optional_package_is_missed_at_once(
     there: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def require(module: str, *, extra: str) -> None:
-        raise UserError(f"this needs the optional package {module!r}", fix=f"hwnas[{extra}]")
+        raise UserError(f"cannot import the optional package {module!r}", fix=f"hwnas[{extra}]")
 
     monkeypatch.setattr(checks, "require", require)
     refused({"train.tensorboard": True}, "tensorboard", "fix: hwnas[tensorboard]")

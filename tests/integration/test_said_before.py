@@ -157,7 +157,7 @@ def test_a_failed_check_stands_beside_done(
 @pytest.mark.parametrize("verb", ["export", "verify", "finetune", "report"])
 def test_another_search_is_refused_with_those_there_are(folder: Path, verb: str) -> None:
     before = json.loads((folder / "stages.json").read_text())
-    with pytest.raises(UserError, match=r"no such search[\s\S]*one of main[\s\S]*nope"):
+    with pytest.raises(UserError, match=r"has no search 'nope'[\s\S]*one of main[\s\S]*nope"):
         getattr(hwnas, verb)(folder, search="nope")
     assert json.loads((folder / "stages.json").read_text()) == before
 

@@ -253,7 +253,7 @@ def test_a_stage_that_fails_while_it_runs_says_how_to_undo_the_settings(
             changes = {"label.n_archs": 12}
             path = str(run / "config.yaml")
             hwnas.run(path, folder=run, settings=changes, progress=failing("predictor"))
-    way_out = f"hwnas undo {run}, which brings back settings and stages of before"
+    way_out = f"hwnas undo {run}, which restores the previous settings and stages"
     assert caught.value.fix == f"put it out; or {way_out}" and way_out in str(caught.value)
     assert yaml.safe_load((run / "config.yaml").read_text()) != config
     hwnas.undo(run)

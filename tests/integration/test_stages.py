@@ -402,7 +402,7 @@ def test_verifying_keeps_answers_and_shows_every_network(
         (
             "finetune/main",
             {"finetune__precision": "int8", "devices": ["local"], "export": ["onnx"]},
-            "nothing is exported in 8 bits",
+            "no format is exported in 8 bits",
         ),
         ("train", {"train__steps": 0}, "needs starting weights"),
     ],
@@ -612,7 +612,7 @@ def test_damaged_weights_of_a_network_are_trained_again(
         path = it.files.network(winner)
         path.write_bytes(path.read_bytes()[:-1])
         assert tuning.Tuning(it)._known(winner) is None
-        assert "it is fine-tuned again" in caplog.text
+        assert "the network is fine-tuned again" in caplog.text
 
 
 @pytest.mark.parametrize("teacher", ["inherited", "tuned"])

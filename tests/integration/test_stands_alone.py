@@ -159,7 +159,7 @@ def test_verbs_that_look_at_a_run_do_not_refuse_it_because_of_its_data(
     if verb in ("status", "verify bundle"):
         found = hwnas.verify(home / "run/bundles/main/mine", latency=False).notes
         said = [*found] if verb == "verify bundle" else notes(home / "run")
-        reason = "the data cannot be read as they are now: class folders without images: dog"
+        reason = "the data cannot be read: class folders without images: dog"
         assert any(note.startswith(reason) for note in said)
 
 
@@ -168,7 +168,7 @@ def test_a_search_to_finetune_has_to_exist(home: Path) -> None:
     for options in ([], ["--dry-run"]):
         refused = CliRunner().invoke(app, verb + options).exception
         assert isinstance(refused, UserError)
-        assert "no such search" in str(refused) and "one of main" in str(refused)
+        assert "has no search" in str(refused) and "one of main" in str(refused)
 
 
 def test_a_run_is_opened_as_it_was(alone: Path) -> None:
@@ -230,7 +230,7 @@ def test_a_device_that_is_gone_is_told_once_and_the_copy_is_used(
     run = home / "run"
     (home / "boards").rename(home / "devices")
     hwnas.label(run)
-    assert caplog.text.count("its file is gone: boards/mine.yaml") == 1
+    assert caplog.text.count("device mine: no file boards/mine.yaml") == 1
     assert "--set 'devices=[PATH]'" in caplog.text
     assert set(statuses(run).values()) == {"done"} and len(notes(run)) == 1
     moved = {"devices": [str(home / "devices/mine.yaml")]}

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hwnas.analysis.bias import bias_report
 from hwnas.analysis.noise import noise_ceiling
 from hwnas.analysis.pruning import prune_space
 from hwnas.core.errors import UserError
@@ -90,3 +91,13 @@ def test_impossible_fractions_are_refused(tiny_space: SearchSpace):
     for fraction in (0.0, 1.0):
         with pytest.raises(UserError, match=r"\(0, 1\)"):
             prune_space(tiny_space, codes, scores, pruned_fraction=fraction)
+
+
+def test_codes_of_another_shape_are_refused_with_both_shapes(tiny_space: SearchSpace):
+    codes, scores = scored(tiny_space, {})
+    n, d = codes.shape
+    shapes = rf"expected: .*\({n}, {d}\)\n  found: shape \({n - 1}, {d}\)"
+    with pytest.raises(UserError, match=shapes):
+        prune_space(tiny_space, codes[1:], scores, pruned_fraction=0.5)
+    with pytest.raises(UserError, match=shapes):
+        bias_report(tiny_space, codes[1:], scores, scores)

@@ -179,7 +179,7 @@ def test_numbers_that_yaml_reads_otherwise_are_refused(text: str, words: tuple[s
 @pytest.mark.parametrize(
     ("text", "hint"),
     [
-        ("inner: {rate: '0.5'}", "a number has no quotes"),
+        ("inner: {rate: '0.5'}", "remove the quotes around the number"),
         ("inner: {rate: '0,005'}", "write 0.005"),
         ("inner: {names: [on]}", "put the word into quotes"),
         ("inner: {names: [no]}", "put the word into quotes"),

@@ -86,7 +86,7 @@ def test_a_newer_record_says_to_upgrade():
 
 @pytest.mark.parametrize("data", [None, [], 3, "x"])
 def test_a_record_that_is_no_object_is_refused(data: object):
-    with pytest.raises(UserError, match="expected: an object"):
+    with pytest.raises(UserError, match="expected: a JSON object"):
         load(Arch, data, where="x")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,8 @@ import hwnas
 from hwnas.cli.main import app
 from hwnas.core.errors import CheckFailed
 from hwnas.core.resources import kit_module
+from hwnas.core.settings import settings_of
+from hwnas.pipeline.config import ExperimentConfig
 from hwnas.studies import machine
 from hwnas.studies.installation import Finding, installation, optional_packages, rivals
 
@@ -120,7 +123,7 @@ def test_the_command_in_the_folder_of_programs_is_no_module(
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     assert all(str(tmp_path) not in one.found for one in rivals())
     (tmp_path / "hwnas.py").write_text("")
-    assert by_name(rivals())["module hwnas"].found.startswith(f"another one in {tmp_path}")
+    assert by_name(rivals())["module hwnas"].found.startswith(f"a second module in {tmp_path}")
 
 
 def test_a_copy_of_hwnas_that_is_not_imported_is_named_and_no_problem(
@@ -219,3 +222,10 @@ def test_folders_that_cannot_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyP
     (folder / "bytes").write_bytes(bytes(2_500_000))
     monkeypatch.setenv("HWNAS_CACHE", str(folder))
     assert by_name(machine.caches())["hwnas"].found == f"{folder}, 2.5 MB"
+
+
+@pytest.mark.parametrize("file", ["hwnas/studies/machine.py", "docs/troubleshooting.md"])
+def test_advice_to_set_a_key_names_an_existing_setting(file: str) -> None:
+    keys = re.findall(r"--set ([a-z_.]+)=", (ROOT / file).read_text(encoding="utf-8"))
+    known = {setting.key for setting in settings_of(ExperimentConfig)}
+    assert keys and set(keys) <= known

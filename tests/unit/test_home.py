@@ -73,6 +73,6 @@ def test_an_unknown_home_is_an_error_that_names_the_option(
         main(["space", "from-timm", "tinynet_e", "--out=~nobody.here/s.yaml"])
     assert ending.value.code == 1
     said = capsys.readouterr().err
-    assert "no such home folder" in said and "where: --out" in said
-    with pytest.raises(UserError, match=r"no such home folder[\s\S]*hwnas\.status"):
+    assert "the home folder of a path is unknown" in said and "where: --out" in said
+    with pytest.raises(UserError, match=r"home folder of a path is unknown[\s\S]*hwnas\.status"):
         hwnas.status("~nobody.here/run")

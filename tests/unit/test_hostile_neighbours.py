@@ -260,7 +260,7 @@ def test_a_ledger_does_not_move_what_hwnas_does_not_own(crowded: Path) -> None:
     for record in ledger["stages"].values():
         record["outputs"]["mine.txt"] = "0" * 64
     (crowded / "stages.json").write_text(json.dumps(ledger))
-    with pytest.raises(UserError, match="none of hwnas"):
+    with pytest.raises(UserError, match="hwnas does not own"):
         hwnas.run(str(crowded / "config.yaml"), folder=crowded, settings={"seed": 77})
     assert (crowded / "mine.txt").read_text() == "precious"
 

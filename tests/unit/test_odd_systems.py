@@ -75,7 +75,7 @@ def pixels() -> tuple[decode.Encoded, np.ndarray]:
 def test_without_a_home_there_is_no_cache_and_the_rest_goes_on(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with pytest.raises(UserError, match=r"(?s)no such home folder.*HWNAS_CACHE"):
+    with pytest.raises(UserError, match=r"(?s)home folder of a path is unknown.*HWNAS_CACHE"):
         cache_folder()
     images, expected = pixels()
     with caplog.at_level(logging.WARNING):
@@ -351,7 +351,7 @@ def test_a_signal_ends_in_the_way_on(name: str, ignored: bool) -> None:
         assert done.returncode == 7
         return
     assert done.returncode == 128 + number
-    assert f"stopped by {name}; nothing is lost, to go on: hwnas status x" in done.stderr
+    assert f"stopped by {name}; nothing is lost; to resume: hwnas status x" in done.stderr
 
 
 def test_a_full_stdout_is_an_error(tmp_path: Path) -> None:

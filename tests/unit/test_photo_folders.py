@@ -180,7 +180,7 @@ def test_links_in_a_circle_are_told(tmp_path: Path) -> None:
     ("content", "words"),
     [
         (b"", "the file is empty"),
-        (b"\0\0\0\x18ftypheic" + bytes(40), "a HEIC photo whatever its ending says"),
+        (b"\0\0\0\x18ftypheic" + bytes(40), "the content is a HEIC photo"),
         (b"<html>404</html>", "a web page or SVG drawing"),
         (b"version https://git-lfs.github.com/spec/v1", "a Git LFS pointer: git lfs pull"),
         (b"not at all", "not an image that Pillow reads"),

@@ -379,7 +379,7 @@ def test_lists_that_do_not_fit_are_refused(tmp_path: Path, text: str, message: s
         image_folder.build(listing(root, text), DatasetContext(0))
     with pytest.raises(UserError, match="the list of classes is missing"):
         image_folder.ends(folder_of(root, classes="none.txt"))
-    with pytest.raises(UserError, match=r"no such home folder[\s\S]*data\.classes"):
+    with pytest.raises(UserError, match=r"home folder of a path is unknown[\s\S]*data\.classes"):
         image_folder.ends(folder_of(root, classes="~nobody-of-this-name/x.txt"))
 
 

@@ -88,7 +88,7 @@ def test_an_archive_of_another_content_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fake_npm(tmp_path / "npm", monkeypatch, archive(a="alert(1)"))
-    with pytest.raises(UserError, match="not the expected one"):
+    with pytest.raises(UserError, match="unexpected content"):
         fetch_runtime("litert")
     with pytest.raises(UserError, match="not on this machine"):
         runtime_folder("litert")
@@ -104,7 +104,7 @@ def test_an_archive_given_by_hand_needs_no_npm(
     by_hand = tmp_path / "cache" / "web" / "x-a-1.2.3.tgz"
     by_hand.parent.mkdir(parents=True)
     by_hand.write_bytes(b"else")
-    with pytest.raises(UserError, match="not the expected one"):
+    with pytest.raises(UserError, match="unexpected content"):
         fetch_runtime("litert")
     by_hand.write_bytes(CONTENT)
     assert (fetch_runtime("litert") / "a.js").is_file()
@@ -156,8 +156,8 @@ def test_files_that_are_gone_are_fetched_again(
 @pytest.mark.parametrize(
     ("script", "said"),
     [
-        ("#!/no/such/interpreter\n", "npm does not start"),
-        ("no program", "npm does not start"),
+        ("#!/no/such/interpreter\n", "npm cannot be started"),
+        ("no program", "npm cannot be started"),
         ("#!/bin/sh\nprintf '\\377\\033[2Jbad\\n' >&2\nexit 1\n", r"npm: .*x1b\[2Jbad"),
         ("#!/bin/sh\nread answer\necho asked >&2; exit 1\n", "asked"),
     ],
@@ -177,6 +177,6 @@ def test_an_archive_that_is_no_file_is_refused(tmp_path: Path) -> None:
     by_hand.parent.mkdir(parents=True)
     by_hand.symlink_to(tmp_path / "secret")
     (tmp_path / "secret").write_text("secret")
-    with pytest.raises(UserError, match="not the expected one") as caught:
+    with pytest.raises(UserError, match="unexpected content") as caught:
         fetch_runtime("litert")
     assert "secret" not in str(caught.value).replace(str(tmp_path), "")

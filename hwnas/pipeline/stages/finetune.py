@@ -70,7 +70,7 @@ def stage(project: Project) -> Stage:
 
 
 def _bytes(project: Project) -> int:
-    """Estimated size of the files: the largest network, and others of at least the smallest."""
+    """Estimated bytes of the files, with all networks but the largest as large as the smallest."""
     recipe, n = project.config.finetune, len(role_names(project))
     smallest, largest = weights_bytes(project)
     checkpoints = checkpoint_bytes(recipe, largest) if recipe.epochs else 0
@@ -88,7 +88,7 @@ def check(project: Project) -> None:
     auxiliary_exists(project, project.config.finetune, "finetune")
     if project.config.finetune.precision == "int8" and rounding_of(project) is None:
         raise UserError(
-            "fine-tuning is in 8 bits, but nothing is exported in 8 bits",
+            "fine-tuning is in 8 bits, but no format is exported in 8 bits",
             expected="a device of precision int8, or a format such as litert:int8 or onnx:int8",
             found=", ".join(one.name for one in project.formats),
             where="finetune.precision",
@@ -112,9 +112,9 @@ def random_subnet(project: Project, winner: Arch) -> Arch:
 
 
 def on_smaller_images(project: Project) -> Arch:
-    """The largest arch at a lower resolution: the highest that meets the first device's limits.
+    """The largest arch at the highest reduced resolution that meets the first device's limits.
 
-    If no resolution does, the smallest one is used.
+    If no reduced resolution meets them, the lowest one is used.
     """
     space, limits = project.space, result_on(project, project.first_device).limits
     archs = np.repeat(space.codes([space.largest()]), len(space.allowed[0]) - 1, axis=0)

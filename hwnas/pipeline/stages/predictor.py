@@ -30,7 +30,7 @@ N_BLENDED = 16
 
 
 def stage(project: Project) -> Stage:
-    """Learns from the labels of the supernet, and from stand-alone labels if there are some."""
+    """Learns from the labels of the supernet, and from stand-alone labels if the run has any."""
     files, config = project.files, project.config
     outputs = (files.predictor, files.predictor_report.path, files.blend.path)
     return Stage(
@@ -76,8 +76,8 @@ def fit(project: Project, progress: Progress) -> None:
     )
     sources = Counter(str(e.source) for e in [*evaluations, *also_learned(project)])
     report = replace(report, sources=dict(sources))
-    note = f"tau {report.kendall_tau:.3f} on held-out subnets, MACs {report.macs_tau:.3f}"
-    note += f", the best of its top 10 is number {report.top.n_at_10} of {report.n_held_out}"
+    note = f"held-out tau {report.kendall_tau:.3f} (of MACs: {report.macs_tau:.3f})"
+    note += f", the best of its top 10 has true rank {report.top.n_at_10} of {report.n_held_out}"
     progress(1, 3, note)
     archs = [evaluations[row].arch for row in held]
     predicted = np.asarray(report.predicted)

@@ -1,4 +1,4 @@
-"""Stage `profile`: a device's latency table for the project's space."""
+"""Stage `profile`: measures the latency table of a device for the project's space."""
 
 from __future__ import annotations
 
@@ -75,6 +75,7 @@ def refit(project: Project, device: str) -> LatencyTable:
     if device not in project.devices or not folder.is_dir():
         raise UserError(
             f"no samples of device {device!r}",
+            expected="the timings of an earlier `hwnas profile`",
             where=folder,
             fix=command_line("profile", device, "--run", project.run.root),
         )
@@ -103,4 +104,4 @@ class _Nothing:
 
     def run_bench(self, plan: Path, results: Path, *, progress: Progress) -> None:
         if not results.is_file():
-            raise UserError("no samples of this plan", where=results)
+            raise UserError("no samples of this plan", expected="a file of timings", where=results)

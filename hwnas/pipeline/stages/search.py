@@ -272,7 +272,7 @@ def _measure(
             f"the best archs cannot be re-measured on {device}",
             found=pace_text(timings.pace),
             where="search.closing",
-            fix="repeat the command when the machine is idle, it resumes from here; or"
+            fix="repeat the command when the machine is idle, the search then resumes; or"
             f" {command_line('profile', device, '--run', project.run.root)}",
         )
     judged = [

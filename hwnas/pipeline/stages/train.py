@@ -126,7 +126,7 @@ def check_data(project: Project) -> None:
 
 
 def train(project: Project, progress: Progress) -> None:
-    """Trains the supernet, from its last checkpoint. All ranks take part, and rank 0 writes."""
+    """Trains the supernet, resuming from its last checkpoint. All ranks train; rank 0 writes."""
     from hwnas.training.checkpoint import weights_bytes
 
     config = project.config
@@ -191,7 +191,7 @@ def latency_devices(project: Project) -> tuple[str, ...]:
     for name in needed:
         if name not in project.devices:
             raise UserError(
-                f"training needs latency on {name!r}, which is not a device of this project",
+                f"training needs latencies on {name!r}, which is not a device of this project",
                 expected=f"one of {', '.join(project.devices)}",
                 where="train.sampler.device or train.ranking.prior.device",
                 fix=f"add {name} to `devices`",

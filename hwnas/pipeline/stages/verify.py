@@ -82,7 +82,7 @@ def stage(project: Project) -> Stage:
 
 
 def check(project: Project) -> None:
-    """Refuses tables of another machine that would be kept.
+    """Refuses latency tables of another machine that no stage will measure again.
 
     Raises:
         UserError: see `foreign_tables.require_own_table`.
