@@ -155,6 +155,6 @@ def _check_maps(space: SearchSpace) -> None:
                 raise UserError(
                     "the resolution is too small: a stride is applied to a map of one pixel",
                     expected="larger resolutions",
-                    found=f"{min(space.macro.resolutions)} px, 1 px at {slot}",
+                    found=f"a map of 1 px in {slot} at {min(space.macro.resolutions)} px",
                     where="space.resolutions",
                 )

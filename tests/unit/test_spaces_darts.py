@@ -129,9 +129,9 @@ def test_a_notation_is_part_of_what_is_shown():
     [
         (replaced(5, (SKIP, 1)), r"node 4 of the normal cell reads input 1 twice"),
         (genotype(reduce=[*REDUCE[:3], REDUCE[2], *REDUCE[4:]]), "node 3 of the reduce.*2 twice"),
-        (replaced(0, ("nor_conv_3x3", 0)), "(?s)operator that the space lacks.*nor_conv_3x3"),
-        (replaced(0, ("none", 0)), "(?s)operator that the space lacks.*none"),
-        (replaced(0, (["x"], 0)), "operator that the space lacks"),
+        (replaced(0, ("nor_conv_3x3", 0)), "(?s)operator that is not in the space.*nor_conv_3x3"),
+        (replaced(0, ("none", 0)), "(?s)operator that is not in the space.*none"),
+        (replaced(0, (["x"], 0)), "operator that is not in the space"),
         (replaced(0, (SEP3, 2)), "(?s)node 2 .*no earlier value.*0 to 1"),
         (replaced(0, (SEP3, -1)), "no earlier value"),
         (replaced(0, (SEP3, True)), "no earlier value"),
