@@ -122,14 +122,14 @@ def test_a_training_starts_from_a_network_for_other_classes(
         "train": {"steps": 1, "batch_size": 4, "curve_images": 8},
     }
     still = {**settings, "train.steps": 0}
-    with pytest.raises(UserError, match=r"classifier\.weight[\s\S]*train\.steps of 1"):
+    with pytest.raises(UserError, match=r"classifier\.weight[\s\S]*train\.steps to 1"):
         hwnas.train(tmp_path / "still", config=str(MINI), settings=still)
     other = {**settings, "supernet.init": "shipped"}
     with pytest.raises(UserError, match=r"another network: conv_stem does not fit"):
         hwnas.train(tmp_path / "other", config=str(MINI), settings=other)
     with caplog.at_level("INFO"):
         hwnas.train(tmp_path / "run", config=str(MINI), settings=settings)
-    assert any("new classifier for 10 classes (was 12)" in r.message for r in caplog.records)
+    assert any("new one for 10 classes (was 12)" in r.message for r in caplog.records)
     kept = load_file(tmp_path / "run" / "checkpoints" / "supernet.safetensors")
     stem = network.state_dict()["conv_stem.weight"].flatten(1).abs().sum(1).sort().values
     found = kept["stem.conv.weight"].flatten(1).abs().sum(1).sort().values
