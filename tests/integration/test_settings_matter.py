@@ -36,7 +36,7 @@ CANNOT = {
 REFUSED = {
     "accelerator": "",  # CUDA, where there is none
     "data.download *": "nothing is downloaded in tests",
-    "data.root (cifar*)": "is not there",
+    "data.root (cifar*)": "the files of cifar",
     "data.skip_broken *": "",
     "data.num_classes *": "",
     "search.searcher.max_contexts *": "",
