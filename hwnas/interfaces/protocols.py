@@ -112,7 +112,7 @@ class DataModule(Protocol):
 
 @runtime_checkable
 class NamedImages(Protocol):
-    """A DataModule whose images have names. Others are not searched for duplicates."""
+    """A DataModule whose images have names; duplicates are found only in such data sets."""
 
     def contents(self, split: Split) -> Mapping[str, str]:
         """Content hash of every image of a split, by its name, in the order of `eval_batches`.

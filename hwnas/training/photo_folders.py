@@ -45,7 +45,9 @@ def require_found(scans: Iterable[Scan], folder: Path) -> None:
 
 
 def split_folders(folder: Path) -> dict[Split, Path]:
-    """The folders with class folders: train/ and its siblings (or their other names), or `folder`.
+    """The folder of each split: train/ and its siblings, also by other usual names.
+
+    If there are none, `folder` itself has the class folders, and is that of `train`.
 
     Raises:
         UserError: two folders for one split, other folders next to the splits, or no classes in

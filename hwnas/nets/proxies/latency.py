@@ -30,7 +30,7 @@ def build(config: Config, context: ProxyContext) -> Proxy:
     key = MetricKey("latency_ms", config.device)
     if key not in context.metrics:
         keys = map(MetricKey.parse, context.metrics)
-        known = [key.device for key in keys if key.metric == "latency_ms"]
+        known = [f"{key.device}" for key in keys if key.metric == "latency_ms"]
         raise UserError(
             f"the device {config.device!r} has no latency table to rank archs by",
             expected=f"one of {', '.join(known)}" if known else "a device with a table",
