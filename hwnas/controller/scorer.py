@@ -65,8 +65,9 @@ class Rescoring(ABC):
 class Scorer:
     """Prices, predicts and evaluates archs; all results go into the archive.
 
-    Scores are in units of the spread of the predictions of uniform archs, so that rewards of all
-    generations and searchers are comparable. These uniform archs do not count towards the budget.
+    The unit of scores is the standard deviation of predictions for uniform archs, so that rewards
+    are comparable across generations and searchers. These uniform archs do not count towards the
+    budget.
     """
 
     def __init__(

@@ -68,7 +68,7 @@ class Feature:
 
 @dataclass(frozen=True)
 class Block:
-    """A block of one of the kinds of `OpSpec`.
+    """A block; `OpSpec` describes the kinds.
 
     mid: expanded channels; 0 in a `dsconv` (its input has as many) and in a `conv`.
     se: channels of the SE bottleneck; 0 without SE.

@@ -87,7 +87,7 @@ class PhotoConfig(StrictModel):
         default="data",
         description=(
             "Normalisation of images: mean and std of the training images, of ImageNet, or"
-            " 0.5 and 0.5 (Inception); use that of the starting weights."
+            " 0.5 and 0.5 (Inception); use the same as the starting weights."
         ),
     )
 

@@ -87,7 +87,7 @@ def split_folders(folder: Path) -> dict[Split, Path]:
     ]:
         raise _unclear(
             folder,
-            "folders beside those of the splits are not empty, but are no splits",
+            "folders beside the splits are not empty, but belong to no split",
             _some(strangers),
             "set data.root to the folder that holds the classes, or move these folders away",
         )

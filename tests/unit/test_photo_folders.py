@@ -281,7 +281,7 @@ def test_folders_of_splits_go_by_the_names_that_people_give(
 @pytest.mark.parametrize(
     ("folders", "words"),
     [
-        (("train", "bus", "car"), ("not empty, but are no splits", "bus, car")),
+        (("train", "bus", "car"), ("not empty, but belong to no split", "bus, car")),
         (("train", "Train"), ("two folders have names for the train", "Train, train")),
         (("train", "val", "validation"), ("two folders have names for the val", "val, validation")),
         (("val", "Test"), ("no folder of training images", "training images to train")),
