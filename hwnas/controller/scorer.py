@@ -106,10 +106,10 @@ class Scorer:
         known = self._archive.column("predicted")[rows]
         if not np.allclose(now, known, rtol=1e-3, atol=1e-3 * self._spread):
             raise UserError(
-                "this folder contains a search whose predictions differ from those of `predict`",
-                expected=f"the stored predictions, such as {known.max():.6g}",
+                "this folder contains a search with another score function",
+                expected=f"the stored scores, such as {known.max():.6g}",
                 found=f"{now[known.argmax()]:.6g} for the same arch",
-                fix="use the same deterministic `predict`, or another folder",
+                fix="use the same deterministic score function, or another folder",
             )
 
     def _describe(self, fresh: Codes) -> dict[str, NDArray[np.generic]]:

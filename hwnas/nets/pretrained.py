@@ -162,7 +162,7 @@ def _new_head(
     weight, bias = into[f"{head}.weight"], into[f"{head}.bias"]
     classes, features = weight.shape
     log.info(
-        "%s: the classifier is replaced by a new one for %d classes (was %d); it must be trained",
+        "%s: a new classifier for %d classes (was %d) replaces the old one, and must be trained",
         source.where,
         classes,
         (theirs or [0])[0],

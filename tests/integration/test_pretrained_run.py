@@ -129,7 +129,7 @@ def test_a_training_starts_from_a_network_for_other_classes(
         hwnas.train(tmp_path / "other", config=str(MINI), settings=other)
     with caplog.at_level("INFO"):
         hwnas.train(tmp_path / "run", config=str(MINI), settings=settings)
-    assert any("new one for 10 classes (was 12)" in r.message for r in caplog.records)
+    assert any("new classifier for 10 classes (was 12)" in r.message for r in caplog.records)
     kept = load_file(tmp_path / "run" / "checkpoints" / "supernet.safetensors")
     stem = network.state_dict()["conv_stem.weight"].flatten(1).abs().sum(1).sort().values
     found = kept["stem.conv.weight"].flatten(1).abs().sum(1).sort().values

@@ -43,8 +43,8 @@ REFUSED = {
     "search.searcher.n_checks *": "sums over blocks",
     "train.teacher.model": "these are not the weights of",
     "*.auxiliary": "no place for an auxiliary classifier",
-    "finetune.dropout": "locked dropout",
-    "label.trained.recipe.dropout": "locked dropout",
+    "finetune.dropout": "only for recurrent networks",
+    "label.trained.recipe.dropout": "only for recurrent networks",
 }
 """Settings of which one of both values is refused by the code that uses it, with this message."""
 

@@ -238,10 +238,10 @@ def test_another_score_function_is_refused_and_learned_ones_are_not_compared() -
         )  # fmt: skip
 
     other(1 + 5e-4).check_resumed()
-    with pytest.raises(UserError, match="predictions differ from those of `predict`"):
+    with pytest.raises(UserError, match="another score function"):
         other(1.05).check_resumed()
     scorer(Judge(learns=True), archive=archive)[0].check_resumed()
-    with pytest.raises(UserError, match="predictions differ from those of `predict`"):
+    with pytest.raises(UserError, match="another score function"):
         Scorer(
             SPACE, lambda c: (1.05 * quality(c), np.zeros(len(c))), {"macs": macs}, (), archive,
             Judge(), 0,

@@ -178,6 +178,6 @@ def test_the_best_arch_that_met_its_limit_is_better_than_a_winner_that_did_not(
     assert archs[0] == first.winner.arch and found.retimed[0].worst_ratio > 1
     scores = {candidate.arch: candidate.score for candidate in first.top}
     assert result.winner.arch == max(archs[1:], key=lambda arch: scores[arch])
-    assert found.met and "still missed its limit" in found.reason and found.n_rounds == 1
+    assert found.met and "still exceeds its limit" in found.reason and found.n_rounds == 1
     others = [one for one in first.top if one.arch != result.winner.arch]
     assert [one.arch for one in result.top] == [result.winner.arch, *(o.arch for o in others)]

@@ -110,7 +110,7 @@ def test_a_restriction_keeps_samples_and_counts_right():
         (text([[0, 1]]), "not an adjacency matrix"),
         (text([]), "not an adjacency matrix"),
         (text(None), "not an adjacency matrix"),
-        (text(DIAMOND, CONV3), "operators and vertices"),
+        (text(DIAMOND, CONV3), "wrong number of operators"),
         (text(DIAMOND, CONV3, "conv5x5"), "(?s)operator that is not in the space.*conv5x5"),
         (text(np.eye(7, k=1, dtype=int).tolist(), *[CONV3] * 5), "too many vertices"),
         (text(np.triu(np.ones((5, 5), dtype=int), 1).tolist(), *[CONV3] * 3), "too many edges"),

@@ -43,8 +43,8 @@ def space(*choices: Choice, allowed: tuple[tuple[int, ...], ...] = ()) -> Search
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"name": ""}, "has a name"),
-        ({"values": ()}, "has values"),
+        ({"name": ""}, "has no name"),
+        ({"values": ()}, "has no values"),
         ({"values": (3, 5, 3)}, "value twice"),
         ({"values": (3, 3.0)}, "value twice"),
         ({"values": ("skip", "skip")}, "value twice"),

@@ -408,8 +408,8 @@ def test_groups_of_an_archive_are_never_divided(tmp_path: Path):
     ("group", "message"),
     [
         (np.zeros(160, int), "two groups"),
-        (np.arange(3), "do not fit"),
-        (np.ones(160), "do not fit"),
+        (np.arange(3), "one entry per image"),
+        (np.ones(160), "one entry per image"),
     ],
 )
 def test_groups_that_cannot_be_split_are_refused(tmp_path: Path, group, message: str):
