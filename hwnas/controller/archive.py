@@ -146,7 +146,7 @@ class Archive:
     # --- files --------------------------------------------------------------------------------
 
     def append_to(self, folder: Path) -> None:
-        """Appends what is new since the last `append_to` or `load` to the files in `folder`."""
+        """Appends the records since the last `append_to` or `load` to the files in `folder`."""
         new = slice(self._n_saved, len(self))
         rows = np.empty(len(self) - self._n_saved, dtype=row_type(self.space, self.cost_keys))
         for name in ("codes", "feasible", "predicted", "predicted_std"):
@@ -194,7 +194,7 @@ class Archive:
             raise UserError(
                 "the archive of a search is empty or incomplete",
                 expected=f"{n_rows or 'some'} archs, {n_evaluated or 0} of them evaluated",
-                found=f"{n_found} and {n_found_evaluated}",
+                found=f"{n_found} archs, {n_found_evaluated} of them evaluated",
                 where=folder,
                 fix="remove the folder of this search and run it again",
             )

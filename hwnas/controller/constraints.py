@@ -94,7 +94,7 @@ def resolve(
         key = metric_key(constraint)
         if key not in metrics:
             raise UserError(
-                f"constraint on {key}, which cannot be priced",
+                f"a constraint is on {key}, but there is no estimate of this metric",
                 expected=f"one of {', '.join(sorted(metrics)) or '(no metric)'}",
                 fix=_way_to_price(key, space),
             )
@@ -110,7 +110,7 @@ def _way_to_price(key: MetricKey, space: SearchSpace) -> str | None:
     if key.is_latency:
         return command_line("profile", key.device or "", "--space", space.name)
     if key.device:
-        return "give a table with energies: of the published ones, hw_nasbench201 has them"
+        return "use a latency table with energies; the published one is hw_nasbench201"
     return None
 
 
@@ -186,8 +186,9 @@ def _what_gives(
     if nearest > limit.max:
         advice = f"allow {limit.key} up to {nearest:.6g} ({nearest / largest:.3f} of the largest)"
     else:
-        advice = f"{limit.key} can stay"
-    return f"{advice}; alone it reaches {lowest:.6g}" if lowest < nearest else advice
+        advice = f"keep the limit of {limit.key}"
+    possible = f"{advice} (without the other limits, {lowest:.6g} is possible)"
+    return possible if lowest < nearest else advice
 
 
 def _lowest(

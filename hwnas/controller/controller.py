@@ -79,7 +79,7 @@ def run_search(
             contains another search, or one with another `predict`.
     """
     if predict is None and (rescoring is None or not rescoring.learns):
-        raise ValueError("`predict` is missing, and `rescoring` does not learn predictions")
+        raise ValueError("a search needs `predict`, or a `rescoring` that learns predictions")
     limits = resolve(config.constraints, metrics, space, share=config.limits_met_on)
     anchor = reach(space, metrics, limits, seed=seed)
     store = SearchFolder(folder, _fingerprint(space, searcher, metrics, config, limits, seed))

@@ -12,7 +12,7 @@ __all__ = ["exchanged"]
 
 
 def exchanged(results: Mapping[str, SearchResult]) -> dict[str, SearchResult]:
-    """Results by device. No winner is beaten on its device by the winner of another device.
+    """Replaces winners that the winner of another device beats; returns the results by device.
 
     A winner is replaced by one that meets all limits of its device, has a lower estimated latency
     on it, and has a higher score. If several qualify, the best one is used. `found_by` of the

@@ -81,7 +81,7 @@ class Remeasured:
 class Remeasurement:
     """Outcome of the re-measurement. `met`: the winner was timed, and meets every limit.
 
-    `reason` states in words why it does not, or the number of rounds.
+    `reason`: a sentence on why the winner does not meet a limit, or on the round that found it.
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT
@@ -127,7 +127,7 @@ def remeasure(
         except Unreachable as error:
             if number == 0:
                 raise
-            obstacle = f"with what the timings taught, {str(error).splitlines()[0]}; "
+            obstacle = f"with estimates corrected by timings, {str(error).splitlines()[0]}; "
             break
         n_rounds = number + 1
         seen |= {candidate.arch: candidate for candidate in result.top}
@@ -140,14 +140,14 @@ def remeasure(
     if kept:
         winner = max(kept, key=lambda candidate: candidate.score)
         reason = (
-            f"after {n_rounds} rounds the best arch by estimate still missed its limit when"
-            " measured; the winner is the best one whose measured latency meets it"
+            f"after {n_rounds} rounds, the measured latency of the best arch still exceeds its"
+            " limit; the winner is the best arch whose measured latency does not"
         )
         top = (winner, *(c for c in result.top if c.arch != winner.arch))
         chosen = replace(result, winner=winner, top=top)
         return chosen, Remeasurement(True, reason, n_rounds, _rows(devices))
     rows = _rows(devices)
-    reason = f"{obstacle}none of {len(rows)} timings met its limit: {_closest(rows)}"
+    reason = f"{obstacle}no timed arch meets its limits ({len(rows)} timings): {_closest(rows)}"
     return result, Remeasurement(False, reason, n_rounds, rows)
 
 
@@ -241,4 +241,4 @@ def _rows(devices: Mapping[str, _Device]) -> tuple[Remeasured, ...]:
 def _closest(rows: tuple[Remeasured, ...]) -> str:
     if not rows:
         return "nothing was timed"
-    return f"the closest has {min(rows, key=lambda row: row.worst_ratio)}"
+    return f"the nearest one has {min(rows, key=lambda row: row.worst_ratio)}"

@@ -118,7 +118,7 @@ class SearchResult:
         return limit if is_held else None
 
     def given_limit(self, metric: str, device: str) -> float | None:
-        """The same as `limit`, but also for a device on which the winner may exceed it."""
+        """Like `limit`, but also for a device on which the winner may exceed the limit."""
         return self._limit(metric, device)[1]
 
     def _limit(self, metric: str, device: str) -> tuple[str, float | None]:

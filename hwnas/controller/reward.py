@@ -36,7 +36,7 @@ BARRIER_SLACK = 0.01
 
 
 class RewardConfig(StrictModel):
-    """Form and weights of the reward; weights are in spreads of the score per unit of cost / limit.
+    """Form and weights of the reward. Weights: standard deviations of the score per cost / limit.
 
     `weight` applies to the whole cost, `excess_weight` only to the part above a limit.
     `excess_weight` must exceed the gain of the score above the limit, or the policy settles there.
@@ -48,7 +48,7 @@ class RewardConfig(StrictModel):
     form: Literal["hard", "additive", "exponent", "log_barrier"] = "exponent"
     """How score and costs are combined into the reward; see docs/search.md."""
     weight: Annotated[float, Field(ge=0, le=1e6)] = 0.1
-    """Weight of the cost, in spreads of the score per unit of cost / limit."""
+    """Weight of the cost, in standard deviations of the score per unit of cost / limit."""
     excess_weight: Annotated[float, Field(ge=0, le=1e6)] = 10.0
     """Weight of the cost above a limit, in the same unit."""
 

@@ -43,7 +43,7 @@ class Rescoring(ABC):
 
     @abstractmethod
     def evaluate(self, archs: list[Arch]) -> list[Evaluation]:
-        """Journals evaluations before returning them; known archs are answered from the journal."""
+        """Evaluates archs, or reads their evaluations from the journal; journals new ones first."""
 
     @abstractmethod
     def label(self, evaluation: Evaluation) -> float:
@@ -54,7 +54,7 @@ class Rescoring(ABC):
         """Scores [n] from mean and deviation of the predictions and the labels, [n] each."""
 
     def admits(self, codes: Codes) -> NDArray[np.bool_]:
-        """Archs that can be evaluated: bool [n]; other archs can never win."""
+        """Which archs can be evaluated, bool [n]; the others can never win."""
         return np.ones(len(codes), dtype=bool)
 
     def refit(self, codes: Codes, labels: FloatArray) -> Predict:
@@ -65,8 +65,9 @@ class Rescoring(ABC):
 class Scorer:
     """Prices, predicts and evaluates archs; all results go into the archive.
 
-    Scores are in units of the spread of the predictions of uniform archs, so that rewards of all
-    generations and searchers are comparable. These uniform archs do not count towards the budget.
+    The unit of scores is the standard deviation of predictions for uniform archs, so that rewards
+    are comparable across generations and searchers. These uniform archs do not count towards the
+    budget.
     """
 
     def __init__(
@@ -108,7 +109,7 @@ class Scorer:
                 "this folder contains a search with another score function",
                 expected=f"the stored scores, such as {known.max():.6g}",
                 found=f"{now[known.argmax()]:.6g} for the same arch",
-                fix="use the same deterministic score function, or give another folder",
+                fix="use the same deterministic score function, or another folder",
             )
 
     def _describe(self, fresh: Codes) -> dict[str, NDArray[np.generic]]:
@@ -157,7 +158,7 @@ class Scorer:
         if n_feasible < MIN_LABELS:
             raise UserError(
                 "too few archs that meet the constraints and can be evaluated",
-                expected=f"at least {MIN_LABELS} to learn from",
+                expected=f"at least {MIN_LABELS}, from which predictions can be learned",
                 found=f"{n_feasible} of {len(self._archive)} uniform archs",
                 where=self._space.id,
                 fix="relax the constraints",
@@ -264,11 +265,13 @@ class Scorer:
         if self._predict is None:  # equal scores until there are predictions
             return np.zeros(len(codes)), np.zeros(len(codes))
         mean, std = self._predict(codes)
-        if not (np.isfinite(mean).all() and np.isfinite(std).all()):
+        finite = np.isfinite(mean) & np.isfinite(std)
+        if not finite.all():
             raise UserError(
                 "the predictor returned scores that are not finite",
-                found=f"{int((~np.isfinite(mean)).sum())} of {len(mean)}",
-                fix="fit it again, with other settings of `predictor`",
+                expected="finite means and standard deviations",
+                found=f"{(~finite).sum()} of {len(mean)} archs with infinity or NaN",
+                fix="fit the predictor again, with other settings of `predictor`",
             )
         return mean, std
 

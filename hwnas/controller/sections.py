@@ -93,7 +93,7 @@ class SearchConfig(StrictModel):
     budgets of the search.
     """
     held: Annotated[dict[str, int | float | str], LATER] = Field(default={})
-    """Values at which the first stage holds the other choices, by pattern; default: the largest."""
+    """Values of choices that the first stage does not vary, by pattern; default: the largest."""
 
     @property
     def n_generations(self) -> int:

@@ -47,8 +47,8 @@ def check_stages(space: SearchSpace, config: SearchConfig) -> None:
     for key in ("n_evaluations", "n_predictions"):
         if n > getattr(config, key):
             raise UserError(
-                f"a search in {n} stages needs a budget for each",
-                expected=f">= {n}",
+                f"the budget is too small for a search in {n} stages",
+                expected=f"at least {n}, 1 for each stage",
                 found=getattr(config, key),
                 where=f"search.{key}",
             )
@@ -119,7 +119,7 @@ def _first_held(space: SearchSpace, config: SearchConfig) -> dict[str, Value]:
         for name in _matching(space, pattern, f"search.held.{pattern}"):
             if value not in allowed[name]:
                 raise UserError(
-                    f"the choice {name} has no such value",
+                    f"search.held has a value that the choice {name} lacks",
                     expected=f"one of {', '.join(map(str, allowed[name]))}",
                     found=value,
                     where=f"search.held.{pattern}",

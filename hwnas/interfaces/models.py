@@ -125,6 +125,6 @@ class OpenModel:
                 raise UserError(
                     f"{self.runtime} does not run the model on images {list(images.shape[1:])}",
                     found=error,
-                    fix="check that it is the file of this network",
+                    fix="check that the file belongs to this network",
                 ) from error
         return np.concatenate(found)

@@ -109,7 +109,7 @@ class ArchivedDataset(Protocol):
     def inside(self, config: Any) -> DataIdentity | None:
         """The identity per image of the archives, which are read completely. Torch-free.
 
-        None: unknown.
+        Returns None if it is unknown.
 
         Raises:
             UserError: an archive is missing or damaged.

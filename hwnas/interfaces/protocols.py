@@ -112,7 +112,7 @@ class DataModule(Protocol):
 
 @runtime_checkable
 class NamedImages(Protocol):
-    """A DataModule whose images have names. Others are not searched for duplicates."""
+    """A DataModule whose images have names; duplicates are found only in such data sets."""
 
     def contents(self, split: Split) -> Mapping[str, str]:
         """Content hash of every image of a split, by its name, in the order of `eval_batches`.
@@ -185,7 +185,10 @@ class LearningSampler(ArchSampler, Protocol):
         ...
 
     def learn(self, archs: list[Arch], losses: FloatArray) -> None:
-        """Cross-entropy [n] of these archs on one batch of validation images (BN of the batch)."""
+        """Learns from the cross-entropy [n] of these archs, the last `trials`.
+
+        It is measured on one batch of validation images, with BN statistics of the batch.
+        """
         ...
 
     def state(self) -> dict[str, Any]:
@@ -208,7 +211,7 @@ class Searcher(Protocol):
         ...
 
     def tell(self, codes: Codes, rewards: FloatArray, objectives: FloatArray | None = None) -> None:
-        """Rewards (higher is better) of exactly the codes of the last `ask`.
+        """Learns from the rewards [n] of exactly the codes of the last `ask`; higher is better.
 
         objectives: [n, 1 + k], all to be minimised: minus the score, then cost / limit for each of
             k constraints. They are for searchers that optimise whole fronts. Without them, the

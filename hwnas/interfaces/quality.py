@@ -28,13 +28,16 @@ class Quality:
     best: Literal["highest", "lowest"]
 
     def of(self, top1: float, loss: float | None) -> float:
-        """The value for a top-1 in [0, 1] and a cross-entropy in nats; NaN if it is unknown."""
+        """The top-1 or the perplexity, from a top-1 in [0, 1] and a cross-entropy in nats.
+
+        NaN if the cross-entropy is needed, but unknown.
+        """
         if self.name == "top-1":
             return top1
         return math.nan if loss is None else math.exp(min(loss, MOST_NATS))
 
     def rate(self, top1: float, loss: float | None) -> float:
-        """The same in [0, 1], where higher is better: the top-1, or 1 / perplexity.
+        """A value in [0, 1] of which higher is better: the top-1, or 1 / perplexity.
 
         1 / perplexity is the geometric mean of the probabilities of the right tokens.
         """
@@ -42,13 +45,13 @@ class Quality:
         return value if self.best == "highest" else 1 / value
 
     def text(self, value: float | None, n: int | None = None) -> str | None:
-        """A value in words; the top-1 of n images with its standard error; None if unknown."""
+        """Formats a value; the top-1 of n images with its standard error. None if unknown."""
         if self.name == "top-1":
             return accuracy_text(value, n)
         return None if value is None else self.short(value)
 
     def short(self, value: float) -> str:
-        """A value in a few characters, for progress."""
+        """Formats a value in a few characters, for progress messages."""
         if self.name == "top-1":
             return f"{value:.1%}"
         return f"{value:.1f}" if value < FULL_DIGITS else f"{value:.1e}"

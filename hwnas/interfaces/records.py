@@ -70,7 +70,7 @@ class Constraint:
 
     max: in the unit of the metric.
     max_fraction_of_largest: in (0, 1], relative to the largest arch of the space.
-    device: only for latency metrics.
+    device: only used for latency and energy.
     probability: in (0.5, 1), only for latency metrics. The limit is met with this probability,
         according to the interval of the estimate. None: the estimate itself must meet the limit.
     """
@@ -126,7 +126,7 @@ class Evaluation:
 
     def __post_init__(self) -> None:
         if not 0 <= self.top1 <= 1:
-            raise UserError("top1 must be a fraction", expected="in [0, 1]", found=self.top1)
+            raise UserError("top1 is out of range", expected="a number in [0, 1]", found=self.top1)
         self.right()
 
     def right(self) -> NDArray[np.bool_] | None:
@@ -136,7 +136,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Slot:
-    """A network of a training step: of its candidates, that with the lowest or highest loss.
+    """One network of a training step: the candidate with the lowest or the highest loss.
 
     keep: whether the candidate with the lowest or the highest cross-entropy to the labels is
         selected.

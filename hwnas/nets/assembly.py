@@ -32,10 +32,10 @@ _CONTAINERS = {dict, list, set, OrderedDict}
 
 
 def assemble(definition: dict[str, Any]) -> nn.Module:
-    """The network of a definition, as of `timm_net.build` or `plain_net.build`, without weights.
+    """Builds the same network as `timm_net.build` or `plain_net.build`, without initial weights.
 
-    Parameters are uninitialised, and the running statistics of BN are new. Depthwise and 1x1 layers
-    are the variants that train fast.
+    Parameters are uninitialised; the running statistics of BN are those of a new layer. Depthwise
+    and 1x1 layers are replaced by variants that train faster.
     """
     if definition["form"] == "graph":
         return graph_net.GraphNetwork(definition, _operator)
@@ -108,7 +108,7 @@ def _timm_block(block: str, in_channels: int, shared: str) -> nn.Module:
 
 
 def _plain_parts(definition: dict[str, Any]) -> tuple[nn.Module, list[list[nn.Module]]]:
-    """The same as `_timm_parts`, for plain networks."""
+    """Like `_timm_parts`, for plain networks."""
     frame = _frame(_key(definition | {"stages": [], "name": "", "resolution": 0}))
     bn_eps = definition["bn_eps"]
     return frame, [[_plain_block(_key(op), bn_eps) for op in ops] for ops in definition["stages"]]

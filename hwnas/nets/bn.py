@@ -36,9 +36,9 @@ def recalibrate(model: nn.Module, batches: Iterable[Tensor]) -> nn.Module:
 
 
 def recalibrate_in_place(model: nn.Module, batches: Iterable[Tensor]) -> nn.Module:
-    """The same as `recalibrate`, but changes and returns the given network.
+    """Like `recalibrate`, but changes and returns the given network instead of a copy.
 
-    Copying the modules of a network takes longer than recalibrating it on a few small images.
+    This saves the time of the copy, which is longer than recalibration on a few small images.
     """
     batches = list(batches)
     if not batches:

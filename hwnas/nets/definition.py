@@ -51,7 +51,7 @@ def timm_names(place: str, op: OpSpec, layer: Layer) -> tuple[str, str]:
 
 
 def graph_names(slot: str, op: OpSpec, layer: Layer) -> tuple[str, str]:
-    """The same as `timm_names` in a network that is not a chain, whose modules are its slots."""
+    """Like `timm_names`, for a network that is not a chain. Its modules have the names of slots."""
     return (slot, "") if op.kind == "linear" else _in_block(slot, op, layer)
 
 

@@ -27,9 +27,14 @@ class Drops:
     def __post_init__(self) -> None:
         rates = self.dropout, self.drop_path
         if not all(0 <= rate < 1 for rate in rates):
-            raise UserError("dropout and drop_path must be in [0, 1)", found=rates)
+            found = f"dropout {self.dropout}, drop_path {self.drop_path}"
+            raise UserError("a rate is out of range", expected="rates in [0, 1)", found=found)
         if any(rates) and self.rng is None:
-            raise UserError("dropout and drop_path need a torch.Generator", found="rng=None")
+            raise UserError(
+                "dropout and drop_path draw random numbers, but there is no generator for them",
+                expected="rng=torch.Generator()",
+                found="rng=None",
+            )
 
 
 def drop(x: Tensor, rate: float, rng: torch.Generator | None, *, per_image: bool = False) -> Tensor:

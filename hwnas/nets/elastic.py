@@ -49,7 +49,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 KEEPING = ACTIVATIONS | {"relu": F.relu, "relu6": F.relu6}
-"""The same functions without changes of their input."""
+"""The same functions, none of them in place."""
 
 
 class ElasticConv2d(nn.Module):
@@ -84,7 +84,7 @@ class ElasticConv2d(nn.Module):
 
     @torch.no_grad()
     def reset_parameters(self, generator: torch.Generator) -> None:
-        """He initialisation over the fan-out of a group, as in timm; identity transforms."""
+        """He initialisation over the fan-out of a group, as in timm; transforms are identities."""
         self.weight.normal_(0, math.sqrt(2 / self._fan_out), generator=generator)
         if self.bias is not None:
             self.bias.zero_()
@@ -177,7 +177,7 @@ class ElasticLinear(nn.Module):
     def reset_parameters(self, generator: torch.Generator) -> None:
         """Uniform in +-1 / sqrt(classes), bias 0, as in timm's EfficientNet.
 
-        Without a bias, as in recurrent cells, 1 / sqrt(inputs).
+        A layer without a bias, as in recurrent cells, uses +-1 / sqrt(inputs) instead.
         """
         bound = 1 / math.sqrt(self.weight.shape[self.bias is None])
         self.weight.uniform_(-bound, bound, generator=generator)
@@ -230,7 +230,10 @@ def global_mean(x: Tensor) -> Tensor:
 
 
 def window_means(x: Tensor, kernel: int, stride: int, padding: int = 0) -> Tensor:
-    """Means without padded pixels; without padding, incomplete windows at the border count too."""
+    """Average pooling; padded pixels do not count.
+
+    Without padding, a strided pooling also averages the incomplete windows at the border.
+    """
     is_open = stride > 1 and not padding
     return F.avg_pool2d(x, kernel, stride, padding, is_open, count_include_pad=False)
 

@@ -42,7 +42,7 @@ def _check(network: nn.Module) -> None:
     """Refuses networks without a chain of blocks."""
     if definition_of(network)["form"] == "graph":
         raise UserError(
-            "the network has no feature maps to take",
+            "cannot take feature maps from this network",
             expected="a network that is a chain of blocks",
             found="a network of cells",
             fix="export the classifier, e.g. with --formats onnx",

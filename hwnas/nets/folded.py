@@ -38,7 +38,8 @@ class FoldedLayer:
     """A convolution: weight [out, in / groups, k, k] and bias [out], both float32.
 
     is_skipped: a residual connection is added to its output.
-    mean, var: per channel, of its output without the bias over training images; None: unknown.
+    mean, var: statistics per channel over training images, of its output before the bias is added;
+        None if unknown.
     """
 
     weight: Tensor
@@ -81,7 +82,7 @@ def published_of_folded(network: Folded) -> PublishedNetwork:
     """The definition of an 8-bit network: MobileNetV1, V2, or a network of the same blocks.
 
     Raises:
-        UserError: its layers are not stem, blocks, head, classifier.
+        UserError: the network is not a stem, blocks, a head and a classifier, in this order.
     """
     stem, *rest, _ = network.layers
     stages: list[list[Block]] = []
@@ -111,8 +112,9 @@ def published_of_folded(network: Folded) -> PublishedNetwork:
     if not stages or len(rest) > at + 1 or stem.is_depthwise:
         raise UserError(
             "no space supports this 8-bit network",
-            expected="a convolution, inverted residuals or depthwise separable blocks, a head",
-            found=f"layers that do not fit this order, from layer {at + 1} on",
+            expected="in this order: a convolution, inverted residuals or depthwise separable"
+            " blocks, a head",
+            found=f"another kind of layer, or another order, from layer {at + 1} on",
             where=network.name,
         )
     return PublishedNetwork(
@@ -141,7 +143,7 @@ def read_folded(path: Path) -> Folded:
     described = path.with_suffix(".json")
     if not described.exists():
         raise UserError(
-            "the 8-bit weights lack the description of their layers",
+            "the file that describes the layers of the 8-bit weights is missing",
             expected=described.name,
             found="no such file",
             where=path.parent,
@@ -168,12 +170,12 @@ def read_folded(path: Path) -> Folded:
             raise ValueError(f"the last layer does not have {classes} outputs")
     except (KeyError, IndexError, TypeError, ValueError, OverflowError, ZeroDivisionError) as error:
         raise UserError(
-            "the 8-bit weights have another layout",
+            "the files of an 8-bit network do not have the expected layout",
             expected="layers `conv`, `depthwise`, `add`, `global_avg`, each of the first two with"
             " N.weight (uint8), N.w_scale, N.w_zero and N.bias (int32) in the archive",
             found=error.args[0] if isinstance(error, ValueError) else repr(error),
             where=f"{described}, {path.name}",
-            fix="see docs/pretrained.md, networks of 8 bits",
+            fix="docs/pretrained.md describes the layout of networks with 8 bits",
         ) from error
     return found if classes != _BACKGROUND else _without_background(found)
 

@@ -32,7 +32,8 @@ def published_of(model: nn.Module) -> PublishedNetwork:
         UserError: the space `timm` does not support a block of the model; names the block.
     """
     if not isinstance(model, (EfficientNet, MobileNetV3)):
-        raise refusal("the network", f"a {type(model).__name__}, not timm's EfficientNet")
+        kind = type(model).__name__
+        raise refusal("the network", f"a {kind}, not an EfficientNet or MobileNetV3 of timm")
     network = _Reader(model).read()
     check_shape(network)
     data = dump(network, versioned=False)
@@ -57,7 +58,7 @@ def require_timm_name(name: str) -> None:
 def timm_network(name: str, *, seed: int = 0, **settings: Any) -> nn.Module:
     """timm's model with this name, or `name.tag`, with random weights; downloads nothing.
 
-    `settings`: of `timm.create_model`, such as `num_classes`.
+    settings: further arguments of `timm.create_model`, such as `num_classes`.
 
     Raises:
         UserError: timm has no such model; suggests similar names.
@@ -119,9 +120,10 @@ class _Reader(BlockReader):
             for s, row in enumerate(rows)
         )
         feature = self.feature() if isinstance(model, MobileNetV3) else None
-        for where, found in (("BN", self.eps), ("padding", self.strided)):
-            if len(found) > 1:
-                raise refusal(where, f"different ones: {sorted(found)}")
+        if len(self.eps) > 1:
+            raise refusal("BN", f"different values of eps: {sorted(self.eps)}")
+        if len(self.strided) > 1:
+            raise refusal("padding", "symmetric in some layers, as in TensorFlow in others")
         shape: dict[str, Any] = {"bn_eps": self.eps.pop()}
         if True in self.strided:
             shape["padding"] = "tf_same"
@@ -129,7 +131,8 @@ class _Reader(BlockReader):
             acts, gates = {act for act, _, _ in self.se}, {gate for _, gate, _ in self.se}
             is_blocks = all(act == of_block for act, _, of_block in self.se)
             if len(gates) > 1 or (len(acts) > 1 and not is_blocks):
-                raise refusal("SE", f"different ones: {sorted(self.se)}")
+                what = "(activation, gate, activation of the block)"
+                raise refusal("SE", f"different {what}: {sorted(self.se)}")
             shape["se_act"] = acts.pop() if len(acts) == 1 else "block"
             shape["se_gate"] = gates.pop()
         config = getattr(model, "pretrained_cfg", None) or {}
@@ -162,7 +165,7 @@ class _Reader(BlockReader):
         if not isinstance(model.norm_head, nn.Identity):
             found = self.conv("conv_head", conv, model.norm_head)
             if not isinstance(model.act2, nn.Identity):
-                raise refusal("act2", "an activation behind that of the head's BN")
+                raise refusal("act2", "a second activation after the BN of conv_head")
             return Feature(out=found.out, act=found.act, bias=False, bn=True)
         act = self.act("act2", model.act2)
         return Feature(out=conv.out_channels, act=act, bias=conv.bias is not None)  # type: ignore[arg-type]

@@ -90,7 +90,7 @@ class FactorizedReduction(nn.Module):
 
 
 class GlobalMean(nn.Module):
-    """Mean over the map."""
+    """Global average pooling."""
 
     def __init__(self, *, is_flat: bool) -> None:
         super().__init__()
@@ -102,7 +102,7 @@ class GlobalMean(nn.Module):
 
 
 class Concat(nn.Module):
-    """The channels of all inputs."""
+    """Concatenates the channels of all inputs."""
 
     def forward(self, *parts: Tensor) -> Tensor:
         """[B, C1, px, px], [B, C2, px, px], ... -> [B, C1 + C2 + ..., px, px]."""
@@ -110,7 +110,7 @@ class Concat(nn.Module):
 
 
 class Cut(nn.Module):
-    """The first channels."""
+    """Keeps only the first `channels` channels of its input."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

@@ -67,11 +67,11 @@ def absent(name: str, found: str) -> UserError:
         expected=f"{_FILES[0]} of {config.hf_hub_id} in the cache of huggingface_hub",
         found=found,
         where=PREFIX + name,
-        fix="with a network: "
+        fix="with internet access, run "
         + command_line("pretrained", "import", PREFIX + name, "--out", "W.safetensors")
-        + "; without: download"
+        + "; without it, download"
         f" https://huggingface.co/{config.hf_hub_id}/resolve/main/{_FILES[0]} on another machine,"
-        " and give the path of the file",
+        f" and give the path of that file instead of {PREFIX}{name}",
     )
 
 

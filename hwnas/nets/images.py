@@ -13,7 +13,7 @@ __all__ = ["images_of", "normalise", "require_images", "resize"]
 
 
 def images_of(batch: Any, channels: int) -> torch.Tensor:
-    """The images of a batch from outside: a tensor, or a pair (images, labels).
+    """The images of a batch that a caller passes: a tensor, or a pair (images, labels).
 
     Raises:
         UserError: the images are not floats [B, channels, H, H].

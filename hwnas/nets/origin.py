@@ -87,7 +87,7 @@ def read_origin(path: Path) -> Origin | None:
     metadata = metadata_of(path)
     if _KEY not in metadata:
         return None
-    problem = "cannot read where weights come from"
+    problem = "cannot read the recorded origin of the weights"
     found = parse_json(metadata[_KEY], where=path, problem=problem)
     return load(Origin, found, where=path, versioned=False)
 
@@ -113,6 +113,6 @@ def warn_of_licence(origin: Origin | None) -> None:
     level = logging.INFO if origin.is_free else logging.WARNING
     log.log(
         level,
-        "the weights started from %s, which also applies to everything derived from them",
+        "the weights derive from %s; its licence also applies to everything derived from them",
         origin,
     )

@@ -124,7 +124,7 @@ def network_with(
                 expected=name,
                 found="no such tensor",
                 where=source.where,
-                fix="start a supernet from them, and recalibrate what is extracted",
+                fix="start a supernet from them, extract the network, and recalibrate it",
             )
     copy_weights({**counters, **named}, state, source)
     network.origin = source.origin  # type: ignore[assignment]
@@ -162,7 +162,7 @@ def _new_head(
     weight, bias = into[f"{head}.weight"], into[f"{head}.bias"]
     classes, features = weight.shape
     log.info(
-        "%s: a new classifier for %d classes (was %d), which must be trained",
+        "%s: a new classifier for %d classes (was %d) replaces the old one, and must be trained",
         source.where,
         classes,
         (theirs or [0])[0],
@@ -180,7 +180,7 @@ def _check_views(supernet: Supernet, slices: Mapping[str, Tensor]) -> None:
                 "the largest subnet does not use the largest kernel of a layer",
                 found=name,
                 where=supernet.space.id,
-                fix="switch kernel_transform off, or list operators in ascending order of size",
+                fix="set kernel_transform to false, or list operators in ascending order of size",
             )
 
 

@@ -24,8 +24,9 @@ def other_network(source: Source, found: Fit, space: SearchSpace) -> UserError:
         expected=expected or "no such tensor",
         found=actual or "no such tensor",
         where=f"{source.where}: {name}; the space is {space.id}",
-        fix=f"space: {{name: {network.space}{settings}}}, whose published network"
-        f" {network.name} is {'the one' if not best.misfits else 'the nearest'}",
+        fix=f"space: {{name: {network.space}{settings}}}, because the weights"
+        f" {'belong to' if not best.misfits else 'are most similar to'} its published network"
+        f" {network.name}",
     )
 
 
@@ -39,7 +40,7 @@ def _other_classes(source: Source, name: str, classes: int, found: int) -> UserE
             *("pretrained", "import", source.where),
             *("--num-classes", str(classes), "--out", "W.safetensors"),
         )
-        + " gives them a new head, which is then trained",
+        + " gives them a new head, which a run then trains",
     )
 
 
@@ -63,19 +64,19 @@ def unknown_network(source: Source, network: Network, found: Fit) -> UserError:
         n_fitting, name, misfit = single.n_fitting, f"timm's {single.model}", single.misfit
     tensor, expected, actual = misfit
     return UserError(
-        f"the weights are of no known network: {tensor} does not fit the nearest, {name}",
+        f"the weights belong to no known network: {tensor} does not fit the most similar, {name}",
         expected=expected or "no such tensor",
         found=actual or "no such tensor",
         where=f"{source.where}: {tensor}; {n_fitting} tensors fit",
-        fix=f"see `hwnas pretrained list`; known are {known}, and networks of timm; for others,"
-        " `hwnas space from-timm`",
+        fix=f"use weights of {known} or of a network of timm, see `hwnas pretrained list`; for"
+        " further networks of timm, see `hwnas space from-timm`",
     )
 
 
 def another_space(source: Source, name: str, *, expected: object, found: object) -> UserError:
     """The error for weights of a supernet or of a single network that do not fit a space."""
     if name.startswith(f"{CLASSIFIER}."):
-        fix = "with train.steps of 1 or more, or num_classes in Python, the classifier starts anew"
+        fix = "set train.steps to 1 or more (in Python: num_classes) to start with a new classifier"
     else:
         fix = _nearest(source) or "use the space and options that the weights were trained with"
     return UserError(
@@ -92,7 +93,7 @@ def _nearest(source: Source) -> str | None:
     found = candidates(source.tensors)
     if found[0].misfit is None:
         names = " or ".join(f"{{name: timm, model: {one.model}}}" for one in found[:4])
-        return f"the weights are of the space {names}"
+        return f"use the space of these weights: {names}"
     if 2 * found[0].n_fitting >= len(source.tensors) > 0:
-        return f"the nearest published network is timm's {found[0].model}"
+        return f"the most similar published network is timm's {found[0].model}"
     return None

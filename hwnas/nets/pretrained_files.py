@@ -43,7 +43,7 @@ def read_torch(path: Path) -> dict[str, Tensor]:
     if not isinstance(found, Mapping) or not found or not all(_is_entry(*i) for i in found.items()):
         raise UserError(
             "the file has no state dict",
-            expected="tensors by name, or these under `state_dict`",
+            expected="a dictionary of tensors by name, or one under `state_dict` or `model`",
             found=type(found).__name__,
             where=path,
         )

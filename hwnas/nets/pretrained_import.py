@@ -93,7 +93,7 @@ def import_weights(
 
 
 def supernet_of(source: Source, *, num_classes: int | None, licence: str | None) -> Supernet:
-    """The same as `import_weights`, for weights that are already loaded."""
+    """Like `import_weights`, for weights that are already loaded."""
     network, found = nearest(source.tensors)
     if found.misfits:
         raise unknown_network(source, network, found)

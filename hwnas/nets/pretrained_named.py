@@ -25,7 +25,7 @@ def file_of(weights: Path | str) -> Path | None:
     """The file of the weights; None if timm's weights are not in the cache.
 
     Raises:
-        UserError: no such weights ship with hwnas, or timm publishes none of this name.
+        UserError: neither hwnas nor timm has weights of this name.
     """
     if is_file(weights):
         return Path(weights)
@@ -35,7 +35,7 @@ def file_of(weights: Path | str) -> Path | None:
 
 
 def shipped(name: str) -> Shipped:
-    """Weights that ship with hwnas, by their name or timm's; "": the first.
+    """Weights that ship with hwnas, by their name or that of the network in timm; "": the first.
 
     Raises:
         UserError: unknown name.

@@ -29,7 +29,7 @@ Weights: TypeAlias = Path | str | Mapping[str, Tensor]
 
 @dataclass(frozen=True)
 class Source:
-    """Weights and their source.
+    """Weights, and where they were loaded from.
 
     where: description of the source, for messages.
     file: the file; None for tensors in memory.
@@ -89,7 +89,7 @@ def _in_memory(weights: Mapping[str, Tensor]) -> Source:
         if not isinstance(name, str) or not isinstance(tensor, Tensor):
             raise UserError(
                 "not a state dict",
-                expected="tensors by name, as of module.state_dict()",
+                expected="a dictionary of tensors by name, such as module.state_dict()",
                 found=f"{name!r}: {type(tensor).__name__}",
                 where="the weights in memory",
             )

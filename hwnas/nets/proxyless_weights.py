@@ -55,7 +55,10 @@ def read_proxyless(description: Path, weights: Path) -> nn.Module:
         bn_eps = float(data["bn"]["eps"])
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise UserError(
-            "not a layer list of ProxylessNAS", found=repr(error), where=description
+            "not a layer list of ProxylessNAS",
+            expected="first_conv, blocks, feature_mix_layer, classifier, bn, resolution",
+            found=repr(error),
+            where=description,
         ) from error
     name = f"proxyless_{content_hash([op.key for _, op in slots])}"
     model = build_from_definition(define(slots, name=name, bn_eps=bn_eps), seed=None)

@@ -56,18 +56,18 @@ def check_tokens(tokens: Tensor, n_words: int) -> None:
     """Refuses batches that are not tokens of a vocabulary.
 
     Raises:
-        UserError: another type or shape, or numbers outside of the vocabulary.
+        UserError: another type or shape, or numbers outside the vocabulary.
     """
     is_right = tokens.dtype == torch.int64 and tokens.ndim == 3 and tokens.numel() > 0
     if not is_right:
         raise UserError(
-            "the network reads tokens",
+            "not a batch of tokens, which this network reads",
             expected="int64 [B, segments, tokens]",
             found=f"{tokens.dtype} {list(tokens.shape)}",
         )
     if int(tokens.min()) < 0 or int(tokens.max()) >= n_words:
         raise UserError(
-            "tokens are not of the vocabulary of the network",
+            "a token is not in the vocabulary of the network",
             expected=f"numbers from 0 to {n_words - 1}",
             found=f"{int(tokens.min())} to {int(tokens.max())}",
             fix="encode the text with the vocabulary that the network was trained with",

@@ -2,7 +2,7 @@
 
 Tokens are int64 [B, S, L]: S consecutive segments of L tokens. The state, initially zero, is
 carried through all segments. Gradients flow only within the last one (truncated backpropagation),
-and only its logits are returned, [B, words, L]: position l has those of the token after token l.
+and only its logits are returned, [B, words, L]: position l predicts the token after token l.
 """
 
 import json

@@ -69,7 +69,7 @@ def n_common(programs: Sequence[Program]) -> int:
 
 
 def last_reads(programs: Sequence[Program]) -> dict[int, int]:
-    """By number of each value except the image: the last step of any program that reads it."""
+    """By number of each value but the image: the last step, in any program, that reads it."""
     found: dict[int, int] = {}
     for program in programs:
         for t, (step, _) in enumerate(program):

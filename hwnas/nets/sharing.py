@@ -56,7 +56,7 @@ class Node:
 
 
 def plan(space: SearchSpace, arch: Arch, *, share_ops: bool) -> tuple[Node, ...]:
-    """The operators of `arch` in execution order, without those of `Network.live` that it drops.
+    """The operators of `arch` in execution order, without those that `Network.live` removes.
 
     Raises:
         UserError: the arch does not belong to the space, or the space has no supernet.

@@ -51,12 +51,15 @@ def active_slots(space: SearchSpace, arch: Arch) -> Iterator[tuple[str, OpSpec]]
 
 
 def names_in(space: SearchSpace) -> Callable[[str, OpSpec, Layer], tuple[str, str]]:
-    """The function from a place, an operator and its layer to paths in static networks."""
+    """Returns a function (place, operator, layer) -> paths of the layer and of the BN after it.
+
+    The paths are those in static networks of the space; see `timm_names`.
+    """
     return timm_names if space.macro.is_chain else graph_names
 
 
 def placed_slots(space: SearchSpace, arch: Arch) -> list[tuple[str, str, OpSpec]]:
-    """The same as `active_slots`, as (slot, place, operator), for `names_in(space)`."""
+    """Like `active_slots`, but (slot, place, operator); `names_in(space)` reads the places."""
     slots = list(active_slots(space, arch))
     names = [slot for slot, _ in slots]
     found = places(names) if space.macro.is_chain else names

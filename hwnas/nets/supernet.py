@@ -182,7 +182,7 @@ class Supernet(nn.Module):
     def start(self, x: Tensor, archs: Sequence[Arch]) -> SharedStart | None:
         """Runs the first operators that `archs` (of one resolution) have in common, on `x`.
 
-        None if they have none in common, or if weights differ between archs (`weak`).
+        None if their first operators differ, or if weights differ between archs (`weak`).
         """
         if self.space.macro.reads_tokens or hasattr(self, "hypernet"):
             return None

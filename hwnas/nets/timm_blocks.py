@@ -82,7 +82,7 @@ class BlockReader:
         dw = self.conv(f"{where}.conv_dw", block.conv_dw, block.bn1, depthwise=True)
         pw = self.conv(f"{where}.conv_pw", block.conv_pw, block.bn2)
         if pw.act != "none" and block.has_skip:
-            raise refusal(where, f"{pw.act} behind the last convolution")
+            raise refusal(where, f"an activation {pw.act} after the last convolution")
         more = {
             "out_act": pw.act,
             "skip": block.has_skip,
@@ -114,7 +114,7 @@ class BlockReader:
                 self.plain(path, part)
                 parts[name] = self.conv(path, part.conv, part.bn, depthwise=is_dw)
         if "dw_end" in parts:
-            raise refusal(f"{where}.dw_end", "a depthwise convolution behind the projection")
+            raise refusal(f"{where}.dw_end", "a depthwise convolution after the projection")
         start, wide, middle = parts.get("dw_start"), parts["pw_exp"], parts.get("dw_mid")
         if start and (start.act != "none" or (middle and start.stride > 1)):
             raise refusal(f"{where}.dw_start", str(start))
@@ -130,7 +130,7 @@ class BlockReader:
     ) -> Block:
         """A block that expands to `mid` channels, and projects with `last`."""
         if last.act != "none":
-            raise refusal(where, f"{last.act} behind the last convolution")
+            raise refusal(where, f"an activation {last.act} after the last convolution")
         if last.kernel > 1 or last.stride > 1:
             raise refusal(where, f"a projection of kernel {last.kernel}, stride {last.stride}")
         more |= {"mid": mid, "se": self.se_of(where, block.se, window.act), "skip": block.has_skip}
@@ -139,7 +139,7 @@ class BlockReader:
     def same_act(self, where: str, wide: Conv, window: Conv) -> None:
         """Refuses a block whose expansion has another activation than the block itself."""
         if wide.act != window.act:
-            raise refusal(where, f"activations {wide.act} and {window.act}")
+            raise refusal(where, f"two different activations, {wide.act} and {window.act}")
 
     def plain(self, where: str, block: Any) -> None:
         """Refuses further features of timm's blocks: anti-aliasing, space to depth, scales."""
@@ -176,7 +176,7 @@ class BlockReader:
         if stride > 1 and kernel > 1:
             self.strided.add(type(conv) is Conv2dSame)
         if not isinstance(norm, BatchNormAct2d):
-            raise refusal(where, f"{type(norm).__name__} behind it, not BN")
+            raise refusal(where, f"{type(norm).__name__} instead of BN after the convolution")
         self.eps.add(norm.eps)
         act = self.act(where, norm.act)
         return Conv(conv.out_channels, act, kernel, stride)  # type: ignore[arg-type]

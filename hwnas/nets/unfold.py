@@ -85,7 +85,7 @@ def _check(network: Folded, expected: list[tuple[str, Tensor]]) -> None:
     """Refuses a network with other layers; the number of classes may differ."""
     found = [layer.weight for layer in network.layers]
     for number in range(max(len(found), len(expected))):
-        name, ours = expected[number] if number < len(expected) else ("no such layer", None)
+        name, ours = expected[number] if number < len(expected) else (f"layer {number}", None)
         theirs = found[number] if number < len(found) else None
         is_last = number == len(expected) - 1 == len(found) - 1
         if (
@@ -177,8 +177,8 @@ def _normalised(network: Folded, images: Iterable[Tensor] | None, px: int) -> It
         yield resize(normalise(batch, network.mean, network.std), px)
     if is_empty:
         raise UserError(
-            "the batch norm of these weights is folded into their convolutions, and can only be"
-            " restored with images",
+            "the batch norm of these weights is folded into their convolutions, so images are"
+            " needed to restore it",
             expected="training images",
             found="none",
             where=network.name,

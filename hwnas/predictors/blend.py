@@ -33,7 +33,7 @@ FEW_SHOT_FOLDS = 10
 
 @dataclass(frozen=True)
 class Errors:
-    """Variances of the errors of evaluations and predictions, if both estimate the same score.
+    """Error variances of evaluations and of predictions; both must estimate the same score.
 
     evaluation: error variance of an evaluation on all validation images, as an estimate of the
         score on many images.
@@ -53,7 +53,8 @@ class Blend:
     The scales are fixed when the weight is set, so that rewards of different rounds are comparable.
     `n_held_back` held-out archs determined the weight.
 
-    errors: if known, scores are `corrected` predictions, and the weight is that of held-out archs.
+    errors: if not None, scores are `corrected` predictions instead of this sum, and `weight` only
+        reports the mean weight of the prediction in them.
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT
@@ -110,11 +111,11 @@ def fit_errors(
     predicted: FloatArray,
     predicted_std: FloatArray,
 ) -> Blend:
-    """Errors of the evaluations and predictions of held-out archs: arrays [n], in one unit.
+    """Estimates the `Errors` from held-out archs; arrays [n], all in the same unit.
 
-    halves: scores on the two halves of the images. Their difference has four times the variance of
-        the error of their mean, which is about the label. A difference that all archs share does
-        not count, because it ranks nothing.
+    halves: scores on the two halves of the images. Their difference has four times the error
+        variance of their mean, which is about the label. A difference that all archs share does
+        not count, because it does not change their order.
     labels: scores on all images.
 
     Raises:
@@ -130,12 +131,17 @@ def fit_errors(
 def _require_scores(supernet: FloatArray, predicted: FloatArray, truth: FloatArray) -> None:
     if not len(supernet) == len(predicted) == len(truth) >= MIN_HELD_OUT:
         raise UserError(
-            "cannot weigh supernet against predictor",
+            "cannot combine supernet and predictor: too few or unequal numbers of scores",
             expected=f"three scores of each of at least {MIN_HELD_OUT} held-out archs",
             found=f"{len(supernet)}, {len(predicted)} and {len(truth)} scores",
         )
-    if not np.isfinite([supernet, predicted, truth]).all():
-        raise UserError("scores of held-out archs must be finite")
+    finite = np.isfinite([supernet, predicted, truth])
+    if not finite.all():
+        raise UserError(
+            "scores of held-out archs are not finite",
+            expected="finite numbers",
+            found=f"{(~finite).sum()} of {finite.size} are infinite or NaN",
+        )
 
 
 def corrected(errors: Errors, mean: FloatArray, std: FloatArray, label: FloatArray) -> FloatArray:
@@ -165,9 +171,9 @@ def few_shot_blend(
 ) -> tuple[AccuracyPredictor, Blend]:
     """A predictor fitted on few true labels, and its blend with the supernet's scores: [n] each.
 
-    Every label is held out once, in one of ten additional fits. With few labels, a fixed held-out
-    quarter is too expensive, and a predictor fitted on far fewer labels would get too small a
-    weight.
+    Every label is held out once, in one of ten additional fits. Few labels are too valuable to hold
+    out a quarter of them in the only fit; also, a predictor fitted on far fewer labels would get
+    too small a weight.
     """
     held_out = cross_fitted(build_predictor, codes, truth, seed=seed, n_folds=FEW_SHOT_FOLDS)
     fitted = fit_blend(supernet, held_out, truth)

@@ -48,7 +48,7 @@ class Training:
         self.n_steps, self._step = recipe.n_steps(len(targets)), 0
 
     def run(self, loss: LossName, until: int) -> None:
-        """Continues with a loss, up to the step `until`."""
+        """Trains with this loss from the current step to step `until`."""
         recipe, n = self._recipe, len(self._targets)
         warm_up = max(1, round(WARM_UP_FRACTION * self.n_steps))
         batches = _batches(recipe, n, self._seed)

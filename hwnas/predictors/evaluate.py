@@ -65,7 +65,7 @@ class PredictorReport:
 
     def __post_init__(self) -> None:
         if not len(self.truth) == len(self.predicted) == len(self.predicted_std):
-            raise ValueError("truth, predicted and predicted_std must be of the same archs")
+            raise ValueError("truth, predicted and predicted_std must have the same length")
 
     @property
     def top(self) -> TopQuality:
@@ -82,7 +82,7 @@ def held_out_report(
     seed: int,
     held_out_fraction: float = 0.25,
 ) -> PredictorReport:
-    """Fits a new predictor on a random part of the labels and tests it on the others.
+    """Fits a new predictor on a random part of the labels and tests it on the rest.
 
     Raises:
         UserError: fewer than two archs would be held out, or too few are left for the fit.
@@ -153,9 +153,9 @@ def _report(
     held = np.concatenate([part for _, part in splits])
     if min(len(part) for _, part in splits) < 1 or len(held) < MIN_HELD_OUT:
         raise UserError(
-            "too few labelled archs to hold some out",
+            "too few held-out archs to test a predictor",
             expected=f"at least {MIN_HELD_OUT}, and 1 in each of {len(splits)} folds",
-            found=f"{len(held)} of {len(codes)} labels",
+            found=f"{len(held)} held out of {len(codes)} labels",
             fix="label more archs, or hold out a larger fraction",
         )
     means, stds = [], []

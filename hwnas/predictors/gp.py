@@ -15,9 +15,12 @@ from hwnas.predictors.tabular import Model, TabularPredictor
 __all__ = ["Config", "build"]
 
 PRIOR_LENGTH, LENGTH_SPREAD = 1.0, 2.0
-"""Normal prior on the log of `LENGTHS`."""
+"""Mean and std of the normal prior on the log of `LENGTHS`."""
 PRIOR_NOISE, NOISE_SPREAD = -3.0, 2.0
-"""Normal prior on the log of `NOISES`; both keep few labels from fixing an extreme."""
+"""Mean and std of the normal prior on the log of `NOISES`.
+
+If there are few labels, the two priors prevent extreme lengths and noises.
+"""
 
 
 class Config(StrictModel):

@@ -110,7 +110,7 @@ def space_features(space: SearchSpace) -> NDArray[np.float32]:
 
 
 def graph_batch(space: SearchSpace, codes: Codes) -> GraphBatch:
-    """Graphs of a batch of archs: the chain of their operators, or the live DAG of their cell."""
+    """Converts archs to graphs: the chain of their operators, or the DAG of operators that run."""
     slots, edges = live_graph(space, codes)
     n, p = slots.shape
     n_ops = len(enumerate_ops(space))

@@ -111,7 +111,7 @@ def check_codes(space: SearchSpace, codes: Codes) -> None:
     if codes.ndim != 2 or codes.shape[1] != len(space.choices):
         raise UserError(
             "codes do not belong to this space",
-            expected=f"[n, {len(space.choices)}]",
+            expected=f"codes of shape [n, {len(space.choices)}]",
             found=list(codes.shape),
             where=space.id,
         )
@@ -138,7 +138,9 @@ def check_labels(space: SearchSpace, codes: Codes, scores: FloatArray) -> FloatA
     scores = np.asarray(scores, dtype=np.float64)
     if scores.shape != (len(codes),):
         raise UserError(
-            "every arch needs one score", expected=[len(codes)], found=list(scores.shape)
+            "every arch needs one score",
+            expected=f"scores of shape [{len(codes)}]",
+            found=list(scores.shape),
         )
     if len(scores) < MIN_LABELS:
         raise UserError(
@@ -148,7 +150,8 @@ def check_labels(space: SearchSpace, codes: Codes, scores: FloatArray) -> FloatA
         )
     if not np.isfinite(scores).all():
         n_bad = int((~np.isfinite(scores)).sum())
-        raise UserError("scores must be finite", found=f"{n_bad} that are not")
+        found = f"{n_bad} of {len(scores)} are infinite or NaN"
+        raise UserError("scores are not finite", expected="finite numbers", found=found)
     return scores
 
 

@@ -1,6 +1,7 @@
 """Predictions of a whole (sub)space as a lookup table (2004.08423).
 
-A table replaces network, predictor and torch by one read per arch, for any constraint and device.
+With a table, a score needs neither predictor nor torch, but only one read. The table does not
+depend on constraints or devices.
 """
 
 from __future__ import annotations
@@ -91,7 +92,8 @@ class ScoreTable:
         unknown = sorted(set(limits) - set(metrics))
         if unknown:
             raise UserError(
-                f"no price for {', '.join(unknown)}", expected=f"one of {', '.join(metrics)}"
+                f"a limit is on an unknown metric: {', '.join(unknown)}",
+                expected=f"one of {', '.join(metrics)}",
             )
         size, n_feasible = len(self.means), 0
         best = np.empty(0, dtype=np.int64)
@@ -130,7 +132,7 @@ def table_of_space(
     size = space.size()
     if size > MAX_ARCHS:
         raise UserError(
-            "too many archs for a table",
+            "the space has too many archs for a lookup table",
             expected=f"at most {MAX_ARCHS:,}",
             found=f"{size:,}" if size < 10**15 else f"{size:.2g}",
             where=space.id,

@@ -103,8 +103,8 @@ def _guess(path: Path) -> str:
         raise UserError(
             "cannot detect the format of the file",
             expected=f"a format of one of {', '.join(READERS.names)}",
-            found=f"a format of both {' and '.join(names)}" if names else "none of them",
+            found=f"recognised by {' and '.join(names)}" if names else "recognised by none",
             where=path,
-            fix="name it with --reader",
+            fix="select one with --reader",
         )
     return names[0]

@@ -42,8 +42,9 @@ class ListedProxy:
         missing = int((self._keys[at] != wanted).sum())
         if missing:
             raise UserError(
-                f"no value of {self._name} for some archs",
-                found=f"{missing} of {len(codes)}",
+                f"some archs have no value of {self._name}",
+                expected="a value for every arch",
+                found=f"no value for {missing} of {len(codes)} archs",
                 where=self._space.id,
             )
         return np.asarray(self._values[at], dtype=np.float64)

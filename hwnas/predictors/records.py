@@ -64,7 +64,7 @@ def table_of(
                     "the arch belongs to another space",
                     expected=f"{name} in {choice.values}" if choice else f"one of {names}",
                     found=repr(value) if choice else name,
-                    where=f"{where}, arch {row} as one of {space.id}",
+                    where=f"{where}, arch {row}, read as an arch of {space.id}",
                 )
             codes[row, column] = known[column][value]
     columns = {
@@ -111,9 +111,9 @@ def record_set(table: Table, reader: Reader, target: str | None, *, where: objec
     outside = ~((values >= 0) & (values <= most))
     if outside.any():
         raise UserError(
-            f"{target} is not a {reader.unit}",
+            f"the column {target} is not a {reader.unit}",
             expected=f"values in [0, {most:g}]",
-            found=f"{int(outside.sum())} others, the first {values[outside][0]:g}",
+            found=f"{int(outside.sum())} values outside, the first {values[outside][0]:g}",
             where=where,
         )
     for row, repeated in repeats.items():
@@ -126,9 +126,13 @@ def record_set(table: Table, reader: Reader, target: str | None, *, where: objec
                 where=where,
             )
     if len(means) == 0:
-        raise UserError(f"no values of {target}", where=where)
+        raise UserError(f"the column {target} has no values", where=where)
     if np.ptp(means) == 0:
-        raise UserError(f"all values of {target} are equal", found=float(means[0]), where=where)
+        raise UserError(
+            f"all values of the column {target} are equal, so archs cannot be ranked by it",
+            found=float(means[0]),
+            where=where,
+        )
     return Records(table.space, codes, means / most, target, len(repeats))
 
 

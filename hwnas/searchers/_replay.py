@@ -14,7 +14,7 @@ from hwnas.spaces.space import Codes
 __all__ = ["EXEMPT", "ForeignConfig", "Optimiser", "Replayed"]
 
 EXEMPT = dict.fromkeys(
-    ("beats_random", "finds_the_best"), "what it finds is for its makers to promise"
+    ("beats_random", "finds_the_best"), "the algorithm comes from another library"
 )
 
 

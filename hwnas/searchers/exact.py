@@ -23,7 +23,7 @@ from hwnas.spaces.space import Codes, SearchSpace
 
 __all__ = ["Config", "Exact", "build"]
 
-EXEMPT = {"beats_random": "it answers after its last probe; tests/unit has its oracle"}
+EXEMPT = {"beats_random": "it proposes good archs only after its last probe; see tests/unit"}
 
 TOLERANCE = 1e-6  # relative to the spread of the rewards
 CONTEXT_ROLES = ("resolution", "width")  # these choices interact with all others
@@ -99,7 +99,12 @@ class Exact:
             return
         points = -rewards[:, None] if objectives is None else objectives
         if points.shape[1] > 2:
-            raise UserError("the exact searcher takes one constraint", found=points.shape[1] - 1)
+            raise UserError(
+                "the exact searcher supports only one constraint",
+                expected="at most 1 constraint",
+                found=points.shape[1] - 1,
+                where="search.constraints",
+            )
         self._told += points.tolist()
         probes = self._probes()
         if len(self._told) == len(probes):
@@ -164,7 +169,7 @@ class Exact:
             raise UserError(
                 "the exact searcher needs a score and a cost that are sums over blocks",
                 expected="a linear predictor, such as `ridge` with has_costs: false",
-                found=f"{errors.max():.3g} off the sum of its parts",
+                found=f"a difference of {errors.max():.3g} from the sum over blocks",
                 where=self._space.id,
                 fix="search with `evolution` or `policy_gradient`",
             )

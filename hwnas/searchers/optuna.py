@@ -1,4 +1,4 @@
-"""Samplers of Optuna (TPE, NSGA-II, random) as ask/tell; for comparisons, thousands of archs."""
+"""Samplers of Optuna (TPE, NSGA-II, random) as searchers, to compare at few thousand archs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""NSGA-II of pymoo as ask/tell; for comparisons."""
+"""NSGA-II of pymoo as a searcher, for comparisons."""
 
 from __future__ import annotations
 

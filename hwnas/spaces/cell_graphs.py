@@ -1,10 +1,10 @@
 """Cells of NAS-Bench-101: directed acyclic graphs, and the canonical form of isomorphic ones.
 
-A graph of n vertices in topological order, vertex 0 the input and vertex n - 1 the output, is a
-number whose bits are its edges (`EDGES`). Vertices lie on paths from input to output. The
-canonical order of the inner vertices gives the smallest number. Labels are operators of inner
-vertices. If automorphisms of a graph exchange labels, the canonical labels are the first ones in
-lexicographic order.
+Vertices are in topological order: 0 is the input, n - 1 the output. Every vertex lies on a path
+from input to output. A graph is stored as an integer with one bit per possible edge. Among all
+orders of the inner vertices, the canonical one gives the smallest integer. The labels of a cell are
+the operators of its inner vertices. If several labellings of a graph are equal up to a symmetry,
+the lexicographically first one is canonical.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ class CellGraph:
     def n_cells(self, n_labels: int) -> int:
         """Number of distinct cells with one of `n_labels` operators on every inner vertex.
 
-        By Burnside's lemma, it is the mean over symmetries of the number of labels that each one
-        keeps.
+        Burnside's lemma: a symmetry leaves some labellings unchanged. The number of cells is the
+        number of these labellings, averaged over the symmetries.
         """
         kept = sum(int(n_labels ** _n_cycles(p)) for p in self.symmetries)
         return kept // len(self.symmetries)
@@ -64,9 +64,9 @@ class CellGraph:
     def widths(self, before: int, width: int) -> tuple[int, ...]:
         """Channels of every vertex of a cell that reads `before` channels and writes `width`.
 
-        Vertices with an edge to the output share its channels, because they are concatenated; the
-        first ones get the remainder. Others have the largest width among their targets
-        (1902.09635, released code).
+        The output concatenates the vertices that have an edge to it, so its channels are divided
+        equally among them; the first of them get one more each if there is a remainder. Every other
+        vertex has the largest width among its targets (1902.09635, released code).
         """
         n = self.n_vertices
         found = [before, *[0] * (n - 2), width]
@@ -81,7 +81,7 @@ class CellGraph:
 
 @lru_cache(maxsize=8)
 def graphs_of(n_vertices: int) -> tuple[CellGraph, ...]:
-    """All canonical graphs of n vertices with at most 9 edges, ordered by edges."""
+    """All canonical graphs of n vertices with at most 9 edges, sorted by their number of edges."""
     pairs = _pairs(n_vertices)
     bits = np.arange(1 << len(pairs), dtype=np.int64)
     bits = bits[np.bitwise_count(bits) <= MAX_EDGES]
@@ -106,7 +106,7 @@ def canonical_cell(
 ) -> tuple[CellGraph, tuple[Any, ...]]:
     """The canonical graph of a cell, and the labels of its inner vertices in canonical order.
 
-    Every vertex lies on a path from input to output (`pruned`). Labels can be compared.
+    Every vertex must lie on a path from input to output (see `pruned`). Labels must be comparable.
     """
     number = np.array([_number(n_vertices, edges)], dtype=np.int64)
     best: tuple[int, tuple[Any, ...]] | None = None
@@ -123,7 +123,9 @@ def canonical_cell(
 def pruned(
     matrix: Any, labels: Sequence[str], *, where: object = None
 ) -> tuple[int, list[tuple[int, int]], list[str]]:
-    """Number of vertices, edges and inner labels of a cell without vertices that are on no path.
+    """Removes the vertices of a cell that are on no path from its input to its output.
+
+    Returns the number of vertices, the edges, and the labels of the inner vertices.
 
     matrix: adjacency [n, n] of 0 and 1, upper triangular; `matrix[i][j]`: from i to j.
     labels: operators of the n - 2 inner vertices.
@@ -155,7 +157,9 @@ def pruned(
         )
     if len(labels) != len(array) - 2:
         raise refuse(
-            "operators and vertices differ in number", f"{len(array) - 2} operators", len(labels)
+            "the cell has a wrong number of operators",
+            f"{len(array) - 2}, one per inner vertex",
+            len(labels),
         )
     kept = _on_paths(array)
     if not kept:

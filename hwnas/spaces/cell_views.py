@@ -21,8 +21,8 @@ __all__ = ["CellView", "cell_views"]
 class CellView:
     """One cell of an arch.
 
-    sources: per operator the positions of the operators of the cell that it reads.
-    inputs: per operator the name of what it reads from outside the cell, or "".
+    sources: for each operator, the positions in `ops` of the operators that it reads.
+    inputs: for each operator, the name of the input of the cell that it reads; "" if it reads none.
     """
 
     kind: str
@@ -34,7 +34,7 @@ class CellView:
 def cell_views(space: SearchSpace, arch: Arch) -> tuple[CellView, ...]:
     """One cell of each kind; empty if the space has no cells.
 
-    An `identity` that is not among the slots of the cell is drawn as a line.
+    An `identity` whose slot is not in `Skeleton.cells` is drawn as a line.
 
     Raises:
         UserError: the arch does not belong to the space.

@@ -86,7 +86,7 @@ class CellMacro(Skeleton):
         for name, op in view.items():
             if op not in self.ops:
                 raise UserError(
-                    f"the cell has an operator that the space lacks on {name}",
+                    f"{name} of the cell has an operator that is not in the space",
                     expected=f"one of {', '.join(self.ops)}",
                     found=op,
                     where=text,
@@ -176,9 +176,10 @@ class CellMacro(Skeleton):
 
 
 def cell_view(text: str) -> dict[str, str] | None:
-    """Operators by edge (`edge01`) of a cell `|op~0|+|op~0|op~1|+...`: the inputs of every node.
+    """Reads a cell such as `|op~0|+|op~0|op~1|` and returns its operators by edge (`edge01`).
 
-    None if the text has another form (2001.00326, released API).
+    `+` separates the nodes; `op~0` is an operator that reads node 0 (2001.00326, released API).
+    Returns None if the text has another form.
     """
     view: dict[str, str] = {}
     for node, inputs in enumerate(text.split("+"), start=1):

@@ -117,15 +117,15 @@ class Stage:
 
     @cached_property
     def n_codes(self) -> tuple[int, int]:
-        """Numbers of codes that the first block and each other block read."""
+        """How many codes the first block has, and how many each later block."""
         return len(self.block_choices(0)), len(self.block_choices(1))
 
     def block(
         self, is_first: bool, codes: tuple[int, ...], width: int, number: int, hw: int
     ) -> OpSpec | None:
-        """The block with these codes, from `width` channels to the width with this number.
+        """The block with these codes; reads `width` channels and writes `widths[number]`.
 
-        Cached by its arguments, because tables of a whole space ask for few blocks many times.
+        Results are cached, because the tables of a space request the same blocks many times.
         """
         key = (is_first, codes, width, number, hw)
         if key not in self._blocks:

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from hwnas.spaces.space import SearchSpace
 
 MAX_ENDS = 100_000
-"""Maximum number of classes or image channels; the weights of a classifier then take half a
-gigabyte.
+"""Maximum number of classes or image channels. A classifier of this many classes has half a
+gigabyte of weights.
 """
 MAX_SAMPLED = 10_000_000
 """Maximum number of archs that one call samples."""
@@ -122,7 +122,7 @@ def one_generator(seed: int | None, generator: Any) -> np.random.Generator:
         return rng(seed, "cli/sample")  # old name of the stream
     if generator is None or seed is not None:
         raise UserError(
-            "random archs come from a seed or from a generator",
+            "sample() needs either `seed` or `rng`, not both",
             expected="sample(n, seed=0) or sample(n, rng=generator)",
             found="neither" if generator is None else "both",
         )

@@ -54,10 +54,13 @@ class Choice:
 
     def __post_init__(self) -> None:
         if not self.name:
-            raise self._error("a choice has a name", "a name", repr(self.name), "name it")
+            raise self._error("a choice has no name", "a name", repr(self.name), "give it a name")
         if not self.values:
             raise self._error(
-                "a choice has values", "at least one value", "none", "give a value, or no choice"
+                "a choice has no values",
+                "at least one value",
+                "none",
+                "add a value, or omit the choice",
             )
         if len(self.values) > MAX_VALUES:
             most = f"at most {MAX_VALUES:,}"
@@ -72,7 +75,7 @@ class Choice:
                 "a choice mixes numbers and names",
                 "only numbers or only names",
                 self.values,
-                "name all",
+                "turn the numbers into text",
             )
         numbers = () if True in are_names else self.values
         if any(low > high for low, high in pairwise(numbers)):  # type: ignore[operator]
@@ -81,17 +84,17 @@ class Choice:
             )
         if (self.parent is None) != (not self.parent_codes):
             raise self._error(
-                "a parent and its codes go together",
-                "both `parent` and `parent_codes`, or neither",
+                "a choice has only one of `parent` and `parent_codes`",
+                "both, or neither",
                 f"parent {self.parent}, parent_codes {self.parent_codes}",
                 "give both; a choice that is always active has neither",
             )
         if len(set(self.parent_codes)) != len(self.parent_codes):
             raise self._error(
-                "a choice has a parent's code twice",
+                "`parent_codes` of a choice has a code twice",
                 "different codes",
                 self.parent_codes,
-                "remove it",
+                "remove the copies",
             )
 
     def _error(self, message: str, expected: str, found: object, fix: str) -> UserError:
@@ -150,7 +153,7 @@ def check_choices(choices: Sequence[Choice], resolutions: tuple[int, ...], *, wh
                 expected=f"codes from 0 to {n_codes - 1}",
                 found=choice.parent_codes,
                 where=place,
-                fix="name codes, not values, of the parent",
+                fix="give indices into the values of the parent, not the values",
             )
 
 

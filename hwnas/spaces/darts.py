@@ -25,7 +25,8 @@ OPS = (
     *("skip_connect", "max_pool_3x3", "avg_pool_3x3"),
     *("dil_conv_3x3", "dil_conv_5x5", "sep_conv_3x3", "sep_conv_5x5"),
 )
-"""Operators from cheap to expensive, so that the smallest and the largest arch deserve their names.
+"""Operators in ascending order of cost, so that the smallest arch is the cheapest and the largest
+the most expensive.
 """
 KINDS: dict[str, OpKind] = {
     **{"max_pool": "max_pool", "avg_pool": "avg_pool"},
@@ -34,7 +35,7 @@ KINDS: dict[str, OpKind] = {
 STEM_FACTOR = 3  # channels of the stem per channel of a node
 NODES = range(N_INPUTS, N_INPUTS + N_NODES)
 PAIRS = {node: tuple(combinations(range(node), 2)) for node in NODES}
-"""Inputs that each node can have."""
+"""The pairs of inputs that each node can have."""
 
 Pixels = Annotated[int, Field(ge=8, le=64, multiple_of=4)]
 
@@ -98,7 +99,7 @@ class DartsCells(Skeleton):
         return tuple(found)
 
     def op_choice(self, slot: str) -> str:
-        """Name of the choice of an edge; cells of a kind share it, each has its own weights."""
+        """Name of the choice of an edge; cells of a kind share the choice, but not its weights."""
         cell, _, edge = slot.partition(".")
         if not edge.startswith("edge"):
             return ""

@@ -1,7 +1,8 @@
 """Numbers every arch of a space: archs from ranks and ranks from archs, vectorised.
 
-The number of configurations below a choice is the sum over its codes of the products over the child
-choices that the code activates. The rank of an arch is a mixed-radix number in these counts.
+Choices are a tree, because codes of a choice activate child choices. A code has as many
+configurations as the product of those of its active children, and a choice has the sum over its
+codes. The rank of an arch is a mixed-radix number whose radices are these counts.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ class Config(StrictModel):
     layout: Literal["cifar", "imagenet"] = "cifar"
     """Strides and head for small images (32 px) or for ImageNet."""
     resolutions: Annotated[tuple[Pixels, ...], Field(min_length=1)] | None = None
-    """Input resolutions in px; None: those of the layout."""
+    """Input resolutions in px; None: the resolutions of the layout."""
 
 
 def build(config: Config, *, num_classes: int, in_channels: int = 3) -> SearchSpace:

@@ -31,10 +31,10 @@ Cell = Mapping[tuple[int, int], str]
 
 
 def read_genotype(text: str, ops: Sequence[str]) -> dict[str, Cell] | None:
-    """Both cells of a text; None if it is no genotype.
+    """Reads the two cells of a genotype; None if the text is not a genotype.
 
     The text is the Python expression of the released code, or a JSON object with the keys `normal`
-    and `reduce`. Each is a list of eight (operator, input), two per node, also in pairs per node.
+    and `reduce`. Each is a list of eight (operator, input), two per node, flat or nested by node.
 
     Raises:
         UserError: an operator that is not in `ops`, a wrong number of edges, an input that does not
@@ -49,7 +49,7 @@ def read_genotype(text: str, ops: Sequence[str]) -> dict[str, Cell] | None:
 
 
 def write_genotype(cells: Mapping[str, Cell]) -> str:
-    """The expression of the released code; `read_genotype` reads it."""
+    """Writes cells as the Python expression of the released code, which `read_genotype` reads."""
     parts = []
     for name in CELLS:
         edges = sorted(cells[name].items(), key=lambda item: (item[0][1], item[0][0]))
@@ -59,7 +59,9 @@ def write_genotype(cells: Mapping[str, Cell]) -> str:
 
 
 def genotype_parts(text: str, known: Sequence[str], form: str) -> dict[str, Any] | None:
-    """The parts of a genotype by name, as lists, texts and numbers; None if it is no genotype.
+    """Reads the parts of a genotype by name, without a check of their contents.
+
+    Returns None if the text is not a genotype.
 
     known: names that parts can have. form: an example, for errors.
 
@@ -114,18 +116,18 @@ def _cell(cell: str, fields: Mapping[str, Any], ops: Sequence[str], text: str) -
         node = N_INPUTS + position // 2
         place = f"node {node} of the {cell} cell"
         if op not in ops:
-            message = f"{place} has an operator that the space lacks"
+            message = f"{place} has an operator that is not in the space"
             raise genotype_error(message, f"one of {', '.join(ops)}", op, text)
         if type(source) is not int or not 0 <= source < node:
             raise genotype_error(
-                f"{place} reads no earlier value", f"0 to {node - 1}", source, text
+                f"{place} has an invalid input", f"an integer from 0 to {node - 1}", source, text
             )
         if (source, node) in found:
             message, both = (
                 f"{place} reads input {source} twice",
                 pairs[position - 1 : position + 1],
             )
-            raise genotype_error(message, "two different ones", both, text)
+            raise genotype_error(message, "two different inputs", both, text)
         found[source, node] = op
     return found
 
@@ -141,7 +143,7 @@ def _pairs(cell: str, given: Any, text: str) -> list[tuple[Any, Any]]:
             raise genotype_error(message, 2, len(items[bad[0]]), text)
         items = [pair for item in items for pair in item]
     if not items or not all(isinstance(i, list | tuple) and len(i) == 2 for i in items):
-        message = f"the {cell} cell is no list of edges"
+        message = f"the {cell} cell is not a list of edges"
         raise genotype_error(message, "('sep_conv_3x3', 0), ...", str(given)[:60], text)
     if len(items) != 2 * N_NODES:
         message = f"the {cell} cell has a wrong number of edges"

@@ -66,9 +66,9 @@ def live_graph(space: SearchSpace, codes: Codes) -> tuple[NDArray[np.int32], Edg
 
 
 def is_connected(space: SearchSpace, codes: Codes) -> NDArray[np.bool_]:
-    """Which archs have a path from the image to the logits, bool [n]; all in a chain.
+    """Which archs have a path from the image to the logits, bool [n].
 
-    The logits of the others do not depend on the image.
+    In a chain, every arch has one. The logits of an arch without it do not depend on the image.
     """
     if slot_graph(space).reads is None:
         return np.ones(len(codes), dtype=bool)
@@ -77,10 +77,10 @@ def is_connected(space: SearchSpace, codes: Codes) -> NDArray[np.bool_]:
 
 @lru_cache(maxsize=32)
 def smallest_connected(space: SearchSpace) -> Arch:
-    """The smallest arch that can learn: `space.smallest()`, unless no path leads to its logits.
+    """The smallest arch with a path from the image to the logits.
 
-    Otherwise as few choices as possible (columns as far to the right as possible) have their next
-    value.
+    This is `space.smallest()` if that has such a path. If not, the fewest choices that create a
+    path get their second value. Among equally many choices, those with later columns are preferred.
     """
     smallest = np.array(space.smallest().codes, dtype=np.int16)
     open_columns = [column for column, codes in enumerate(space.allowed) if len(codes) > 1]

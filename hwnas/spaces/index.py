@@ -121,9 +121,9 @@ def slot_ops(space: SearchSpace) -> tuple[tuple[OpSpec, ...], ...]:
 
 
 def slot_alternatives(space: SearchSpace) -> tuple[dict[str, tuple[OpSpec, ...]], ...]:
-    """`slot_ops` by the name of the alternative, in slots that choose between whole operators.
+    """For every slot, its distinct operators by the value of its operator choice.
 
-    In all other slots the name is "".
+    A slot without such a choice has all its operators under the name "".
     """
     ops, tables = _unrestricted(space)
     columns = {choice.name: column for column, choice in enumerate(space.choices)}
@@ -194,7 +194,7 @@ def op_sum(space: SearchSpace, codes: Codes, per_op: NDArray[Number]) -> NDArray
 
 
 def live_counts(space: SearchSpace, codes: Codes) -> NDArray[np.float64]:
-    """`op_counts` without operators on no path from the image to the logits, which never run."""
+    """`op_counts` of the operators that run: those on a path from the image to the logits."""
     if space.macro.is_chain:
         return op_counts(space, codes)
     index = _live_index(space, codes)
@@ -205,7 +205,7 @@ def live_counts(space: SearchSpace, codes: Codes) -> NDArray[np.float64]:
 
 
 def live_sum(space: SearchSpace, codes: Codes, per_op: NDArray[Number]) -> NDArray[Number]:
-    """`op_sum` without operators on no path from the image to the logits, which never run.
+    """`op_sum` over the operators that run: those on a path from the image to the logits.
 
     Raises:
         UserError: codes that the space does not allow.

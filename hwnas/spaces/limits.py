@@ -14,15 +14,15 @@ if TYPE_CHECKING:
 __all__ = ["check_combinations", "check_operators", "check_values"]
 
 MAX_LOWERED = 4_000_000
-"""Maximum number of operators that are lowered to fill the tables of a space, 0.9 us each. Among
-our own spaces, mobilenet_v4 medium needs the most: 2.1 million.
+"""Maximum number of operators that are lowered to fill the tables of a space; each takes 0.9 us.
+Among the spaces of hwnas, mobilenet_v4 medium needs the most: 2.1 million.
 """
 MAX_OPERATORS = 40_000
 """Maximum number of different operators of a space; latency tables have a row for each."""
 
 
 def check_values(space: SearchSpace, n_slots: int) -> None:
-    """Checks that the values of all choices are few enough to try each one.
+    """Checks that the choices have few enough values to lower an arch for each value.
 
     Raises:
         UserError: names the limit and the choices with the most values.
@@ -35,9 +35,10 @@ def check_values(space: SearchSpace, n_slots: int) -> None:
 
 
 def check_combinations(space: SearchSpace, columns_of: Sequence[Sequence[int]]) -> None:
-    """Checks that the combinations of the choices of a slot are few enough to try each one.
+    """Checks that there are few enough combinations of choices to lower an arch for each.
 
-    Slots that depend on the same choices are lowered together.
+    Only choices that the same slot depends on are combined. Slots that depend on the same choices
+    are lowered together.
 
     columns_of: columns of the choices, by slot.
 
@@ -56,14 +57,16 @@ def check_combinations(space: SearchSpace, columns_of: Sequence[Sequence[int]]) 
 
 
 def check_operators(space: SearchSpace, n: int, columns: Sequence[int]) -> None:
-    """Checks that a latency table can time n operators; `columns`: choices of the last slot.
+    """Checks that a latency table can have rows for n operators.
+
+    columns: columns of the choices that determine the operator listed last.
 
     Raises:
         UserError: names the limit and the choices with the most values.
     """
     if n > MAX_OPERATORS:
-        limit = f"{MAX_OPERATORS:,} different ones"
-        raise _too_large(space, "operators", limit, "more", columns)
+        limit = f"{MAX_OPERATORS:,} different operators"
+        raise _too_large(space, "operators", limit, f"{n:,} or more", columns)
 
 
 def _too_large(

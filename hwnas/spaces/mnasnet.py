@@ -36,7 +36,7 @@ class Config(StrictModel):
 
     name: Literal["mnasnet"] = "mnasnet"
     resolutions: Annotated[tuple[Pixels, ...], Field(min_length=1)] = (224,)
-    """In px."""
+    """Input resolutions in px."""
     width_mult: Annotated[float, Field(ge=0.1, le=4)] = 1.0
     """Factor of every channel count; the head has at least 1280 channels."""
 

@@ -76,17 +76,19 @@ class BlockOpConfig(StrictModel):
     def _has_what_its_kind_has(self) -> BlockOpConfig:
         expands = self.kind in EXPANDING
         if not expands and (self.expand, self.groups) != (1, 1):
-            raise ValueError(f"a {self.kind} has no `expand` and no `groups`")
+            raise ValueError(f"`expand` and `groups` do not apply to a {self.kind}; omit them")
         if not expands and self.expand_groups > 1:
-            raise ValueError(f"a {self.kind} has no expansion to split into `expand_groups`")
+            raise ValueError(f"`expand_groups` does not apply to a {self.kind}; omit it")
         if self.kind == "fused" and self.groups > 1:
-            raise ValueError("a fused block has no `groups`; use `expand_groups`")
+            raise ValueError("`groups` does not apply to a fused block; use `expand_groups`")
         if self.groups > 1 and self.expand_groups > 1:
             raise ValueError(
-                "`groups` already split the expansion: give either `groups` or `expand_groups`"
+                "`groups` and `expand_groups` both split the expansion: give only one of them"
             )
         if self.kind != "uib" and (self.start_kernel or not self.kernel):
-            raise ValueError(f"a {self.kind} needs a kernel, and has no `start_kernel`")
+            raise ValueError(
+                f"a {self.kind} needs `kernel` above 0, and no `start_kernel` (only for `uib`)"
+            )
         return self
 
 
@@ -149,7 +151,7 @@ class StageConfig(StrictModel):
             if len({op.name for op in ops}) != len(ops):
                 raise ValueError("operators of one stage need different names")
         if self.first_ops and not self.ops:
-            raise ValueError("`first_ops` without `ops`")
+            raise ValueError("`first_ops` needs `ops`")
         return self
 
 
@@ -255,7 +257,7 @@ def _check_chain(config: Config, space: SearchSpace) -> None:
                     raise UserError(
                         "invalid stages: a stride is applied to a map of one pixel",
                         expected="larger resolutions, or fewer strides",
-                        found=f"1 px of the smallest resolution, {min(config.resolutions)} px",
+                        found=f"a map of 1 px at the resolution {min(config.resolutions)} px",
                         where=f"{_path(config, slot)}.stride",
                     )
                 if op.stride > 1 and not op.kernels:

@@ -50,9 +50,9 @@ class GraphCells(Skeleton):
     """The skeleton of NAS-Bench-101 (1902.09635, section 2.1): stages of identical cells.
 
     An arch chooses one of the canonical graphs (`cell_graphs`), and an operator for each of its
-    inner vertices. A vertex reads the sum of its sources: projections of the input of the cell, and
-    other vertices, cut to its width. The vertices before the output are concatenated; an edge from
-    the input to the output adds a projection. Max pooling halves the map between two stages.
+    inner vertices. A vertex reads the sum of its sources: a 1x1 projection of the cell's input, and
+    the first channels of other vertices. The output concatenates its sources; an edge from input
+    to output adds a projection of the input. Max pooling halves the map between two stages.
     """
 
     in_channels: int
@@ -93,11 +93,11 @@ class GraphCells(Skeleton):
 
     @property
     def has_duplicates(self) -> bool:
-        """Labels that a symmetry of the graph exchanges describe one cell."""
+        """True: labellings of a graph that are equal up to a symmetry describe the same cell."""
         return True
 
     def canonical(self, codes: Codes) -> Codes:
-        """Codes with the first of all labels that the symmetries of the graph exchange."""
+        """Codes with the lexicographically first of the labellings equal up to a symmetry."""
         found: Codes = codes.copy()
         for number, graph in enumerate(self.graphs):
             if len(graph.symmetries) == 1:
@@ -144,7 +144,7 @@ class GraphCells(Skeleton):
         return graph.text([self.ops[code] for code in codes[2 : graph.n_vertices]])
 
     def codes_of_cell(self, matrix: Any, ops: Any, *, where: object = None) -> tuple[int, ...]:
-        """Codes of a cell by its adjacency matrix and the operators of all its vertices.
+        """Codes of the cell with this adjacency matrix and these operators of all its vertices.
 
         Raises:
             UserError: the matrix is not upper triangular, the cell has no path from input to
@@ -155,7 +155,7 @@ class GraphCells(Skeleton):
         for op in inner:
             if op not in self.ops:
                 raise UserError(
-                    "the cell has an operator that the space lacks",
+                    "the cell has an operator that is not in the space",
                     expected=f"one of {', '.join(self.ops)}",
                     found=op,
                     where=where,
@@ -167,7 +167,7 @@ class GraphCells(Skeleton):
                 expected=f"at most {self.max_vertices}",
                 found=n,
                 where=where,
-                fix="set max_vertices of the space" if n <= 5 else None,
+                fix=f"set max_vertices of the space to {n}" if n <= 5 else None,
             )
         graph, chosen = canonical_cell(n, edges, [self.ops.index(label) for label in labels])
         codes = len(self.resolutions) - 1, self.graphs.index(graph), *chosen

@@ -44,7 +44,7 @@ class SizeMacro(CellMacro):
 
     Narrow layers use the first channels of the shared weights, as widths of other spaces do.
 
-    widths: values of every width. The stem and the first cell share one.
+    widths: values of every width. The stem has the width of the first cells.
     ops: operators of the edges of the cell.
     """
 
@@ -59,7 +59,7 @@ class SizeMacro(CellMacro):
         return (Choice("resolution", "resolution", self.resolutions), *widths)
 
     def op_choice(self, slot: str) -> str:
-        """No operator is chosen."""
+        """Always empty, because no slot chooses its operator."""
         return ""
 
     def codes_of(self, text: str) -> tuple[int, ...] | None:
@@ -77,7 +77,7 @@ class SizeMacro(CellMacro):
         for layer, part in zip(LAYERS, parts, strict=True):
             if part not in known:
                 raise UserError(
-                    f"{layer} has a width that the space lacks",
+                    f"{layer} has a width that is not in the space",
                     expected=f"one of {', '.join(known)}",
                     found=part,
                     where=text,

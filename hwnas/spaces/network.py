@@ -89,7 +89,10 @@ class Network:
 
     @cached_property
     def branches(self) -> frozenset[int]:
-        """Positions of the terms of sums, except identities. Drop path drops them."""
+        """Positions of the operators that are terms of sums; drop path drops them.
+
+        Identities are excluded.
+        """
         terms = {term for terms in self._sums() for term in terms}
         return frozenset(i for i in terms if self.ops[i].kind != "identity")
 
@@ -102,9 +105,9 @@ class Network:
     def live(self) -> Network:
         """The network without the operators that are on no path from the image to the result.
 
-        The removed operators only compute constants: they read zeros, and runtimes fold them before
-        the first image. If no path joins image and result, both ends and the inputs of the result
-        remain.
+        The removed operators only compute constants from zeros, which runtimes fold before the
+        first image. If there is no path from the image to the result, the first operator and those
+        that the last one depends on remain.
         """
         kept = self._kept
         if len(kept) == len(self.ops):

@@ -1,4 +1,4 @@
-"""An operator in words."""
+"""Formats an operator as text."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ VECTORS = ("embed", "join", "highway", "fold")
 
 
 def op_text(op: OpSpec) -> str:
-    """Kind, shapes and all settings that differ from the usual ones."""
+    """One line with the kind, the shapes, and the settings that differ from their defaults."""
     text = f"{op.kind} {op.in_channels}>{op.out_channels}"
     if op.kind in VECTORS:
         return text + (f" {op.act}" if op.act != "none" else "")

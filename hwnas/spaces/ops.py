@@ -67,7 +67,7 @@ class OpSpec:
     convolutions (EfficientNetV2 2104.00298). `basic` is the block of ResNet-18 (1512.03385, figure
     5): two convolutions of size `kernel`, the first with the stride and `mid_channels`. `pool` is
     the global mean. `linear` has a bias and reads a pooled vector (hw 1). Cells also have
-    `avg_pool` and `max_pool` (of one window size), `norm` (BN-act only), `identity`, `concat`
+    `avg_pool` and `max_pool` (windows of `kernel`), `norm` (BN-act only), `identity`, `concat`
     (concatenates its sources, instead of their sum) and `cut` (the first `out_channels` channels).
     The cells of DARTS (1806.09055, appendix A.1.1) have three more. `dil_conv` is
     act-depthwise-1x1-BN with `dilation`. `sep_conv` is two of these; the second has stride 1.
@@ -285,11 +285,11 @@ def conv(
 
 @lru_cache(maxsize=1 << 12)
 def mean(channels: int, hw: int) -> OpSpec:
-    """Global mean of every map."""
+    """Global average pooling."""
     return OpSpec("pool", channels, channels, hw, 1)
 
 
 @lru_cache(maxsize=1 << 12)
 def linear(channels: int, num_classes: int) -> OpSpec:
-    """The classifier."""
+    """The linear classifier after the pooling."""
     return OpSpec("linear", channels, num_classes, 1, 1)

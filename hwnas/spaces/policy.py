@@ -1,7 +1,7 @@
 """A policy over archs: one categorical distribution per choice, and its gradient.
 
-Learns by REINFORCE with Adam and an entropy bonus, in numpy. As in WPNAS (2203.02086), a searcher
-uses a policy, and so does a sampler that trains the supernet on the archs that the policy prefers.
+The policy learns by REINFORCE with Adam and an entropy bonus, in numpy. It has two users, as in
+WPNAS (2203.02086): a searcher, and a sampler that trains the supernet on the preferred archs.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class Policy:
         self._moments = np.zeros((2, *self._allowed.shape))
 
     def favour(self, arch: Arch, probability: float) -> None:
-        """Gives the arch's codes `probability`, and all other codes equal shares of the rest."""
+        """Gives each code of the arch this probability; the other codes share the rest equally."""
         active = self._space.active(self._space.codes([arch]))[0]
         for column in np.flatnonzero(active & (self._allowed.sum(axis=1) > 1)):
             n_others = int(self._allowed[column].sum()) - 1
@@ -127,7 +127,7 @@ class Policy:
         average: float,
         entropy: float,
     ) -> None:
-        """One Adam step along the gradient of the expected advantage and of the entropy.
+        """Takes one Adam step that increases the expected advantage and the entropy.
 
         The objective is mean(advantage * log p) + `entropy` * (sum of entropies). With the baseline
         `self_critical`, the first row of `codes` is the mode. With `ema`, `average` is the
@@ -149,7 +149,7 @@ class Policy:
         self._logits = self._logits + self._learning_rate * step / scale
 
     def state(self) -> dict[str, Any]:
-        """Everything that learning changes, as JSON values."""
+        """Logits, moments of Adam and number of updates, as JSON values."""
         return {
             "generation": self.generation,
             "logits": self._logits.tolist(),
@@ -165,9 +165,9 @@ class Policy:
         logits, moments = np.array(state["logits"]), np.array(state["moments"])
         if logits.shape != self._logits.shape or moments.shape != self._moments.shape:
             raise UserError(
-                "the state belongs to a policy over another space",
-                expected=f"logits {self._logits.shape}",
-                found=f"logits {logits.shape}",
+                "the saved policy belongs to another space",
+                expected=f"logits {self._logits.shape}, moments {self._moments.shape}",
+                found=f"logits {logits.shape}, moments {moments.shape}",
                 where=self._space.id,
             )
         self._logits, self._moments = logits, moments

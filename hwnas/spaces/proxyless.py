@@ -37,7 +37,7 @@ class Config(StrictModel):
     width_mult: Annotated[float, Field(ge=0.1, le=4)] = 1.0
     """Factor applied to every channel count."""
     widths: Annotated[tuple[Width, ...], Field(min_length=9, max_length=9)] | None = None
-    """Channels of stem, first block, stages and head; they replace those of the paper."""
+    """Channels of stem, first block, stages and head, instead of the channels in the paper."""
 
 
 def build(config: Config, *, num_classes: int, in_channels: int = 3) -> SearchSpace:

@@ -68,7 +68,7 @@ class Feature:
 
 @dataclass(frozen=True)
 class Block:
-    """A block of one of the kinds of `OpSpec`.
+    """A block; `OpSpec` describes the kinds.
 
     mid: expanded channels; 0 in a `dsconv` (its input has as many) and in a `conv`.
     se: channels of the SE bottleneck; 0 without SE.
@@ -188,15 +188,18 @@ def check_shape(shape: NetworkShape) -> None:
             is_same = block.out == blocks[b - 1].out or b == 0 or block.kind == "conv"
             windows = (block.start, block.kernel)
             faults = {
-                "the blocks of a stage have one width": not is_same,
-                "only the first block of a stage strides": b > 0 and block.stride > 1,
-                f"an `{block.kind}` has `mid` channels": expands and not block.mid,
-                f"a `{block.kind}` has no `mid` of its own": not expands and block.mid > 0,
-                "a skip joins equal shapes": block.skip and (width, 1) != (block.out, block.stride),
-                "only a `uib` has a `start`, or no kernel": block.kind != "uib"
+                "the same `out` in all blocks of a stage": not is_same,
+                "stride 1 in all blocks of a stage but the first": b > 0 and block.stride > 1,
+                f"`mid` above 0 in every `{block.kind}`": expands and not block.mid,
+                f"no `mid` in a `{block.kind}`": not expands and block.mid > 0,
+                "`skip` only with stride 1 and equal numbers of input and output channels": (
+                    block.skip and (width, 1) != (block.out, block.stride)
+                ),
+                "`start`, or a `kernel` of 0, only in a `uib`": block.kind != "uib"
                 and (block.start > 0 or not block.kernel),
-                "a stride needs a window": block.stride > 1 and not any(windows),
-                "a `conv` has no SE, and no `out_act`": block.kind == "conv"
+                "`kernel` or `start` above 0 in a block with a stride": block.stride > 1
+                and not any(windows),
+                "no SE and no `out_act` in a `conv`": block.kind == "conv"
                 and (block.se, block.out_act) != (0, "none"),
             }
             for expected, is_fault in faults.items():

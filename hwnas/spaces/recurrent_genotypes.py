@@ -17,7 +17,7 @@ FORM = "Genotype(recurrent=[('relu', 0), ('tanh', 1), ...], concat=range(1, 9))"
 
 
 def read_recurrent(text: str) -> tuple[tuple[str, int], ...] | None:
-    """Activation and input of the eight nodes; None if the text is no genotype.
+    """Reads activation and input of the eight nodes; None if the text is not a genotype.
 
     The text is the Python expression of the released code, or a JSON object with the key
     `recurrent`. Input 0 is the value made from token and state, and input i is node i.
@@ -34,7 +34,8 @@ def read_recurrent(text: str) -> tuple[tuple[str, int], ...] | None:
     if not isinstance(nodes, list | tuple) or not all(
         isinstance(node, list | tuple) and len(node) == 2 for node in nodes
     ):
-        raise genotype_error("the genotype has no list of nodes", FORM, str(nodes)[:60], text)
+        message = "the genotype has no list of (activation, input) for each node"
+        raise genotype_error(message, FORM, str(nodes)[:60], text)
     if len(nodes) != N_STATES:
         raise genotype_error(
             "the recurrent cell has a wrong number of nodes", N_STATES, len(nodes), text
@@ -50,10 +51,11 @@ def _node(number: int, act: Any, source: Any, *, text: str) -> tuple[str, int]:
         known = f"one of {', '.join(ACTIVATIONS)}"
         raise genotype_error(f"{place} has an unknown activation", known, act, text)
     if type(source) is not int or not 0 <= source < number:
-        raise genotype_error(f"{place} reads no earlier value", f"0 to {number - 1}", source, text)
+        known = f"an integer from 0 to {number - 1}"
+        raise genotype_error(f"{place} has an invalid input", known, source, text)
     return act, source
 
 
 def write_recurrent(nodes: Sequence[tuple[str, int]]) -> str:
-    """The expression of the released code; `read_recurrent` reads it."""
+    """Writes nodes as the Python expression of the released code; `read_recurrent` reads it."""
     return f"Genotype(recurrent={list(nodes)}, concat={CONCAT})"

@@ -73,8 +73,9 @@ class ResidualMacro(Skeleton):
     def choices(self) -> tuple[Choice, ...]:
         """Resolution and stem, then per stage its width and depth, and a width in each block.
 
-        `stage0.width` are the channels of the second convolutions, which the residual connections
-        of the stage add, and `stage0.block1.mid` those of the first convolution of a block.
+        `stage0.width` sets the channels of the second convolution in every block of the stage, the
+        same for all because residual connections add them. `stage0.block1.mid` sets the channels
+        of the first convolution in one block.
         """
         found = [
             Choice("resolution", "resolution", self.resolutions),

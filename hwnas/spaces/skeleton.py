@@ -128,9 +128,8 @@ class Skeleton(ABC):
     """
 
     is_published: ClassVar[bool] = False
-    """Whether the largest arch is a published network, which users would deploy without a search.
-
-    Without a search, they would reduce its resolution until it meets the limit.
+    """Whether the largest arch is a published network. Then a baseline of the search is this
+    network at the highest resolution that meets the limit.
     """
 
     lacks: ClassVar[Mapping[Ability, str]] = MappingProxyType(
@@ -178,12 +177,12 @@ class Skeleton(ABC):
         return ""
 
     def cells(self) -> Mapping[str, tuple[str, ...]]:
-        """The slots of one cell of each kind, by kind, to draw them; empty if no cell is drawn."""
+        """By kind of cell, the slots of one cell, for drawings; empty if the space has no cells."""
         return {}
 
     @property
     def cell_inputs(self) -> Mapping[str, str]:
-        """What the parts of a cell read from outside, by the last part of their slot's name."""
+        """Name of the input of the cell that a slot reads, by the last part of the slot's name."""
         return {}
 
     @property
@@ -200,9 +199,10 @@ class Skeleton(ABC):
         return f"{slot}.op"
 
     def canonical(self, codes: Codes) -> Codes:
-        """The codes [n, d] that stand for archs that are equal to these; by default the same.
+        """Replaces codes [n, d] by the canonical codes of the same networks.
 
-        Inactive codes are 0. A space in which several codes describe one network keeps one of them.
+        Inactive codes are 0. By default codes stay unchanged. A space in which several codes
+        describe one network keeps one of them.
         """
         return codes
 
@@ -229,7 +229,7 @@ class Skeleton(ABC):
 
     @property
     def is_chain(self) -> bool:
-        """Whether operators run one after the other, so that one operator has the peak memory."""
+        """Whether every operator reads only the operator before it."""
         return self.slot_graph.reads is None
 
     def require(self, ability: Ability, *, space: str) -> None:

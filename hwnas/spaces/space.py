@@ -269,7 +269,7 @@ class SearchSpace:
         return draw_space(self)
 
     def size(self) -> int:
-        """Exact number of distinct archs; each choice that is inactive counts as one value."""
+        """Exact number of distinct archs; an inactive choice counts as having one value."""
         if self.macro.has_duplicates:
             return len(self.listed)
         return count_archs(self.choices, self.allowed)

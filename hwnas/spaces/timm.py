@@ -64,8 +64,8 @@ class Config(StrictModel):
     width_ratios: Annotated[tuple[Ratio, ...], Field(max_length=16)] = (0.75, 1.0)
     """Ratios to the channels of the network; 1 is always included."""
     resolutions: Annotated[tuple[Pixels, ...], Field(max_length=64)] = ()
-    """Input resolutions in px; default: that of the network, and lower ones in steps of 32 down to
-    half.
+    """Input resolutions in px; default: the network's own resolution, and lower ones in steps of 32
+    down to half of it.
     """
     pad_mode: PadMode | None = None
     """Padding of maps: symmetric or as in TensorFlow; default: as in the network."""
@@ -155,6 +155,6 @@ def _check_maps(space: SearchSpace) -> None:
                 raise UserError(
                     "the resolution is too small: a stride is applied to a map of one pixel",
                     expected="larger resolutions",
-                    found=f"{min(space.macro.resolutions)} px, 1 px at {slot}",
+                    found=f"a map of 1 px in {slot} at {min(space.macro.resolutions)} px",
                     where="space.resolutions",
                 )

@@ -69,7 +69,7 @@ class _Picks:
 class Within(Skeleton):
     """A published network and its smaller variants.
 
-    Every list offers the network's own value and the given values below it. Depth is chosen per
+    Every choice has the network's own value and the given values below it. Depth is chosen per
     stage if all blocks of the stage have one width; kernels and expansion are chosen per block.
     Width is chosen as a ratio, once per group of stages joined by residual connections, and once
     for head and feature convolution each. Narrowed layers have multiples of 8 channels if the

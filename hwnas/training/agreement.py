@@ -33,7 +33,7 @@ def agree(ranks: Ranks, facts: Callable[[], Mapping[str, Any]], *, subject: str)
         said["error"] = str(error).splitlines()[0]
     answers = ranks.gather(said)
     differences = [
-        f"rank {rank} on {answer['host']} sees other {subject}: {difference}"
+        f"different {subject} on rank {rank} ({answer['host']}): {difference}"
         for rank, answer in enumerate(answers)
         if (difference := _difference(answers[0], answer))
     ]
@@ -58,7 +58,7 @@ def _difference(first: Mapping[str, Any], other: Mapping[str, Any]) -> str:
         return str(other["error"])
     here, there = first.get("facts", {}), other["facts"]
     return "; ".join(
-        f"{key} {_short(there.get(key), value)}, here {_short(value, there.get(key))}"
+        f"{key} {_short(there.get(key), value)}, on rank 0 {_short(value, there.get(key))}"
         for key, value in here.items()
         if there.get(key) != value
     )

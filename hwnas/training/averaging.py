@@ -16,7 +16,7 @@ from hwnas.training.images import resize
 __all__ = ["SHARES", "average", "best_average"]
 
 SHARES = (1.0, 0.75, 0.5, 0.25, 0.0)
-"""Shares of the weights after the training that are tried."""
+"""The shares of the weights after the training that `best_average` tries."""
 
 
 def average(before: nn.Module, after: nn.Module, share: float) -> nn.Module:

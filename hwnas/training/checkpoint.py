@@ -154,9 +154,14 @@ def read_meta(path: Path) -> dict[str, Any]:
         if "check" in meta:  # earlier versions had no `check`
             meta = unsealed(meta)
         if set(meta) != {"schema_version", *_META}:
-            raise ValueError(f"other keys: {', '.join(meta)}")
+            raise ValueError(f"the keys {', '.join(meta)}")
     except (TypeError, ValueError, AttributeError) as error:
-        raise UserError("not the facts of a checkpoint", found=str(error), where=path) from error
+        raise UserError(
+            "not the JSON file of a checkpoint",
+            expected=f"the keys {', '.join(_META)}",
+            found=str(error),
+            where=path,
+        ) from error
     return dict(meta)
 
 

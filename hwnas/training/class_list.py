@@ -47,7 +47,7 @@ def listed_classes(classes: str, root: Path) -> tuple[str, ...]:
             "the list of classes needs at least two distinct names"
             if twice is None
             else "the list of classes has a duplicate",
-            expected="lines that begin with the name of a class's folder, each once",
+            expected="one line per class, which begins with the name of its folder",
             found=twice or f"{len(names)} names",
             where=path,
         )

@@ -1,4 +1,4 @@
-"""Three training curves of a supernet, and a warning if one of them falls to chance."""
+"""The three training curves of a supernet, and a warning if one of them falls to chance."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ __all__ = ["CollapseWatch", "curve_archs"]
 log = logging.getLogger(__name__)
 
 AT_CHANCE, LEARNT = 3.0, 6.0
-"""Standard deviations above chance of a top-1.
+"""Limits of a top-1, in standard deviations above chance.
 
-Up to `AT_CHANCE` the top-1 counts as chance, from `LEARNT` on as learned.
+A top-1 up to `AT_CHANCE` counts as chance, and one from `LEARNT` on as learned.
 """
 
 
@@ -31,12 +31,12 @@ def curve_archs(space: SearchSpace) -> dict[str, Arch]:
 
 @dataclass
 class CollapseWatch:
-    """Detects classes of subnets that fell back to chance, or never learned.
+    """Detects training curves that fell back to chance, or never rose above it.
 
     Args:
         chance: rate of a network that has learned nothing.
         n_images: number of images of each rate.
-        peaks: best rate so far and its step, per class; stored in checkpoints.
+        peaks: best rate so far and its step, per curve; stored in checkpoints.
         quality: what the rates measure (`Quality.rate`).
     """
 
@@ -46,7 +46,7 @@ class CollapseWatch:
     quality: Quality = TOP1
 
     def check(self, step: int, n_steps: int, rates: Mapping[str, float]) -> list[str]:
-        """Classes that have collapsed at `step` of `n_steps`; each is logged with the remedy."""
+        """Names of the curves that are at chance in `step` of `n_steps`; logs a fix for each."""
         deviation = math.sqrt(self.chance * (1 - self.chance) / self.n_images)
         collapsed = []
         for name, value in rates.items():
@@ -66,7 +66,7 @@ class CollapseWatch:
             ):  # with fewer images, half of what can be learnt would look like chance
                 found = f"has not learnt anything: {self._text(value)}, chance is"
                 found += f" {self._text(self.chance)}"
-                fix = "if it does not learn alone either, it is too small for these data"
+                fix = "if it does not learn stand-alone either, it is too small for these data"
             else:
                 continue
             collapsed.append(name)

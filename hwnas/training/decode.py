@@ -102,7 +102,7 @@ def _place(error: OSError | UserError) -> str:
     if isinstance(error, UserError) or not error.strerror:
         return str(error)
     named = f"{error.filename}: " if error.filename else ""
-    return f"{named}{error.strerror}; HWNAS_CACHE can name another folder"
+    return f"{named}{error.strerror}; set HWNAS_CACHE to use another folder"
 
 
 def _words(error: Exception) -> str:

@@ -18,11 +18,11 @@ __all__ = ["SharedImages", "shared_images", "shared_of", "shared_parts"]
 N_NAMED = 3
 BATCH = 256
 MOST_COMPARED = 100_000
-"""Splits with more images are not compared by looks, because it would take minutes."""
+"""Splits with more images are compared only by content; a comparison by looks takes minutes."""
 MEANING: dict[tuple[Split, Split], str] = {
     ("test", "train"): "the test accuracy counts images that the networks have learned",
-    ("val", "train"): "validation accuracy, by which networks are ranked, counts learned images",
-    ("test", "val"): "the test accuracy counts images by which the networks were chosen",
+    ("val", "train"): "the validation accuracy, which ranks networks, counts learned images",
+    ("test", "val"): "the test accuracy counts images that selected the networks",
 }
 
 
@@ -44,7 +44,7 @@ class SharedImages:
     by_looks: bool = False
 
     def __str__(self) -> str:
-        """Number, examples, consequence, and remedy."""
+        """A sentence with the number of duplicates, examples, their effect, and the fix."""
         sign = "~" if self.by_looks else "="
         pairs = ", ".join(f"{shown(one)} {sign} {shown(two)}" for one, two in self.first)
         more = ", ..." if self.n > len(self.first) else ""
@@ -118,7 +118,7 @@ def _once(data: DataModule, split: Split, n: int) -> Iterator[torch.Tensor]:
 
 
 def shared_parts(identity: DataIdentity) -> tuple[SharedImages, ...]:
-    """`shared_images` of the splits that are stored separately, which is known before splitting."""
+    """Like `shared_images`, but only for splits that are stored apart; needs no loaded data."""
     parts: dict[str, Split] = {}
     for split in SPLITS:
         parts.setdefault(identity.parts[split], split)

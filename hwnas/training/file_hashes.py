@@ -41,14 +41,14 @@ def bytes_hash(data: bytes) -> str:
 
 
 def spelled(text: str) -> str:
-    """`text_of` a name for display: bytes that are not UTF-8 are escaped, `fourmi\\xe9`."""
+    """Text for display of a decoded file name; bytes that are not UTF-8 are escaped (`\\xe9`)."""
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def file_hashes(folder: Path, names: Sequence[str]) -> dict[str, str]:
     """Content hash of every file, by its name relative to `folder`.
 
-    An unreadable file gets a value that says so.
+    The value of an unreadable file is not a hash, but begins with `UNREADABLE`.
 
     Raises:
         FileNotFoundError: a file is missing.

@@ -62,7 +62,7 @@ def fit_head(
         )
         loss.backward()  # type: ignore[no-untyped-call]
         stepper.finish([loss.item()], step=step, nets=["the new classifier"])
-        progress(step + 1, n_steps, f"the new classifier alone, loss {loss.item():.3f} nats")
+        progress(step + 1, n_steps, f"training the new classifier, loss {loss.item():.3f} nats")
     learned = classifier.state_dict()
     with torch.no_grad():
         for name, tensor in subnet_tensors(supernet, largest, modulated=False):

@@ -120,7 +120,7 @@ def _described(old: DataIdentity, new: DataIdentity, noun: str) -> list[str]:
     lines += _named("class", [n for n in now if n not in (*before, *renamed.values())], "is new")
     lines += _named("class", [n for n in before if n not in (*now, *renamed)], "is gone")
     if not lines and before != now:
-        lines.append("the classes have another order")
+        lines.append("the order of the classes changed")
     files = {
         (part, _with_class(name, renamed)): digest
         for part, hashes in old.files.items()
@@ -128,7 +128,7 @@ def _described(old: DataIdentity, new: DataIdentity, noun: str) -> list[str]:
     }
     lines += _files_changed(files, _flat(new), noun)
     if not lines and old.parts != new.parts:
-        lines.append("the splits are drawn from other folders")
+        lines.append("the images of a split come from another folder")
     return lines
 
 

@@ -140,7 +140,7 @@ class _Training:
 
     @property
     def note(self) -> str:
-        """Accuracies of the last row."""
+        """Text with the accuracies of the last row, for progress messages."""
         return self._state.note
 
     def begin(self, progress: Progress) -> None:

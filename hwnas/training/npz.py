@@ -84,8 +84,8 @@ def read_groups(path: Path) -> NDArray[np.int64] | None:
         return None
     if group.dtype.kind not in "iuU" or group.shape != (n,):
         raise UserError(
-            "the groups do not fit the images",
-            expected=f"group: one number or text for each of the {n} images",
+            "the array `group` does not have one entry per image",
+            expected=f"one number or text for each of the {n} images",
             found=f"{group.dtype}{list(group.shape)}",
             where=path,
         )
@@ -122,9 +122,9 @@ def read_archive(path: Path) -> JpegArchive:
         raise UserError("not an archive of JPEG files", expected=FORMAT, found=shapes, where=path)
     if n and not (label.min() >= 0 and label.max() < len(class_names)):
         raise UserError(
-            "a label has no class",
-            expected=f"0 .. {len(class_names) - 1}, as there are {len(class_names)} class_names",
-            found=f"{label.min()} .. {label.max()}",
+            "a label is not the number of a class",
+            expected=f"labels from 0 to {len(class_names) - 1} for {len(class_names)} class_names",
+            found=f"labels from {label.min()} to {label.max()}",
             where=path,
         )
     view = memoryview(jpeg.data)
@@ -151,10 +151,10 @@ def identity_of_archives(paths: Mapping[str, Path]) -> DataIdentity:
 def _opened(path: Path, names: tuple[str, ...]) -> Iterator[dict[str, NDArray[Any]]]:
     if not path.is_file():
         raise DataAbsent(
-            "no such data file",
+            "a file of the data set is missing",
             expected=FORMAT,
             where=path,
-            fix="put it there, or set data.root or the environment variable HWNAS_DATA",
+            fix="copy the file there, or set data.root or the environment variable HWNAS_DATA",
         )
     try:
         yield read_npz(path, names=names)
@@ -168,7 +168,8 @@ def _opened(path: Path, names: tuple[str, ...]) -> Iterator[dict[str, NDArray[An
 def _class_names(names: NDArray[Any], path: Path) -> tuple[str, ...]:
     if names.dtype.kind != "U" or names.ndim != 1 or len(set(names.tolist())) != len(names):
         raise UserError(
-            "class_names are not distinct texts",
+            "the array `class_names` does not have a different name for each class",
+            expected="an array of different texts [classes]",
             found=f"{names.dtype}{list(names.shape)}",
             where=path,
         )

@@ -87,7 +87,7 @@ class PhotoConfig(StrictModel):
         default="data",
         description=(
             "Normalisation of images: mean and std of the training images, of ImageNet, or"
-            " 0.5 and 0.5 (Inception); use that of the starting weights."
+            " 0.5 and 0.5 (Inception); use the same as the starting weights."
         ),
     )
 
@@ -110,26 +110,27 @@ def data_root(root: str) -> Path:
 
 
 def relative_to(root: str) -> str:
-    """Base of a relative `root`, in words."""
+    """A sentence that says to which folder `root` is relative, for error messages."""
     if user_path(root, where="data.root").is_absolute():
         return f"{root} is an absolute path"
     base = data_root(".")
-    why = "HWNAS_DATA" if "HWNAS_DATA" in os.environ else "the working directory: no HWNAS_DATA"
-    return f"{root!r} is relative to {base}, {why}"
+    given = "HWNAS_DATA" in os.environ
+    why = "set by HWNAS_DATA" if given else "the working directory, as HWNAS_DATA is not set"
+    return f"{root!r} is relative to {base} ({why})"
 
 
 def means(root: str, given: str | None, folder: str | None) -> bool:
-    """Whether `root` can mean the folder that a setting `given` meant before or elsewhere."""
+    """Whether the setting `root` can refer to `folder`, to which the setting `given` referred."""
     return root == given or f"/{folder}".endswith(f"/{root}")
 
 
 def where_found(
     section: Any, last: Sequence[tuple[str | None, str | None]], beside: Sequence[Path]
 ) -> Any:
-    """A section `data` whose `root` is absolute if the data have moved.
+    """Returns `section` with the absolute path of the data if they are not where `root` says.
 
-    last: earlier settings `root` and their folders; only those of the same `root` count.
-    beside: folders to which a relative `root` may refer.
+    last: earlier values of `root` and the folders of the data then; `means` selects among them.
+    beside: folders to which a relative `root` can refer.
     """
     root = getattr(section, "root", None)
     if not isinstance(root, str) or data_root(root).exists():

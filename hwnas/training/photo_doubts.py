@@ -34,8 +34,8 @@ def doubts_about(
         if len(flat := flat_rows(parts[split].pixels, rows)):
             yield (
                 f"{len(flat)} of {len(rows)} {split} images are of one colour"
-                f" ({some([parts[split].names[row] for row in flat])}): they tell nothing of their"
-                " class; look at them, and remove them"
+                f" ({some([parts[split].names[row] for row in flat])}): their pixels say nothing"
+                " about their class; remove them if they are not intended"
             )
     yield from _in_two_classes(parts.values())
 
@@ -80,7 +80,7 @@ def _in_two_classes(parts: Iterable[Photos]) -> Iterator[str]:
         yield (
             f"{len(pairs)} {'photo' if one == 'is' else 'photos'} {one} in two classes"
             f" ({some(sorted(pairs))}): keep the"
-            " copy in the right one"
+            " copy in the right class, and remove the other"
         )
 
 

@@ -45,7 +45,9 @@ def require_found(scans: Iterable[Scan], folder: Path) -> None:
 
 
 def split_folders(folder: Path) -> dict[Split, Path]:
-    """The folders with class folders: train/ and its siblings (or their other names), or `folder`.
+    """The folder of each split: train/ and its siblings, also by other usual names.
+
+    If there are none, `folder` itself has the class folders, and is that of `train`.
 
     Raises:
         UserError: two folders for one split, other folders next to the splits, or no classes in
@@ -58,7 +60,7 @@ def split_folders(folder: Path) -> dict[Split, Path]:
         if split is not None and split in found:
             raise _unclear(
                 folder,
-                f"two folders are the {split} images",
+                f"two folders have names for the {split} images",
                 f"{found[split].name}, {path.name}",
                 "put their images into one of them",
             )
@@ -69,7 +71,8 @@ def split_folders(folder: Path) -> dict[Split, Path]:
         return {"train": folder}
     if "train" not in found:
         names = ", ".join(path.name for path in found.values())
-        raise _unclear(folder, "no folder of training images", names, "call their folder train")
+        fix = "rename the folder of the training images to train"
+        raise _unclear(folder, "no folder of training images", names, fix)
     if not _folders(found["train"]):
         if others:
             return {"train": folder}  # `train` is a class, of vehicles
@@ -84,9 +87,9 @@ def split_folders(folder: Path) -> dict[Split, Path]:
     ]:
         raise _unclear(
             folder,
-            "folders beside those of the splits are neither splits nor empty",
+            "folders beside the splits are not empty, but belong to no split",
             _some(strangers),
-            "name the folder above the classes as data.root, or move these folders away",
+            "set data.root to the folder that holds the classes, or move these folders away",
         )
     return {split: found[split] for split in SPLITS if split in found}
 
@@ -107,8 +110,8 @@ def class_folders(folder: Path, *, least: int = 1) -> dict[str, Path]:
             expected="a folder of images for each class",
             found=_listed(folder) or "an empty folder",
             where=folder,
-            fix="sort the images into one folder per class (unpack archives first), or name the"
-            " folder above the classes as data.root",
+            fix="sort the images into one folder per class (unpack archives first), or set"
+            " data.root to the folder that holds the class folders",
         )
     if len(found) < least:
         (only,) = found if len(found) == 1 else [("", folder)]
@@ -145,9 +148,10 @@ def _refuse_splits(found: Iterable[tuple[str, Path]], folder: Path) -> None:
     if "train" in splits and len(splits) > 1:
         raise _unclear(
             folder,
-            "folders that look like splits would be the classes",
+            "the folders are named like splits, so they cannot be the classes",
             _some([name for name, split in named if split is not None]),
-            "call them train, val and test; class folders that are called so must have no folders",
+            "rename splits to train, val and test; if these are classes, move the images in their"
+            " subfolders up",
         )
 
 

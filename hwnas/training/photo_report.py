@@ -224,8 +224,9 @@ def _other_files(folder: Path, scans: Sequence[Scan]) -> Iterator[str]:
     counted = [(ending, n) for ending, n in misnamed.most_common() if ending not in HEIC_ENDINGS]
     if named := [f"{n} {ending}" for ending, n in counted if n]:
         yield (
-            f"{folder}: left out, though images by their content: {', '.join(named)}: give them"
-            " the ending of their format, or remove them if they are copies"
+            f"{folder}: files left out because of their names, though they contain images:"
+            f" {', '.join(named)}: give them the ending of their format, or remove them if they"
+            " are copies"
         )
 
 
@@ -234,8 +235,8 @@ def _beside(folder: Path) -> Iterator[str]:
     known = ENDINGS | HEIC_ENDINGS | ARCHIVES
     if listed := [f"{n} {end}" for end, n in files_in(folder).most_common() if end in known]:
         yield (
-            f"{folder}: {', '.join(listed)} beside the folders, in no class and not used: move"
-            " photos into the folder of their class; unpack archives"
+            f"{folder}: {', '.join(listed)} beside the class folders are not used, because they"
+            " have no class: move photos into the folder of their class; unpack archives"
         )
 
 

@@ -112,7 +112,7 @@ def photo_data(
     empty = [n for n, count in zip(class_names, counts) if count == 0 and all_classes]
     if len(class_names) < 2 or empty:
         raise UserError(
-            f"data set {name!r} cannot be trained on",
+            f"the data set {name!r} has too few classes, or a class without training images",
             expected="two classes or more, each with training images",
             found=f"no training image of {', '.join(empty)}" if empty else list(class_names),
         )

@@ -79,7 +79,7 @@ class Regularisation:
         if config.dropout:
             if not isinstance(network, RecurrentNetwork):
                 raise UserError(
-                    "only recurrent networks have locked dropout",
+                    "the recipe has dropout, which is only for recurrent networks",
                     expected="dropout 0",
                     found=f"dropout {config.dropout}",
                     where="the recipe",
@@ -124,7 +124,7 @@ class Regularisation:
         return self._config.auxiliary * F.cross_entropy(logits, labels, label_smoothing=smoothing)
 
     def remove(self) -> None:
-        """Makes the network the one that it was, with its trained weights."""
+        """Removes hooks, dropout and auxiliary classifier; the network keeps its new weights."""
         for handle in self._handles:
             handle.remove()
         if self._config.auxiliary:

@@ -65,11 +65,11 @@ class SyntheticImages:
             yield self._batch(batch_size // n_ranks, generator)
 
     def eval_batches(self, split: Split, batch_size: int) -> Iterator[Batch]:
-        """One batch."""
+        """One batch of images and labels."""
         yield self._batch(batch_size, _generator(self.seed, "rehearsal", split))
 
     def calibration_batches(self, n_batches: int, batch_size: int) -> list[torch.Tensor]:
-        """Only images."""
+        """Batches of images, without labels."""
         generator = _generator(self.seed, "rehearsal/calibration")
         return [self._batch(batch_size, generator)[0] for _ in range(n_batches)]
 

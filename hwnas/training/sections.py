@@ -73,7 +73,7 @@ class OptimizerConfig(StrictModel):
     weight_decay: float = Field(default=1e-2, ge=0)
     """Weight decay, except on biases and BN parameters."""
     layer_decay: Annotated[float, LATER] = Field(default=1.0, gt=0, le=1)
-    """Learning rate of a stage / that of the next stage, from the classifier to the stem; below 1,
+    """Learning rate of a stage / learning rate of the next stage towards the classifier. Below 1,
     pretrained weights near the image change less.
     """
     warmup: Fraction = 0.05
@@ -138,11 +138,11 @@ class TeacherConfig(StrictModel):
     weights: Path
     """Weights of the model, .safetensors or .npz; nothing is downloaded."""
     px: Count | None = None
-    """Resolution of its images in px; default: that of the data."""
+    """Resolution of its images in px; default: the resolution of the data."""
     weight: float = Field(default=0.5, ge=0, le=1)
     """Weight w of the teacher."""
     normalisation: Literal["data", "timm"] = "data"
-    """Normalisation (mean and std) of its training: that of the data or of timm."""
+    """Mean and std that normalise its images: those of the data set (`data`), or of timm."""
 
 
 class AverageConfig(StrictModel):
@@ -158,8 +158,8 @@ class TrainConfig(StrictModel):
     """Supernet training, by default sandwich rule and in-place distillation (BigNAS 2003.11142).
 
     With `accumulation` k, every batch is split into k parts that run one after the other, each with
-    its own BN statistics. Gradients are averaged, and memory is that of one part. Without BN the
-    result equals that of the full batch.
+    its own BN statistics. Gradients are averaged, and memory holds one part at a time. Without BN,
+    the result is the same as with the full batch.
     """
 
     steps: Annotated[int, Field(ge=0)] = 280
@@ -264,8 +264,8 @@ class FinetuneConfig(StrictModel):
     leaves out terms of the sums of cells, and branches of residual blocks.
     """
     auxiliary: Annotated[float, LATER] = Field(default=0.0, ge=0, le=1)
-    """Weight of the loss of a second classifier at 2/3 of a network of the space `darts`. It is not
-    part of the trained network.
+    """Loss weight of an auxiliary classifier after 2/3 of the cells, only in the space `darts`. The
+    trained network does not contain this classifier.
     """
     dropout: Annotated[Fraction, LATER] = 0.0
     """Locked dropout (1512.05287) of inputs, state and outputs of a recurrent network."""

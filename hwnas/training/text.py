@@ -104,7 +104,7 @@ def _content(path: Path) -> bytes:
     if len(content) > at_most:
         raise UserError(
             "the text is too large",
-            expected=f"at most {at_most >> 20} MB, and {MAX_RATIO} times a compressed size",
+            expected=f"at most {at_most >> 20} MB; for .gz, at most {MAX_RATIO} times the file",
             where=path,
         )
     return content
@@ -137,7 +137,10 @@ def encode(words: Sequence[str], known: Sequence[str]) -> NDArray[np.int64]:
 
 
 def cut(words: Words, fractions: Sequence[float]) -> list[Words]:
-    """Parts of a text in order; the last ones have these fractions of its tokens."""
+    """Cuts a text into len(fractions) + 1 parts, in order.
+
+    fractions: of the tokens, for all parts except the first, which has the rest.
+    """
     ends = np.cumsum(fractions[::-1])[::-1]
     starts = [0, *(len(words) - round(end * len(words)) for end in ends), len(words)]
     return [words[start:end] for start, end in pairwise(starts)]
@@ -146,7 +149,7 @@ def cut(words: Words, fractions: Sequence[float]) -> list[Words]:
 def n_windows(texts: Mapping[Split, Sized], n_steps: int) -> dict[str, int]:
     """Number of windows of `n_steps` tokens per split whose next tokens are in the text.
 
-    The training text has one less, because its windows are shifted.
+    The training text has one window less, because its windows are shifted.
     """
     return {
         split: max(0, (len(text) - 1) // n_steps - (split == "train"))

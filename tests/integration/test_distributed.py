@@ -127,7 +127,7 @@ def test_ranks_whose_photos_differ_stop_before_the_first_step(tmp_path: Path):
     )
     _, err = process.communicate(timeout=300)
     assert process.returncode != 0
-    assert "rank 1 on" in err and "sees other data: n_images train" in err
+    assert "different data on rank 1 (" in err and "): n_images train" in err
     assert err.count("error: the processes do not see the same data") == 2  # both say so
     assert not list((tmp_path / "run").rglob("*.safetensors"))
 

@@ -122,7 +122,7 @@ def test_a_training_starts_from_a_network_for_other_classes(
         "train": {"steps": 1, "batch_size": 4, "curve_images": 8},
     }
     still = {**settings, "train.steps": 0}
-    with pytest.raises(UserError, match=r"classifier\.weight[\s\S]*train\.steps of 1"):
+    with pytest.raises(UserError, match=r"classifier\.weight[\s\S]*train\.steps to 1"):
         hwnas.train(tmp_path / "still", config=str(MINI), settings=still)
     other = {**settings, "supernet.init": "shipped"}
     with pytest.raises(UserError, match=r"another network: conv_stem does not fit"):

@@ -133,11 +133,11 @@ SLIPS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     ),
     "no files of CIFAR": (
         {"data": {"name": "cifar10", "root": "nowhere", "download": False}},
-        ("cifar10 is not there", "nowhere", "data.root"),
+        ("the files of cifar10 are missing", "nowhere", "data.root"),
     ),
     "no archives": (
         {"data": {"name": "npz_jpeg", "root": "nowhere"}},
-        ("no such data file", "nowhere", "data.root"),
+        ("a file of the data set is missing", "nowhere", "data.root"),
     ),
     "an augmentation that timm lacks": (
         {"data.augment.auto_augment": "rend-m9"},

@@ -36,15 +36,15 @@ CANNOT = {
 REFUSED = {
     "accelerator": "",  # CUDA, where there is none
     "data.download *": "nothing is downloaded in tests",
-    "data.root (cifar*)": "is not there",
+    "data.root (cifar*)": "the files of cifar",
     "data.skip_broken *": "",
     "data.num_classes *": "",
     "search.searcher.max_contexts *": "",
     "search.searcher.n_checks *": "sums over blocks",
     "train.teacher.model": "these are not the weights of",
     "*.auxiliary": "no place for an auxiliary classifier",
-    "finetune.dropout": "locked dropout",
-    "label.trained.recipe.dropout": "locked dropout",
+    "finetune.dropout": "only for recurrent networks",
+    "label.trained.recipe.dropout": "only for recurrent networks",
 }
 """Settings of which one of both values is refused by the code that uses it, with this message."""
 

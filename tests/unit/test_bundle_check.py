@@ -199,7 +199,7 @@ def test_another_data_set_and_an_altered_file_are_refused(
 RENAMED = {
     "one": (("zero", *map(str, range(1, 10))), r"class '0' is now 'zero' \(data set digits\)"),
     "many": ([f"d{i}" for i in range(10)], r"class '4' is now 'd4'; 5 more changes of classes"),
-    "order": (list("9876543210"), "the classes have another order"),
+    "order": (list("9876543210"), "the order of the classes changed"),
     "shifted": (list("123456789x"), "class 'x' is new; class '0' is gone"),
 }
 

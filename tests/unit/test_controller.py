@@ -433,7 +433,7 @@ def test_result_holds_no_clock(tmp_path: Path) -> None:
 
 
 def test_a_search_without_forecasts_needs_evaluations_that_teach_some(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="does not learn"):
+    with pytest.raises(ValueError, match="that learns predictions"):
         run_search(
             FULL, make("random", FULL), predict=None, metrics=METRICS, config=CONFIG, seed=0,
             folder=tmp_path, rescoring=ByOracle(Oracle()),

@@ -286,5 +286,5 @@ def test_the_exported_code_builds_the_network_without_hwnas(tmp_path: Path):
 
 
 def test_feature_maps_of_cells_are_refused():
-    with pytest.raises(UserError, match="no feature maps to take"):
+    with pytest.raises(UserError, match="cannot take feature maps"):
         features_only(build_subnet(CELLS, CELLS.largest()))

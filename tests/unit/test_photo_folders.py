@@ -281,13 +281,13 @@ def test_folders_of_splits_go_by_the_names_that_people_give(
 @pytest.mark.parametrize(
     ("folders", "words"),
     [
-        (("train", "bus", "car"), ("neither splits nor empty", "bus, car")),
-        (("train", "Train"), ("two folders are the train", "Train, train")),
-        (("train", "val", "validation"), ("two folders are the val", "val, validation")),
-        (("val", "Test"), ("no folder of training images", "call their folder train")),
-        (("seg_train", "seg_test", "seg_pred"), ("look like splits", "found: seg_test, seg_train")),
-        (("Training Set", "Test Set"), ("look like splits", "call them train, val and test")),
-        (("images-train", "images-val"), ("look like splits", "images-train")),
+        (("train", "bus", "car"), ("not empty, but belong to no split", "bus, car")),
+        (("train", "Train"), ("two folders have names for the train", "Train, train")),
+        (("train", "val", "validation"), ("two folders have names for the val", "val, validation")),
+        (("val", "Test"), ("no folder of training images", "training images to train")),
+        (("seg_train", "seg_test", "seg_pred"), ("named like splits", "seg_test, seg_train")),
+        (("Training Set", "Test Set"), ("named like splits", "rename splits to train, val and")),
+        (("images-train", "images-val"), ("named like splits", "images-train")),
         (("dataset",), ("two classes or more", "--set data.root=", "dataset")),
     ],
 )

@@ -88,8 +88,8 @@ def test_photos_beside_the_classes_are_named(tmp_path: Path) -> None:
         (root / name).write_bytes(b"x")
     (root / "val" / "3.heic").write_bytes(b"x")
     above, in_val = shown(root).facts["doubts"]
-    assert above.startswith(f"{root}: 2 .jpg, 1 .zip beside the folders, in no class and not used")
-    assert in_val.startswith(f"{root / 'val'}: 1 .heic beside the folders")
+    assert above.startswith(f"{root}: 2 .jpg, 1 .zip beside the class folders are not used")
+    assert in_val.startswith(f"{root / 'val'}: 1 .heic beside the class folders")
 
 
 def test_photos_that_are_cut_from_train_are_counted_where_they_land(tmp_path: Path) -> None:
@@ -152,7 +152,7 @@ DOUBTS = {
     in_two_classes: "1 photo is in two classes (ant/x.png = bee/000.png)",
     in_two_splits: "1 of 9 images in test is a train image",
     nearly_in_two_splits: "1 of 9 images in test looks like a train image",
-    a_copy_of_exiftool: "left out, though images by their content: 1 .jpg_original",
+    a_copy_of_exiftool: "though they contain images: 1 .jpg_original",
 }
 
 

@@ -89,11 +89,11 @@ def test_no_arch_is_tested_by_a_predictor_that_learned_it(archs, tiny_space):
 
 def test_too_few_labels_are_refused(archs, tiny_space):
     codes, scores = archs
-    with pytest.raises(UserError, match="too few labelled archs to hold some out"):
+    with pytest.raises(UserError, match="too few held-out archs to test a predictor"):
         held_out_report(
             lambda: Oracle(tiny_space, 0.0, 0.1), codes[:5], scores[:5], space=tiny_space, seed=0
         )
-    with pytest.raises(UserError, match="too few labelled archs to hold some out"):
+    with pytest.raises(UserError, match="too few held-out archs to test a predictor"):
         cross_validated_report(
             lambda: Oracle(tiny_space, 0.0, 0.1), codes[:4], scores[:4], space=tiny_space, seed=0
         )

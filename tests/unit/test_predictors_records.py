@@ -203,7 +203,7 @@ def test_nan_in_json_is_refused(tmp_path: Path):
 
 def test_a_constant_target_is_refused(tmp_path: Path):
     path = write_cells(tmp_path / "x.csv", f"7,{CELL},93.5,80", f"8,{OTHER_CELL},93.5,70")
-    with pytest.raises(UserError, match="all values of cifar10_test_200ep are equal"):
+    with pytest.raises(UserError, match="all values of the column cifar10_test_200ep are equal"):
         open_records(path).records()
 
 
@@ -217,7 +217,7 @@ def test_values_out_of_the_declared_unit_are_refused(tmp_path: Path, own_space):
     path = write_macro(tmp_path / "x.json", _00000000=macro_entry(45), _00000001=macro_entry(145))
     with pytest.raises(UserError, match=r"not a percent[\s\S]*145"):
         open_records(path).records()
-    with pytest.raises(UserError, match="flops is not a percent"):
+    with pytest.raises(UserError, match="the column flops is not a percent"):
         open_records(path).records("flops")
     labels = write_labels(
         tmp_path / "labels.json", own_space, (list(own_space.smallest().codes), 0.5, "supernet")

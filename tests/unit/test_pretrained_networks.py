@@ -365,7 +365,7 @@ def test_8_bits_without_their_description_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"small\.json"):
         hwnas.pretrained_import(path)
     path.with_suffix(".json").write_text("{}")
-    with pytest.raises(UserError, match="another layout"):
+    with pytest.raises(UserError, match="do not have the expected layout"):
         hwnas.pretrained_import(path)
 
 

@@ -186,10 +186,12 @@ def test_entropy_bonus_keeps_the_policy_open() -> None:
     assert entropy_after(0.0) < entropy_after(0.05) < entropy_after(0.5)
 
 
-def test_state_of_another_space_is_refused() -> None:
+@pytest.mark.parametrize("part", ["logits", "moments"])
+def test_state_of_another_space_is_refused(part: str) -> None:
     state = build(Config(), SearcherContext(FULL, 0)).state()
-    state["logits"] = state["logits"][:-1]
-    with pytest.raises(UserError, match="another space"):
+    state[part] = state[part][:-1]
+    found = rf"another space(.|\n)*found:.*{part} \({len(state[part])}, "
+    with pytest.raises(UserError, match=found):
         build(Config(), SearcherContext(FULL, 0)).load_state(state)
 
 

@@ -63,7 +63,7 @@ def test_the_order_of_choices_in_yaml_does_not_matter():
             "kernels: [3], expands: [2]",
             "ops: [{name: a}, {name: b, kind: dsconv, expand: 6}]",
             "stages.0.ops.1",
-            "a dsconv has no `expand`",
+            "`expand` and `groups` do not apply to a dsconv",
         ),
         ("kernels: [3], expands: [2],", "", "stages.0", "`kernels` and `expands`, or `ops`"),
     ],

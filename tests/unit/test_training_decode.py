@@ -188,7 +188,7 @@ def test_without_a_writable_cache_pixels_are_in_memory(monkeypatch, tmp_path: Pa
     pixels, broken = decode(of(encoded(photo(0, 0, PX), "PNG")), PX)
     np.testing.assert_array_equal(pixels[0], np.asarray(photo(0, 0, PX)))
     assert "cannot cache" in caplog.text and not broken
-    assert "Errno" not in caplog.text and "HWNAS_CACHE can name another" in caplog.text
+    assert "Errno" not in caplog.text and "set HWNAS_CACHE to use another" in caplog.text
 
 
 def test_a_full_disk_is_noticed_before_it_is_mapped(caplog):

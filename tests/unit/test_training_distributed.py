@@ -87,9 +87,10 @@ def test_ranks_with_other_data_all_stop_and_say_what_differs():
     in_threads(*[lambda rank=rank: take_part(rank) for rank in (3, 1, 2, 0)])
     for error in errors[:3]:
         assert error is not None
-        assert f"rank 2 on {socket.gethostname()} sees other data: n_images train 50, here" in error
-        assert "here 56; class_names zebra, here ant" in error and "rank 1 on" not in error
-        assert "sees other data: no such folder of images" in error
+        place = f"different data on rank 2 ({socket.gethostname()})"
+        assert f"{place}: n_images train 50, on rank 0 56; class_names zebra, on rank 0" in error
+        assert "on rank 0 ant" in error and "on rank 1 (" not in error
+        assert "): no such folder of images" in error
     assert errors[3] == "no such folder of images"
 
 

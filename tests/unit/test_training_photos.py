@@ -192,8 +192,8 @@ def arrays_of(path: Path) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"label": np.full(8, 4)}, "a label has no class"),
-        ({"label": np.full(8, -1)}, "a label has no class"),
+        ({"label": np.full(8, 4)}, "a label is not the number of a class"),
+        ({"label": np.full(8, -1)}, "a label is not the number of a class"),
         ({"label": np.zeros(7, int)}, "not an archive"),
         ({"label": np.zeros(8)}, "not an archive"),
         ({"offset": np.arange(8)}, "not an archive"),
@@ -236,7 +236,7 @@ def test_no_mutated_archive_ends_in_a_traceback(tmp_path: Path, changes, data):
 
 
 def test_a_missing_archive_says_where_to_put_it(tmp_path: Path):
-    with pytest.raises(UserError, match=r"no such data file[\s\S]*HWNAS_DATA"):
+    with pytest.raises(UserError, match=r"a file of the data set is missing[\s\S]*HWNAS_DATA"):
         npz_jpeg.ends(npz_jpeg.Config(root=str(tmp_path)))
 
 
@@ -262,7 +262,7 @@ def test_cifar_archives_keep_the_official_test_images_for_the_end(tmp_path: Path
 
 def test_other_classes_are_not_cifar(tmp_path: Path):
     root = str(archives(tmp_path, 4, n_train=8, n_test=3))
-    with pytest.raises(UserError, match=r"not the classes of cifar10"):
+    with pytest.raises(UserError, match=r"other classes than cifar10"):
         cifar10.build(cifar10.Config(root=root, n_val=4), DatasetContext(0))
 
 
@@ -312,7 +312,7 @@ def test_batches_of_another_content_are_never_unpickled(tmp_path: Path, monkeypa
     evil = Evil()
     evil.marker = str(tmp_path / "executed")
     (tmp_path / "cifar-10-batches-py" / "data_batch_1").write_bytes(pickle.dumps(evil))
-    with pytest.raises(UserError, match="cifar10 is damaged"):
+    with pytest.raises(UserError, match="the files of cifar10 are damaged"):
         cifar10.build(cifar10.Config(root=str(tmp_path), n_val=20), DatasetContext(0))
     assert not (tmp_path / "executed").exists()
 
@@ -327,7 +327,9 @@ def test_without_files_or_network_the_way_is_shown(tmp_path: Path, monkeypatch):
     monkeypatch.setattr(urllib.request, "urlopen", offline)
     for module, download in ((cifar10, True), (cifar100, False)):
         name = module.__name__.rpartition(".")[2]
-        with pytest.raises(UserError, match=rf"{name} is not there[\s\S]*unpack https://"):
+        with pytest.raises(
+            UserError, match=rf"the files of {name} are missing[\s\S]*unpack https://"
+        ):
             module.build(module.Config(root=str(tmp_path), download=download), DatasetContext(0))
 
 
@@ -406,8 +408,8 @@ def test_groups_of_an_archive_are_never_divided(tmp_path: Path):
     ("group", "message"),
     [
         (np.zeros(160, int), "two groups"),
-        (np.arange(3), "do not fit"),
-        (np.ones(160), "do not fit"),
+        (np.arange(3), "one entry per image"),
+        (np.ones(160), "one entry per image"),
     ],
 )
 def test_groups_that_cannot_be_split_are_refused(tmp_path: Path, group, message: str):

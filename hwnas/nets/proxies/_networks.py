@@ -51,7 +51,12 @@ class NetworkProxy:
             model = build_subnet(self.space, arch, seed=stream if self.has_weights else None)
             value = self.score(model.train(), resolution(self.space, arch), stream)
             if not math.isfinite(value):
-                raise UserError(f"the proxy {self.name} of an arch is {value}", where=arch.key)
+                raise UserError(
+                    f"the score of an arch by the proxy {self.name} is not finite",
+                    expected="a finite number",
+                    found=value,
+                    where=f"arch {arch.key}",
+                )
             self._known[arch] = value
         return self._known[arch]
 

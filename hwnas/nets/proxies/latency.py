@@ -15,7 +15,7 @@ __all__ = ["Config", "build"]
 
 
 class Config(StrictModel):
-    """The table."""
+    """Settings."""
 
     name: Literal["latency"] = "latency"
     device: str = Field(default="local", description="A device with a latency table.")
@@ -29,10 +29,11 @@ def build(config: Config, context: ProxyContext) -> Proxy:
     """
     key = MetricKey("latency_ms", config.device)
     if key not in context.metrics:
-        known = [name for name in context.metrics if MetricKey.parse(name).metric == "latency_ms"]
+        keys = map(MetricKey.parse, context.metrics)
+        known = [f"{key.device}" for key in keys if key.metric == "latency_ms"]
         raise UserError(
-            f"no latency table of {config.device!r} to rank archs by",
-            expected=f"one of {', '.join(known) or '-'}",
+            f"the device {config.device!r} has no latency table to rank archs by",
+            expected=f"one of {', '.join(known)}" if known else "a device with a table",
             fix="add it to `devices`, and profile it first",
         )
     return context.metrics[key]

@@ -25,7 +25,12 @@ def _read(path: Path, space: SearchSpace) -> Table:
     """Reads cells as lists of [operator, input], in pairs per node or one after the other."""
     rows = read_json(path)
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise UserError("not a list of DARTS cells", found=type(rows).__name__, where=path)
+        raise UserError(
+            "not a list of DARTS cells",
+            expected="a JSON list of objects with `normal`, `reduce` and `top1`",
+            found=type(rows).__name__,
+            where=path,
+        )
     places = [f"{path}, entry {i}" for i in range(len(rows))]
     views = [_view(row, space, where=where) for row, where in zip(rows, places, strict=True)]
     top1 = [[number(r.get("top1"), where=where)] for r, where in zip(rows, places, strict=True)]

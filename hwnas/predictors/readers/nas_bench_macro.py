@@ -62,7 +62,8 @@ def _pairs(path: Path) -> list[tuple[str, Any]]:
     except (ValueError, RecursionError) as error:  # integers of any length, deep nesting
         raise UserError("not valid JSON", found=str(error), where=path) from error
     if not _is_object(pairs):
-        raise UserError("not a file of NAS-Bench-Macro", expected="an object", where=path)
+        form = "a JSON object of objects, by arch"
+        raise UserError("not a file of NAS-Bench-Macro", expected=form, where=path)
     return list(pairs)
 
 

@@ -27,7 +27,12 @@ def _read(path: Path, space: SearchSpace) -> Table:
     """Reads subnets; `ks` and `e` have 5 x 4 values; a stage uses its first `d` (1908.09791)."""
     rows = read_json(path)
     if not isinstance(rows, list):
-        raise UserError("not a list of OFA subnets", found=type(rows).__name__, where=path)
+        raise UserError(
+            "not a list of OFA subnets",
+            expected="a JSON list of objects with `ks`, `e`, `d` and `top1`",
+            found=type(rows).__name__,
+            where=path,
+        )
     views = [_view(row, where=f"{path}, entry {i}") for i, row in enumerate(rows)]
     columns = {
         name: [_numbers(row.get(name), where=f"{path}, entry {i}") for i, row in enumerate(rows)]

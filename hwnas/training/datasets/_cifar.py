@@ -144,7 +144,7 @@ def _found(config: CifarConfig, context: DatasetContext, *, skip_broken: bool) -
         names, official = _from_batches(config, folder)
     if len(names) != config.N_CLASSES:
         raise UserError(
-            f"these are not the classes of {config.name}",
+            f"the images have other classes than {config.name}",
             expected=f"{config.N_CLASSES} classes",
             found=f"{len(names)} classes: {', '.join(map(str, names[:20]))}",
             where=folder,
@@ -152,7 +152,8 @@ def _found(config: CifarConfig, context: DatasetContext, *, skip_broken: bool) -
     train, test = official
     n, n_val = len(train), config.n_val
     if n_val >= n:
-        raise UserError("data.n_val leaves no training images", expected=f"< {n}", found=n_val)
+        less = f"less than the {n} training images"
+        raise UserError("data.n_val leaves no training images", expected=less, found=n_val)
     kept, val = stratified_split(train.labels, (1 - n_val / n,), rng(context.seed, "data/split"))
     parts: dict[Split, Photos] = {"train": train.take(kept), "val": train.take(val), "test": test}
     return found_in_archives(folder, names, parts, train, skips_broken=False)
@@ -173,7 +174,7 @@ def _from_batches(config: CifarConfig, folder: Path) -> tuple[tuple[str, ...], l
         splits = [kind(str(folder), train=train, download=download and absent) for train in (1, 0)]
     except (RuntimeError, OSError, ValueError) as error:
         raise (DataAbsent if absent else UserError)(
-            f"{name} is not there" if absent else f"{name} is damaged",
+            f"the files of {name} are {'missing' if absent else 'damaged'}",
             expected=f"{kind.base_folder}/ with the official Python batches, or train.npz, val.npz",
             found=f"{type(error).__name__}: {error}",
             where=folder,

@@ -92,10 +92,10 @@ def _archives(config: Config) -> Archives:
 
 
 def people(names: Sequence[str], labels: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The person on each training photo, [n], by picture number; -1: the last one (also in test).
+    """Number of the person on each training photo, [n]; -1 for a person who is also in the test.
 
     Pictures are numbered in the order in which they were taken, and every person started with digit
-    0. So the photos of a person are consecutive.
+    0. So the photos of a person are consecutive. The last person is also on test photos.
     """
     order = np.argsort([int(re.findall(r"\d+", name)[-1]) for name in names])
     digits = labels[order]

@@ -35,8 +35,8 @@ class Config(StrictModel):
     root: str = Field(default="text", description="Folder, relative to $HWNAS_DATA.")
     files: Annotated[tuple[str, ...], Field(min_length=1, max_length=3)] = Field(
         default=("train.txt", "valid.txt", "test.txt"),
-        description="The texts for training, validation and test; or one file, which is cut. `.gz`"
-        " files are decompressed.",
+        description="The texts for training, validation and test; or one file, which is split into"
+        " these. `.gz` files are decompressed.",
     )
     val_fraction: float = Field(
         default=0.1,
@@ -49,16 +49,16 @@ class Config(StrictModel):
     )
     min_count: Annotated[int, Field(ge=1)] = Field(
         default=1,
-        description="Occurrences of a word in the training text that make it part of the"
-        " vocabulary; other words are `<unk>`.",
+        description="Minimum number of occurrences of a word in the training text; rarer words"
+        " become `<unk>`.",
     )
     steps: Annotated[int, Field(ge=1, le=1000)] = Field(
         default=35, description="Tokens per window, through which gradients flow."
     )
     context: Annotated[int, Field(ge=0, le=100)] = Field(
         default=1,
-        description="Windows before each window that set the state of the network, without"
-        " gradients.",
+        description="Number of windows that the network reads before each window, to set its state;"
+        " gradients do not flow through them.",
     )
 
     @model_validator(mode="after")
@@ -121,7 +121,7 @@ def build(config: Config, context: DatasetContext) -> DataModule:
             expected=f"more than {2 * config.steps} tokens (data.steps)",
             found=len(tokens[short[0]]),
             where=data_root(config.root) / config.files[0],
-            fix="lower data.steps, or give a longer text",
+            fix="lower data.steps, or use a longer text",
         )
     info = DataInfo(config.root, known, (0.0,), (1.0,), 1, n_images, digests)
     return TextData(info, tokens, context.seed, config.context + 1, config.steps)

@@ -121,7 +121,7 @@ def metric_named(config: CostConfig, context: SamplerContext) -> CostMetric:
     key = MetricKey.of(metric, device)
     if key not in metrics:
         raise UserError(
-            f"the sampler has no metric {key!r}",
+            f"the cost {key!r} of the sampler is not known",
             expected=f"one of {', '.join(sorted(metrics)) or '-'}",
             where="train.sampler",
             fix=f"add {device!r} to `devices`, and profile it first",

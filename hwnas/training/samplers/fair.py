@@ -1,6 +1,6 @@
 """Strict fairness: in every step each value of each choice is trained once (FairNAS, 1907.01845).
 
-The number of archs per step is that of the values of the largest choice. All learn from the labels,
+A step has as many archs as the choice with the most values has values. All learn from the labels,
 and the weights are updated once for all of them. A choice with fewer values repeats them in rounds,
 each in a new random order. So the counts of its values never differ by more than one. Values of
 inactive choices (blocks beyond the depth) are not trained.

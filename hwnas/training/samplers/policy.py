@@ -43,7 +43,7 @@ class Config(CostConfig):
     entropy: float = Field(default=0.05, ge=0, le=100, description="Weight of the entropy bonus.")
     cost_weight: float = Field(default=0.0, ge=0, description="Weight of the cost in the reward.")
     memory: float = Field(
-        default=0.9, ge=0, lt=1, description="Decay of the running mean and variance."
+        default=0.9, ge=0, lt=1, description="Decay of the running mean and variance of the losses."
     )
 
 

@@ -26,10 +26,11 @@ ALL = 1000  # more values than any choice has
 
 
 class Phase(StrictModel):
-    """Free values in one part of the training, besides the resolution.
+    """One part of the training, and the values that archs can have in it.
 
-    `free`: number of the largest values that may be drawn, by the last part of the name of a choice
-    (`kernel`, `depth`, ...). Choices that are not named stay at their largest value.
+    `free`: how many of the largest values are drawn, by the last part of the name of a choice
+    (`kernel`, `depth`, ...). Other choices stay at their largest value, except the resolution,
+    which is always free.
     """
 
     share: float = Field(
