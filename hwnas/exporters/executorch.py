@@ -177,7 +177,7 @@ def _quantized(
     but: Sequence[str] = (),
     at_once: int = BATCH,
 ) -> torch.nn.Module:
-    """The program with rounding, in some layers, or in all but some.
+    """The program with 8-bit layers: all, `only` some, or all `but` some.
 
     images: [n, C, H, W]; ranges are their extremes, `at_once` of them in a batch.
     """

@@ -55,12 +55,13 @@ class Config(OnnxConfig):
     """How the ranges of activations are determined from the calibration images."""
     symmetric: bool = Field(
         False,
-        description="Signed activations with zero point 0, float biases, as for TensorRT and NPUs.",
+        description="Signed activations with zero point 0, and biases in float, as TensorRT and"
+        " NPUs expect.",
     )
     weights: Annotated[Literal["compensated", "nearest"], LATER] = Field(
         "compensated",
-        description="`compensated`: later weights make up for the rounding of earlier ones, if the"
-        " logits are then closer; `nearest` with `finetune.precision: int8`, which trains so.",
+        description="`compensated`: GPTQ, if it brings the logits closer to those of the float"
+        " network; `nearest`: to the nearest values, always used with `finetune.precision: int8`.",
     )
     target_agreement: TargetAgreement = 0.99
     max_float_layers: MaxFloatLayers = 0.5

@@ -45,7 +45,8 @@ TargetAgreement = Annotated[
     Field(
         gt=0,
         le=1,
-        description="Minimum top-1 agreement with the float network; below it, layers stay float.",
+        description="Minimum top-1 agreement with the float network; below it, some layers stay in"
+        " float.",
     ),
 ]
 MaxFloatLayers = Annotated[
@@ -168,9 +169,9 @@ class Calibration:
 def calibration(source: Source, n: int, seed: int, stream: str) -> Calibration:
     """A seeded selection of n training images for the ranges; `held_out` measures the result.
 
-    Without `held_out`, training images that do not determine the ranges measure the result; if
-    there are none, all of them. A network is more certain on images that it has learnt, so
-    agreement on them is too optimistic: see `benchmarks/int8_agreement.py`.
+    Without `held_out`, training images that do not determine the ranges measure the result. If all
+    of them determine the ranges, all measure the result. A network is more certain on images that
+    it has learnt, so agreement on them is too optimistic: see `benchmarks/int8_agreement.py`.
 
     Raises:
         UserError: there are no images, or they have another size than the network expects.
