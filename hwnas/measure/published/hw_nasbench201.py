@@ -1,6 +1,6 @@
 """Fits tables to HW-NAS-Bench (2103.10584) on NAS-Bench-201: latencies, and energies of one device.
 
-The cells come from HELP's file beside the folder, whose rows have the same index.
+The cells are read from HELP's file next to the folder; its rows have the same index.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def convert(folder: Path, column: str) -> LatencyTable:
     folder: has `hardware.npz`; HELP's `latency_nasbench201` lies beside it.
 
     Raises:
-        UserError: no such files, malformed ones, or no such column.
+        UserError: a file is missing or malformed, or the column is unknown.
     """
     if column not in COLUMNS:
         raise UserError(f"no device {column!r}", expected=", ".join(COLUMNS))
