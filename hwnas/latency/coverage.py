@@ -60,7 +60,8 @@ def not_covered(table: LatencyTable, space: SearchSpace, missing: Sequence[OpSpe
     fixes.append(profile_command(table.device.name, space))
     return UserError(
         f"the latency table of {table.device.name} lacks operators of {space.id}",
-        found=f"{len(missing)} missing, such as " + "; ".join(map(str, missing[:N_SHOWN])),
+        found=f"{len(missing)} operators missing, such as "
+        + "; ".join(map(str, missing[:N_SHOWN])),
         fix="; or ".join(fixes),
     )
 

@@ -232,7 +232,7 @@ class LatencyTable:
             UserError: the tables differ in device, protocol, source, processor or runtime version.
         """
         if found := self.differences(other):
-            raise UserError("cannot merge latency tables", expected="equal", found="; ".join(found))
+            raise UserError("cannot merge latency tables that differ", found="; ".join(found))
         rows = {**other.rows, **self.rows}
         keys = {op.key for op in rows}
         corrections = {}
