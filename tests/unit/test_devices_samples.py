@@ -75,7 +75,10 @@ def test_another_folder_of_samples_is_timed_anew(
     spent_s = sum(line.get("seconds", 0) for line in read_jsonl(first.results))
     transport, first = opened(phone, tmp_path / "first", rounds=10**6, time_budget_s=spent_s + 0.1)
     run(transport, first)
-    assert first.results.read_bytes().startswith(kept) and "its own are continued" in caplog.text
+    assert (
+        first.results.read_bytes().startswith(kept)
+        and "timing continues from the samples here" in caplog.text
+    )
     (aside,) = there.parent.glob("aside-*.jsonl")
     assert aside.read_bytes() == second.results.read_bytes()
     first.results.unlink()  # a folder without its samples begins again, too
