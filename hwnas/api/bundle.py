@@ -171,7 +171,8 @@ def load_bundle(
             write. Use it only for bundles from a trusted source.
 
     Raises:
-        UserError: not a bundle, a damaged file, an unknown model, or none that runs here.
+        UserError: the folder is not a bundle, a file is damaged, the model is unknown, or no model
+            runs here.
     """
     folder = Path(folder)
     manifest = read_manifest(folder)
@@ -203,7 +204,7 @@ def _prepared(image: Image, spec: Mapping[str, Any]) -> NDArray[np.float32]:
     """Input of the network [C, H, W], by the code of the device kit.
 
     Raises:
-        UserError: not an image, or it does not fit.
+        UserError: the object is not an image, or does not fit the network.
     """
     kit, files = kit_module("bundle_images"), kit_module("bundle_files")
     name = str(image) if isinstance(image, (str, Path)) else "image"
@@ -231,7 +232,7 @@ def _prepared(image: Image, spec: Mapping[str, Any]) -> NDArray[np.float32]:
                 expected=f"{spec['shape'][0]} channel",
                 found=f"{pixels.shape[2]} channels",
                 where=name,
-                fix='PIL.Image.open(FILE).convert("L")',
+                fix='convert the image: PIL.Image.open(FILE).convert("L")',
             )
         found: NDArray[np.float32] = kit.preprocess(pixels, spec)
         return found

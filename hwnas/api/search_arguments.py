@@ -49,7 +49,7 @@ def estimators_of(space: SearchSpace, tables: Any) -> dict[str, TableEstimator]:
     for table in map(as_table, tables):
         if table.device.name in found:
             raise UserError(
-                f"two tables of {table.device.name}",
+                f"two latency tables of {table.device.name}",
                 expected="one table per device",
                 found=len(tables),
                 where="tables",

@@ -127,7 +127,7 @@ def _listing(
 ) -> Listing:
     notes = [*project.outside.notes, *data_changes(plans), *known]
     if absent := project.source.absent:
-        notes.append(f"{absent}; they are not compared")
+        notes.append(f"{absent}; changes of the data are not detected")
     root = str(project.run.root)
     facts = {"run": root, "notes": notes, **facts}
     shown = [*map(_shown, rows)]
