@@ -252,7 +252,7 @@ def test_published_networks_that_are_as_fast_as_the_winner_are_named(data: Repor
     assert "refused (no kernel for" in text and HOSTILE not in html
     assert "Published networks" not in Page(render_report(data)).text
     (alone,) = sentences(References(device, 0.5, (SLOW, HERE)))
-    assert "none of these networks is as fast" in alone and "the fastest, here" in alone
+    assert "none of these networks is as fast" in alone and "the fastest is here" in alone
 
 
 def test_a_front_shows_trained_networks_as_points_and_the_others_as_ticks(data: ReportData) -> None:
