@@ -193,7 +193,9 @@ def load_bundle(
         except CannotRunHere as error:
             reasons.append((one.path, error))
     raise UserError(
-        "no model of the bundle runs here" if model is None else f"{model} does not run here",
+        "no model of the bundle runs on this machine"
+        if model is None
+        else f"{model} does not run here",
         found="; ".join(f"{path}: {str(error).splitlines()[0]}" for path, error in reasons),
         where=folder,
         fix="; ".join(dict.fromkeys(error.fix for _, error in reasons if error.fix)) or None,

@@ -46,7 +46,7 @@ def refuse_both(option: str, value: object, setting: str, settings: Settings) ->
     if both:
         raise UserError(
             f"{option} and --set {both[0]} set the same value twice",
-            expected="one of them",
+            expected="only one of them",
             found=f"{option} {_shown(value)}, --set {both[0]}={settings[both[0]]}",
             fix=f"leave out {option}, or --set {both[0]}",
         )

@@ -38,7 +38,9 @@ def check_arguments(score: object, budget: Any, seed: int, folder: Folder | None
 
 def _refused(argument: str, expected: str, found: object) -> UserError:
     """The error for an invalid argument of `hwnas.search`."""
-    return UserError(f"wrong {argument}", expected=expected, found=repr(found)[:80], where="search")
+    return UserError(
+        f"invalid argument {argument}", expected=expected, found=repr(found)[:80], where="search"
+    )
 
 
 def estimators_of(space: SearchSpace, tables: Any) -> dict[str, TableEstimator]:

@@ -278,7 +278,9 @@ class BenchmarkModel:
             log.warning("no operator times: %s", error)
             return
         if not run.operators:
-            log.warning("no operator times: %s prints none", self.binary or self.binary_on_phone)
+            log.warning(
+                "no operator times, because %s prints none", self.binary or self.binary_on_phone
+            )
             return
         if slow := sorted({one.kind for one in run.operators if not one.is_delegated}):
             log.warning("%s: XNNPACK does not run %s", item["id"], ", ".join(slow))

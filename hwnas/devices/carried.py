@@ -107,7 +107,7 @@ class CarriedRuntime:
         raise UserError(
             f"the folder with Python and {self.runtime} for {self.architecture} is not on this"
             " machine",
-            found="a damaged file" if path.exists() else "a file that is not in the cache",
+            found="the file is damaged" if path.exists() else "the file is not in the cache",
             where=path,
             fix="add --fetch to `hwnas profile DEVICE`, which downloads"
             f" {self.n_bytes / 1e6:.0f} MB with apt-get and pip",

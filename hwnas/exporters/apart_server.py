@@ -42,7 +42,10 @@ def serve() -> None:
             answer = _told(error)
         except Exception as error:  # a runtime can raise any exception
             answer = _told(
-                UserError("the runtime failed", found=f"{type(error).__name__}: {error}")
+                UserError(
+                    f"the runtime of the format {arguments.get('format')} failed",
+                    found=f"{type(error).__name__}: {error}",
+                )
             )
         _write(answers, answer)
 

@@ -248,12 +248,14 @@ def _check_file(folder: Path, file: BundleFile) -> None:
     _check_name(file.path, folder / MANIFEST_NAME)
     path = folder / file.path
     if not path.is_file():
-        raise UserError("a file of the bundle is missing", where=path, fix="export it again")
+        raise UserError(
+            "a file of the bundle is missing", where=path, fix="export or copy the bundle again"
+        )
     if path.stat().st_size != file.size_bytes or file_hash(path) != file.sha256:
         raise UserError(
             "a file of the bundle was altered",
             expected=f"{file.size_bytes} bytes, sha256 {file.sha256}",
             found=f"{path.stat().st_size} bytes, sha256 {file_hash(path)}",
             where=path,
-            fix="export it again, or copy the bundle again",
+            fix="export or copy the bundle again",
         )

@@ -267,9 +267,10 @@ def check_engine(
     path = Path(path)
     facts = read_json(path.with_name(f"{path.name}.json"))
     if not isinstance(facts, dict):
-        raise UserError("not a description of an engine", where=f"{path}.json")
+        kind = "a JSON object, as trt_build.py writes it"
+        raise UserError("not the metadata of an engine", expected=kind, where=f"{path}.json")
     if not path.is_file():
-        raise UserError("the engine is missing", where=path, fix="export it again")
+        raise UserError("the engine is missing", where=path, fix="export the engine again")
     wanted = [("sha256", facts.get("sha256"), file_hash(path), "the engine was altered")]
     if source is not None:
         text = "the engine was built from another model file"
@@ -287,6 +288,6 @@ def check_engine(
                 expected=f"{what} {here}",
                 found=f"{what} {built}",
                 where=path,
-                fix="build it again: python trt_build.py in the bundle, or `hwnas export`",
+                fix="build the engine again: python trt_build.py in the bundle, or `hwnas export`",
             )
     return facts

@@ -59,7 +59,7 @@ class Interpreted:
                 "LiteRT rejects the file",
                 found=error,
                 where=where,
-                fix="export it again; a file of a newer LiteRT needs a newer ai-edge-litert",
+                fix="export the file again, or upgrade ai-edge-litert for a file of a newer LiteRT",
             ) from error
         (given,) = self._model.get_input_details()
         self._given, self._size = given["index"], [int(side) for side in given["shape"]]
@@ -74,7 +74,7 @@ class Interpreted:
                 expected=f"[n, {channels}, {height}, {width}]",
                 found=list(x.shape),
                 where=self._where,
-                fix="the file may belong to another network: export this one again",
+                fix="the file may belong to another network: export this network again",
             )
         if len(x) != self._size[0]:
             if self.batch is not None:

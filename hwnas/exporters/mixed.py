@@ -150,7 +150,7 @@ def mixed(
             too_few = middle
     n_float = len(best.float_layers)
     log.info(
-        "int8: %d of %d layers stay float; top-1 agreement %.1f %%",
+        "int8: %d of %d layers stay in float; top-1 agreement %.1f %%",
         n_float,
         len(layers),
         100 * best.agreement,

@@ -291,7 +291,8 @@ def check_operator(op: OpSpec, ms: Iterable[float], *, where: object) -> None:
     ):
         raise UserError("an operator has an impossible shape", found=op, where=where)
     if not all(value < MAX_MS for value in ms):
-        raise UserError("operator latency out of range", found=op, where=where)
+        limit = f"less than {MAX_MS:g} ms"
+        raise UserError("operator latency out of range", expected=limit, found=op, where=where)
 
 
 def _order(op: OpSpec) -> tuple[Any, ...]:

@@ -40,7 +40,8 @@ def convert(folder: Path, column: str) -> LatencyTable:
         UserError: a file is missing or malformed, or the column is unknown.
     """
     if column not in COLUMNS:
-        raise UserError(f"no device {column!r}", expected=", ".join(COLUMNS))
+        expected = f"one of {', '.join(COLUMNS)}"
+        raise UserError(f"the data set has no device {column!r}", expected=expected)
     device, _, data = column.partition("_")
     classes, px = DATA_SETS[data]
     name, energy_column = DEVICES[device]
@@ -88,7 +89,7 @@ def _read(path: Path, data: str, n: int) -> dict[str, FloatArray]:
         names = [str(name) for name in arrays["columns"]]
         values = arrays[data].astype(np.float64)
         if not (arrays["index"] == np.arange(n)).all() or values.shape != (n, len(names)):
-            raise ValueError(f"{values.shape} values of {n} cells")
+            raise ValueError(f"expected ({n}, {len(names)}) values in order, found {values.shape}")
         found = dict(zip(names, values.T, strict=True))
         return {
             name: found[name] for name in ("edgegpu_latency", "edgegpu_energy", "pixel3_latency")
