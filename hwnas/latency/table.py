@@ -138,9 +138,9 @@ class LatencyTable:
     def correction_for(self, space: SearchSpace) -> str | None:
         """Key of the correction for `space`; None if there is none.
 
-        It is the correction of the space itself, or of a space that has all its operators, apart
-        from classifiers. Among several of these, a correction of the same skeleton with the fewest
-        operators is chosen.
+        It is the correction of the space itself, or of another space that contains all operators of
+        `space` except classifiers. Among several, those of the same skeleton are preferred, and of
+        these the one with the fewest operators.
         """
         if space.id in self.corrections:
             return space.id
