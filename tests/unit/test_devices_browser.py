@@ -384,7 +384,7 @@ def test_models_are_tried_in_the_page(port: int, tmp_path: Path) -> None:
 
 
 def test_an_address_that_others_reach_needs_a_certificate() -> None:
-    with pytest.raises(UserError, match="give a certificate"):
+    with pytest.raises(UserError, match="set `certificate`"):
         transport(0, address="192.168.1.5")
     transport(0, address="192.168.1.5", certificate="cert.pem", key="key.pem")
 

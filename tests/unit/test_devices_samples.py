@@ -66,7 +66,7 @@ def test_another_folder_of_samples_is_timed_anew(
     assert second.hash == first.hash and "aside" not in caplog.text
     run(other, second)
     assert f"that {second.results.parent} did not begin: set aside" in caplog.text
-    assert "all models are timed" in caplog.text and "are continued" not in caplog.text
+    assert "all models are timed" in caplog.text and "continues from" not in caplog.text
     (aside,) = there.parent.glob("aside-*.jsonl")
     assert aside.name in caplog.text and aside.read_bytes() == kept
     assert second.results.read_bytes().splitlines()[0] != begun.splitlines()[0]
