@@ -214,7 +214,7 @@ def test_what_goes_wrong_is_explained(phone: Phone, tmp_path: Path) -> None:
         opened(phone, tmp_path, batch=4)
     transport, plan = opened(phone, tmp_path)
     (phone.folder / "broken").touch()
-    with pytest.raises(UserError, match=r"(?s)fails on models/.*Could not load"):
+    with pytest.raises(UserError, match=r"(?s)failed on models/.*Could not load"):
         run(transport, plan)
     (phone.folder / "broken").unlink()
     binary = tmp_path / "benchmark_model"

@@ -112,11 +112,11 @@ def test_a_folder_in_place_of_samples_is_not_copied(phone: Phone, tmp_path: Path
     (there,) = phone.folder.rglob("results.jsonl")
     (runtime,) = (phone.folder / "hwnas-kit").glob("runtime-*")
     (runtime / "python3").write_text(f"rm -rf {there}; mkdir {there}; touch {there}/theirs")
-    with pytest.raises(UserError, match="no file"):
+    with pytest.raises(UserError, match="are not a file"):
         run(transport, plan)
     assert plan.results.read_bytes() == ours
     plan.results.unlink()
-    with pytest.raises(UserError, match=r"no file|failed"):
+    with pytest.raises(UserError, match=r"are not a file|failed"):
         run(transport, plan)
     (left,) = [path for path in plan.results.parent.iterdir() if "results" in path.name]
     assert left == plan.results and left.read_bytes() == b""
