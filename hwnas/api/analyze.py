@@ -26,8 +26,7 @@ class RankingCheck:
     """A ranking compared with ground truth, and the pruned space if requested.
 
     winner: for a run folder, the comparison of its winner with baselines; None if there is nothing
-    to
-        compare.
+        to compare.
     """
 
     analysis: Analysis
@@ -79,7 +78,7 @@ def analyze(
     prune: Folder | None = None,
     prune_fraction: float | None = None,
 ) -> RankingCheck:
-    """Rank agreement, precision at the top, safety of pruning, bias per choice, and a verdict.
+    """Checks how reliable a ranking is: rank agreement, precision at the top, pruning, biases.
 
     For a run folder, also compares the winner with its baselines.
 
@@ -102,12 +101,17 @@ def analyze(
     """
     require_place(prune)
     if (folder is None) == (records is None):
-        raise UserError("nothing to analyze", expected="a run folder, or --records FILE")
+        given = "neither" if folder is None else "both"
+        raise UserError(
+            "analyze needs one source of archs",
+            expected="a run folder, or --records FILE",
+            found=given,
+        )
     if records is not None:
         refuse_unused(
             {"--truth": truth},
             to="--records, whose --target is the truth",
-            fix="leave it out; --target COLUMN names another truth",
+            fix="leave --truth out; --target COLUMN selects another truth",
         )
         winner = None
         found, pair = rank_analysis.analyze_records(
@@ -118,7 +122,7 @@ def analyze(
         refuse_unused(
             {"--reader": reader, "--target": target, "--table": table},
             to="a run folder, only to --records",
-            fix="leave it out; --truth FILE names a better truth, tables are the run's own",
+            fix="leave it out; --truth FILE has better labels, and the tables are those of the run",
         )
         with open_project(
             Path(folder),

@@ -171,7 +171,8 @@ def load_bundle(
             write. Use it only for bundles from a trusted source.
 
     Raises:
-        UserError: not a bundle, a damaged file, an unknown model, or none that runs here.
+        UserError: the folder is not a bundle, a file is damaged, the model is unknown, or no model
+            runs here.
     """
     folder = Path(folder)
     manifest = read_manifest(folder)
@@ -192,7 +193,9 @@ def load_bundle(
         except CannotRunHere as error:
             reasons.append((one.path, error))
     raise UserError(
-        "no model of the bundle runs here" if model is None else f"{model} does not run here",
+        "no model of the bundle runs on this machine"
+        if model is None
+        else f"{model} does not run here",
         found="; ".join(f"{path}: {str(error).splitlines()[0]}" for path, error in reasons),
         where=folder,
         fix="; ".join(dict.fromkeys(error.fix for _, error in reasons if error.fix)) or None,
@@ -203,7 +206,7 @@ def _prepared(image: Image, spec: Mapping[str, Any]) -> NDArray[np.float32]:
     """Input of the network [C, H, W], by the code of the device kit.
 
     Raises:
-        UserError: not an image, or it does not fit.
+        UserError: the object is not an image, or does not fit the network.
     """
     kit, files = kit_module("bundle_images"), kit_module("bundle_files")
     name = str(image) if isinstance(image, (str, Path)) else "image"
@@ -231,7 +234,7 @@ def _prepared(image: Image, spec: Mapping[str, Any]) -> NDArray[np.float32]:
                 expected=f"{spec['shape'][0]} channel",
                 found=f"{pixels.shape[2]} channels",
                 where=name,
-                fix='PIL.Image.open(FILE).convert("L")',
+                fix='convert the image: PIL.Image.open(FILE).convert("L")',
             )
         found: NDArray[np.float32] = kit.preprocess(pixels, spec)
         return found

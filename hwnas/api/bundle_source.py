@@ -35,14 +35,14 @@ def source_of_settings(folder: Path, config: str | None, settings: Settings) -> 
     if config is None and not around:
         refuse_unused(
             {"--set": settings},
-            to="a bundle outside of its run folder, which is checked by defaults",
-            fix="add --config NAME, the configuration that it was made with",
+            to="a bundle outside of its run folder, which is checked with default settings",
+            fix="add --config NAME, the configuration that the bundle was made with",
         )
         return None
     refuse_unused(
         {"--set": unread},
         to="a bundle",
-        fix=f"leave it out; a check reads {', '.join(READ_OF_SETTINGS)}",
+        fix=f"leave it out; the check of a bundle only uses {', '.join(READ_OF_SETTINGS)}",
     )
     return around[0] if around else folder
 
@@ -59,8 +59,8 @@ def with_search(
     name = search_of_bundle(RunDir(source), bundle.resolve(), named)
     if name is None:
         return settings, (
-            "the run folder does not know the search of this bundle: it is checked with the"
-            " settings of the last search",
+            "the run folder does not know the search of this bundle, so the bundle is checked with"
+            " the settings of the last search",
         )
     return {**(settings or {}), "search.name": name}, ()
 

@@ -33,9 +33,9 @@ def clean(
     on devices, and superseded stages.
 
     Args:
-        folder: a run folder: files that changes of settings superseded, and models that were timed.
-            Or a folder of timings (`TABLE.samples`). Without it, and without `device`: the caches
-            in ~/.cache/hwnas ($HWNAS_CACHE).
+        folder: a run folder, for its superseded files and the models that it timed; or a folder of
+            timings (`TABLE.samples`). Without `folder` and `device`: the caches in ~/.cache/hwnas
+            ($HWNAS_CACHE).
         device: names or YAML files of devices whose kits to list. Samples that exist only there are
             kept; samples that `folder` has, too, are removed.
         with_undo: also files that the next `undo` would restore.

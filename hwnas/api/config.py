@@ -25,7 +25,7 @@ def config_show(config: Path | str, *, settings: Settings = None) -> Listing:
         config: a YAML file, one of `hwnas.list("configs")`, or a run folder.
 
     Raises:
-        UserError: there is no such file, or it has problems; lists all of them.
+        UserError: there is no such file, or it has problems, which the error lists.
     """
     is_name = str(config) in resource_names("configs", ".yaml")  # a folder can have this name
     is_run = os.path.isdir(config) and (
@@ -61,9 +61,8 @@ def config_explain(key: str | None = None) -> Listing:
         if not found:
             raise UserError(
                 f"no setting {key!r}",
-                expected=did_you_mean(
-                    wanted, sorted(known), otherwise="see `hwnas config explain`"
-                ),
+                expected="the path of a setting or a section, such as search.reward",
+                fix=did_you_mean(wanted, sorted(known), otherwise="see `hwnas config explain`"),
             )
     return Listing([_row(setting) for setting in found])
 

@@ -17,8 +17,8 @@ SHOWN_ALONE = ("hwnas", "python")
 def doctor() -> Listing:
     """Checks the installation and this machine. Nothing is changed, downloaded or sent.
 
-    Packages of other distributions that install a module `hwnas` are named, because they replace
-    files of this one.
+    Other distributions that install a module `hwnas` are named, because they overwrite files of
+    this package.
 
     Returns:
         A row per fact: `about` (versions, name, optional, devices, processors, memory, caches),

@@ -59,13 +59,13 @@ def export(
 def export(what: Any, /, *place: Any, **arguments: Any) -> Any:
     """Writes deployable files of the networks of a run (`export_run`), or of any network.
 
-    `export(network, format, folder)` writes one format and checks that the file computes the same.
+    `export(network, format, folder)` writes one format, and compares the file with the network.
     `exporters.formats.export` documents `images`, `held_out`, `metadata` and further settings.
 
     Raises:
         UserError: a setting is invalid, the format cannot express the network, or its converter or
-            runtime crashed. Both work in a process of their own if hwnas itself does not need them.
-        CheckFailed: a file computes something else.
+            runtime crashed. Those that hwnas itself does not need run in another process.
+        CheckFailed: the outputs of a file differ from those of the network.
     """
     if isinstance(what, (str, Path)):
         return export_run(what, *place, **arguments)
@@ -106,12 +106,12 @@ def export_run(
         Files for the devices are always exported. `all`: every format that is installed, in every
         precision; the result is then the table of the winners' files, see
         `studies.format_table`.
-    fetch: download what formats need and is not in the cache, such as LiteRT.js for `web`.
+    fetch: download files that formats need and the cache lacks, such as LiteRT.js for `web`.
 
     Raises:
-        CheckFailed: a float32 file computes something else; or a format of `formats` cannot express
-            a network, or its runtime crashed. The other formats are still exported; with `all`,
-            such a format is a row of the table.
+        CheckFailed: the outputs of a float32 file differ from those of the network; or a format of
+            `formats` cannot express a network, or its runtime crashed. The other formats are still
+            exported; with `all`, such a format is a row of the table.
     """
     if fetch:
         _fetch(formats)
@@ -139,7 +139,7 @@ def _fetch(formats: Sequence[str] | None) -> None:
     refuse_unused(
         {"--fetch": not needed},
         to=f"the formats {', '.join(named) or 'of the configuration'}",
-        fix="leave it out, or name --formats web",
+        fix="leave --fetch out, or add --formats web",
     )
     for module in needed:
         module.fetch()
@@ -195,7 +195,7 @@ def _exports(project: Project) -> Listing:
     }
     if failed:
         raise CheckFailed(
-            "formats are missing, all others are exported",
+            "some formats are missing; all others were exported",
             found="; ".join(f"{name}: {reason}" for name, reason in failed.items()),
             where=project.files.exported,
             fix="leave these formats out",
@@ -212,8 +212,8 @@ def _table(project: Project, progress: Progress) -> Listing:
     archs = list(dict.fromkeys(row.arch for row in rows))
     shown = [({"arch": row.arch} if len(archs) > 1 else {}) | row.shown() for row in rows]
     title = (
-        f"{', '.join(archs)}: top-1 and parity of the files on {n} test images; ms of one image,"
-        f" {project.config.threads} thread, all files by turns"
+        f"{', '.join(archs)}: top-1 and parity of the files on {n} test images; ms: latency of one"
+        f" image with {project.config.threads} thread, all files timed in turns"
     )
     facts = {"n_images": n, "threads": project.config.threads}
     return Listing([row.to_dict() for row in rows], title, facts, shown)

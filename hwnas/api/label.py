@@ -64,7 +64,7 @@ def _require_archs(project: Project) -> None:
     """
     if not project.config.label.trained.n:
         raise UserError(
-            "number of archs to train stand-alone is missing",
+            "the number of archs to train stand-alone is missing",
             expected="--n K, or label.trained.n in the config",
             where=project.run.root,
         )

@@ -36,7 +36,9 @@ def list(kind: Kind) -> Listing:
         UserError: no such kind.
     """
     if kind not in get_args(Kind):
-        raise UserError("no such kind", expected=f"one of {', '.join(get_args(Kind))}", found=kind)
+        raise UserError(
+            "no such kind of variants", expected=f"one of {', '.join(get_args(Kind))}", found=kind
+        )
     if kind in ("devices", "configs"):
         folder = "configs/devices" if kind == "devices" else "configs"
         rows = [

@@ -98,7 +98,7 @@ class Run(RunPlots):
 
     @property
     def front(self) -> tuple[Point, ...]:
-        """Entry of `fronts` for the latency on the first device; for MACs without a latency."""
+        """The entry of `fronts` for latency on the first device; without latency, for MACs."""
         key = MetricKey("latency_ms", self.project.first_device)
         return self.fronts[key if key in self.fronts else "macs"]
 

@@ -28,7 +28,7 @@ def refuse_unused(given: Mapping[str, object], *, to: str, fix: str) -> None:
         do = "does" if len(unused) == 1 else "do"
         raise UserError(
             f"{', '.join(unused)} {do} not apply to {to}",
-            expected="only options that apply",
+            expected=f"a call without {' and '.join(unused)}",
             found=", ".join(f"{name} {_shown(given[name])}" for name in unused),
             fix=fix,
         )
@@ -46,7 +46,7 @@ def refuse_both(option: str, value: object, setting: str, settings: Settings) ->
     if both:
         raise UserError(
             f"{option} and --set {both[0]} set the same value twice",
-            expected="one of them",
+            expected="only one of them",
             found=f"{option} {_shown(value)}, --set {both[0]}={settings[both[0]]}",
             fix=f"leave out {option}, or --set {both[0]}",
         )
@@ -55,11 +55,11 @@ def refuse_both(option: str, value: object, setting: str, settings: Settings) ->
 def require_place(out: Folder | None, suffix: str = "") -> None:
     """Refuses a path where no file can be written, before anything is computed for it.
 
-    suffix: by which the file is recognised when it is read.
+    suffix: ending of the path by which the file is recognised when it is read.
 
     Raises:
-        UserError: the path is a folder, its folder cannot be created or written, or the suffix is
-            another one.
+        UserError: the path is a folder, its folder cannot be created or written, or the path has
+            another suffix.
     """
     if out is None:
         return

@@ -83,7 +83,7 @@ def predictor_eval(
     """Fits on `train_size` random labels and ranks all others; compares predictors and costs.
 
     Args:
-        folder: a run folder, for its own labels; or else
+        folder: a run folder, whose labels are used; either this or `records` is required.
         records: a file of labelled archs.
         reader: format of `records`; default: detected.
         target: column to predict.
@@ -101,7 +101,12 @@ def predictor_eval(
     from hwnas.studies.compare_predictors import compare, labels_of_file
 
     if (records is None) == (folder is None):
-        raise UserError("no labels to evaluate on", expected="either RUN or --records FILE")
+        given = "neither" if folder is None else "both"
+        raise UserError(
+            "predictor eval needs one source of labels",
+            expected="RUN, or --records FILE",
+            found=given,
+        )
     if folder is not None:
         refuse_unused(
             {
@@ -221,7 +226,7 @@ def predictor_export_lut(
         folder: the run folder.
         out: the file; default: `predictor/lut.safetensors` of the run.
         restrict: values to keep, by choice.
-        base: only archs like this one, except for choices that match `free`.
+        base: an arch; only archs that equal it in all choices that do not match `free`.
         free: patterns of choices, such as `stage2.*`.
         progress: shows the progress.
     """
@@ -289,7 +294,7 @@ def predictor_lookup(
     ]
     return Listing(
         rows,
-        title=f"{found.n_feasible:,} of {found.n:,} archs keep the limits",
+        title=f"{found.n_feasible:,} of {found.n:,} archs are within the limits",
         facts={"n_feasible": found.n_feasible, "n": found.n, "score_unit": unit},
         shown=_with_unit(rows, unit),
     )

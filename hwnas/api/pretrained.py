@@ -138,7 +138,7 @@ def pretrained_import(
     """Reads published weights, of any kind in `pretrained_list`.
 
     Args:
-        file: as published, or converted to safetensors with the same names; `shipped`; or
+        file: a file as published, or converted to safetensors with the same names; `shipped`; or
             `timm:NAME`, which is downloaded if it is not in the cache. In Python also tensors by
             name.
         out: a .safetensors file to write, for the setting `supernet.init`.

@@ -87,7 +87,7 @@ def profile(
         config: with `run`: starts or replaces its configuration.
         out: table to write; default: `DEVICE.json`. Timings are stored next to it.
         seed: seed of the whole networks that are timed; default: 0.
-        fetch: download what the device needs and is not in the cache, such as the runtime of a
+        fetch: download files that the device needs and the cache lacks, such as the runtime of a
             browser, or the folder with Python and the runtime that is copied to a phone.
         progress: shows the progress.
 
@@ -135,10 +135,10 @@ def _fetch(device: str) -> None:
     if not isinstance(transport, FetchingTransport):
         raise UserError(
             "this device needs no download",
-            expected="a device whose transport is `browser`, or one that takes its runtime with it",
+            expected="a browser, or a device to which hwnas copies Python and the runtime",
             found=device,
             where="--fetch",
-            fix="leave it out",
+            fix="leave --fetch out",
         )
     transport.fetch()
 
@@ -153,7 +153,7 @@ def profile_plan(
     profile_settings: Settings,
     out: Folder | None = None,
 ) -> Listing:
-    """The cost of `profile`; `left_s`: its seconds at the speed of this machine.
+    """The cost of `profile`; the fact `left_s`: its seconds at the speed of this machine.
 
     `is_here`: whether the timed device is this machine.
     """
@@ -206,7 +206,11 @@ def profile_pack(
     job = prepare(device, space, resolutions, settings, num_classes, profile_settings)
     if _is_csv(out):
         unused = {"--with-runtime": with_runtime}
-        refuse_unused(unused, to="a list of what to time", fix="leave it out, or write a .zip")
+        refuse_unused(
+            unused,
+            to="a CSV list of operators and networks to time",
+            fix="leave it out, or write a .zip",
+        )
         write_template(job.space, job.settings, Path(out), seed=seed)
         return Path(out)
     carried = None if with_runtime is None else carried_runtime(with_runtime, job.device.runtime)

@@ -29,7 +29,7 @@ def refuse_config(config: str | None) -> None:
     refuse_unused(
         {"--config": config},
         to="a table without a run folder",
-        fix="add --run RUN; or leave it out, and give --space and --profile",
+        fix="add --run RUN, or give --space and --profile in place of --config",
     )
 
 
@@ -60,9 +60,9 @@ def run_changes(
             "--out": out,
             "--seed": seed,
         },
-        to="a run folder, whose configuration says it",
+        to="a run folder, whose configuration defines this",
         fix="leave it out; --set KEY=VALUE changes the configuration, e.g. space.resolutions=[16]"
-        f" or seed=1, and the table is {Path(run) / 'tables' / 'DEVICE.json'}",
+        f" or seed=1, and the table is written to {Path(run) / 'tables' / 'DEVICE.json'}",
     )
     changes = dict(settings or {})
     for key, value in (profile_settings or {}).items():
@@ -103,7 +103,7 @@ def _require_device(project: Project, device: str) -> None:
             expected=str(own),
             found=str(found),
             where=device,
-            fix="give the file that `devices` of the run names, or another file name",
+            fix="give the file that the run has in `devices`, or rename this file",
         )
 
 
@@ -115,7 +115,7 @@ def device_name(device: str) -> str:
 def profile_for_run(
     device: str, run: Path, config: str | None, changes: dict[str, Any], progress: ProgressFor
 ) -> LatencyTable:
-    """Brings stage `profile/DEVICE` of a run folder up to date; replaces a foreign table."""
+    """Brings stage `profile/DEVICE` of a run up to date; replaces a table of another origin."""
     from hwnas.pipeline.foreign_tables import foreign_tables
 
     name = device_name(device)

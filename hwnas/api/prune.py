@@ -101,7 +101,7 @@ def prune_plan(
     fraction: float | None,
     steps: int | None = None,
 ) -> Listing:
-    """The values that `prune` would drop; `left_s`: seconds of both rounds, None if unknown."""
+    """The values that `prune` would drop; the fact `left_s`: seconds of both rounds, if known."""
     with open_project(
         Path(folder), progress_for=no_progress, command="hwnas prune", read_only=True
     ) as project:

@@ -83,7 +83,7 @@ def references(
                 "--out": out,
                 "--seed": seed,
             },
-            to="a run folder, whose configuration says it",
+            to="a run folder, whose configuration defines this",
             fix="leave it out; --set KEY=VALUE changes the configuration",
         )
         return bring_up_to_date(

@@ -105,7 +105,7 @@ def as_shown(row: Row) -> dict[str, Any]:
 
 
 def closing_row(network: NetworkResult) -> dict[str, Any]:
-    """The row of the closing table as a terminal shows it: accuracy and error in one column."""
+    """A row of the result table as a terminal shows it: accuracy and error in one column."""
     row = network.summary()
     del row["test_top1_se"]
     row["test_top1"] = accuracy_text(network.test_top1, network.n_test_images)

@@ -33,9 +33,9 @@ def run(
         progress: shows the progress.
 
     Raises:
-        UserError: an invalid configuration, or something that a stage cannot do.
+        UserError: the configuration is invalid, or a stage cannot run.
         CheckFailed: a check of the run failed.
-        NotJudged: the machine is too far from the speed of the table to judge.
+        NotJudged: the speed of the machine differs too much from that of the table to judge.
     """
     with open_project(
         run_folder(config, folder),

@@ -54,7 +54,7 @@ Score = Callable[[Codes], ArrayLike]
 """Scores [n] of archs given as codes, int16 [n, d]; higher is better, all finite.
 
 It is called with many archs at a time: first with 256 random archs, which set the scale of rewards,
-then once with every proposed arch. A search resumed from a folder scores 16 of its archs again.
+then once with every proposed arch. A search that is resumed from a folder scores 16 archs again.
 `space.arch(row)` converts a row to an `Arch`.
 """
 

@@ -38,7 +38,9 @@ def check_arguments(score: object, budget: Any, seed: int, folder: Folder | None
 
 def _refused(argument: str, expected: str, found: object) -> UserError:
     """The error for an invalid argument of `hwnas.search`."""
-    return UserError(f"wrong {argument}", expected=expected, found=repr(found)[:80], where="search")
+    return UserError(
+        f"invalid argument {argument}", expected=expected, found=repr(found)[:80], where="search"
+    )
 
 
 def estimators_of(space: SearchSpace, tables: Any) -> dict[str, TableEstimator]:
@@ -49,7 +51,7 @@ def estimators_of(space: SearchSpace, tables: Any) -> dict[str, TableEstimator]:
     for table in map(as_table, tables):
         if table.device.name in found:
             raise UserError(
-                f"two tables of {table.device.name}",
+                f"two latency tables of {table.device.name}",
                 expected="one table per device",
                 found=len(tables),
                 where="tables",

@@ -55,7 +55,7 @@ NUM_CLASSES = 1000
 def space(
     name: str, *, num_classes: int = NUM_CLASSES, in_channels: int = 3, **settings: Any
 ) -> SearchSpace:
-    """A registered or shipped search space, or that of a YAML file.
+    """Builds a search space: a registered or shipped one, or that of a YAML file.
 
     Args:
         name: see `hwnas.space_list()`; or the path of a `.yaml` file.
@@ -114,7 +114,7 @@ def space_list() -> Listing:
 
 
 def space_models() -> Listing:
-    """Networks of the space `timm` by name; costs are those of the network itself."""
+    """Networks whose subnets the space `timm` has; costs are those of the whole network."""
     rows, shown = [], []
     for name in published_networks():
         found = build_space("timm", {"model": name}, num_classes=NUM_CLASSES)
@@ -173,7 +173,7 @@ def space_show(
     num_classes: for a space by name; default: the number that all tables share, or `NUM_CLASSES`.
 
     Raises:
-        UserError: as `space`; or a table cannot be read, or does not serve the space.
+        UserError: as in `space`; or a table cannot be read, or does not cover the space.
     """
     given = [table] if isinstance(table, (LatencyTable, str, Path)) else table
     tables = [t if isinstance(t, LatencyTable) else latency_table(t) for t in given]

@@ -82,7 +82,7 @@ def stage_names(stages: Sequence[Stage], prefix: str) -> list[str]:
 
 
 def of_search(name: str | None, settings: Settings) -> dict[str, Any]:
-    """Settings of a command for one search of the run; None: for the last one.
+    """Settings that select a search of the run by name; None: the last search.
 
     Raises:
         UserError: the settings contradict the name.

@@ -30,8 +30,8 @@ def status(folder: Folder, *, settings: Settings = None) -> Listing:
     """Status of the stages of a run folder, for all its searches, and their winners.
 
     The rows are stages, with the cost of their remaining work and the seconds that they took. `why`
-    is the reason of a status, if the stage has run before; for a finished `verify`, it names the
-    checks that failed. The fact `searches` has a row for each search: its state, and score,
+    is the reason for the status of a stage that has run before; for a finished `verify`, it names
+    the checks that failed. The fact `searches` has a row for each search: its state, and score,
     validation top-1 and costs of the winner. The fact `notes` describes data and devices that
     changed since stages used them, or are missing. The fact `disk` has the size of the folder in
     bytes, and of its removable files: `superseded_bytes`, `timed_models_bytes`.
@@ -127,7 +127,7 @@ def _listing(
 ) -> Listing:
     notes = [*project.outside.notes, *data_changes(plans), *known]
     if absent := project.source.absent:
-        notes.append(f"{absent}; they are not compared")
+        notes.append(f"{absent}; changes of the data are not detected")
     root = str(project.run.root)
     facts = {"run": root, "notes": notes, **facts}
     shown = [*map(_shown, rows)]

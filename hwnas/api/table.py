@@ -124,7 +124,8 @@ def table_estimate(
 
     arch: one or several archs, `largest`, `smallest`, comma-separated codes, or `.json` files;
         default: `largest` and `smallest`.
-    num_classes: for a space by name; default: the only number in the table, or `NUM_CLASSES`.
+    num_classes: for a space by name; default: the number that the table was measured with, or
+        `NUM_CLASSES`.
 
     Raises:
         UserError: the table lacks operators of the space; names settings that would work.

@@ -38,8 +38,8 @@ class BundleCheck:
     models, latency: rows.
     notes: checks that were not made, with the reason.
     failed: failed checks.
-    not_judged: checks that could not be judged, because the machine is too far from the speed of
-        the table.
+    not_judged: checks that could not be judged, because the speed of the machine differs too much
+        from that of the table.
     """
 
     folder: Path
@@ -81,14 +81,15 @@ class BundleCheck:
                 "checks of the bundle failed",
                 found="; ".join(self.failed),
                 where=self.folder,
-                fix="export it again, or `--report-only` accepts it",
+                fix="export the run again, or accept the result with `--report-only`",
             )
         if self.not_judged:
             raise NotJudged(
                 "checks of the bundle could not be judged",
                 found="; ".join(self.not_judged),
                 where=self.folder,
-                fix="repeat the command when the machine is quiet; `--report-only` accepts it",
+                fix="repeat the command when the machine is idle, or accept the result with"
+                " `--report-only`",
             )
 
 
@@ -129,7 +130,7 @@ def verify(
 
     Raises:
         CheckFailed: a check failed.
-        NotJudged: the machine is too far from the speed of the table to judge.
+        NotJudged: the speed of the machine differs too much from that of the table to judge.
         UserError: `latency` is True, and a model cannot be timed here.
     """
     if not is_bundle(folder):
@@ -176,7 +177,7 @@ def refuse_of_runs(search: str | None) -> None:
     Raises:
         UserError: names the option.
     """
-    refuse_unused({"--search": search}, to="a bundle, which is of one search", fix="leave it out")
+    refuse_unused({"--search": search}, to="a bundle, which has one search", fix="leave it out")
 
 
 def bundle_plan(folder: Folder, *, config: str | None = None, settings: Settings = None) -> Listing:
@@ -270,7 +271,7 @@ def _require_timed(folder: Path, latency: tuple[Row, ...], notes: tuple[str, ...
     if absent or not latency:
         why = [note for note in notes if note.startswith("latency on ")]
         raise UserError(
-            "--latency cannot be done here",
+            "--latency: a model was not timed on this machine",
             expected="models that were measured on this machine",
             found="; ".join([*absent, *why]) or "the manifest names no device",
             where=folder,

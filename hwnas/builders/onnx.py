@@ -1,6 +1,6 @@
 """Converts operators to ONNX without torch: whole networks, and micro-nets for latency tables.
 
-The graphs have the same list of nodes as the torch.export-based exporter gives for the same network
+The graphs have the same nodes as those of the torch.export-based exporter for the same network
 (tested), with folded BN. So the timed graph equals the deployed one. Weights are random at the
 scale of a trained network, because zeros or denormal numbers would take a different time.
 """
@@ -26,11 +26,11 @@ def network(net: Network, *, batch: int | None = 1, seed: int = 0) -> onnx.Model
     `batch=None` gives an open batch axis (named `batch`). Equal arguments give equal bytes.
 
     An operator with several sources reads their sum, by one `Add` per further source. Operators on
-    no path from the image to the logits are left out (`Network.live`). If no path joins the two, an
+    no path from the image to the logits are left out (`Network.live`). If there is no such path, an
     operator without input reads zeros.
 
-    A recurrent network is one step: `token` int64 [batch] and `state` [batch, width] -> `logits`
-    and `next_state`.
+    A recurrent network becomes one step: `token` int64 [batch] and `state` [batch, width] ->
+    `logits` and `next_state`.
     """
     net = net.live()
     if is_recurrent(net):
@@ -68,7 +68,7 @@ def micro(
     The neighbours keep the internal layout of the runtime at both sides of the operator. Set
     `before` to False for an operator that reads the image, and `after` to False for one that
     computes the logits. The activation of a convolution always follows it, even in networks with
-    `Network.act_first`. A ReLU comes before padded maxima, as LiteRT pads them with zeros.
+    `Network.act_first`. A ReLU comes before padded max pooling, which LiteRT pads with zeros.
     """
     ops = [op]
     if before:

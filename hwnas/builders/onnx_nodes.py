@@ -23,8 +23,8 @@ ALL = (1 << 63) - 1  # end of a slice that is not cut, as in exported files
 def with_least_ir(model: onnx.ModelProto) -> onnx.ModelProto:
     """Sets the lowest IR version that the operator sets of `model` allow; returns `model`.
 
-    Libraries that write ONNX set their own IR version. Older runtimes refuse it, even if they have
-    all the operators.
+    Libraries that write ONNX set their own, newer IR version. Older runtimes refuse such files,
+    even if they support all the operators.
     """
     opsets = list(model.opset_import)
     model.ir_version = helper.find_min_ir_version_for(opsets, ignore_unknown=True)
@@ -59,7 +59,7 @@ class GraphBuilder:
         return with_least_ir(model)
 
     def add(self, op: OpSpec, value: str, name: str, *, feeds_linear: bool) -> str:
-        """An operator that reads one value; `feeds_linear`: a mean returns a vector, not a map."""
+        """Adds an operator that reads one value. feeds_linear: a mean gives a vector, not a map."""
         if op.kind == "pool":
             mean = self._mean(value, name, keepdims=not feeds_linear)
             if feeds_linear:
@@ -83,15 +83,15 @@ class GraphBuilder:
         return self._block(op, value, name)
 
     def sum(self, terms: list[str], name: str) -> str:
-        """The sum of two values."""
+        """Adds the sum of two values."""
         return self._node("Add", terms, name)
 
     def concat(self, parts: list[str], name: str) -> str:
-        """The channels of all values."""
+        """Concatenates values along their channels."""
         return self._node("Concat", parts, name, axis=1)
 
     def zeros(self, op: OpSpec, name: str) -> str:
-        """Zeros [batch, C, px, px], made from the image, for an operator without input."""
+        """Adds zeros [batch, C, px, px], made from the image, for an operator without input."""
         axes = self._constant(f"{name}.zeros.axes", np.array([1, 2, 3], dtype=np.int64))
         mean = self._node("ReduceMean", [INPUT, axes], f"{name}.zeros.mean", keepdims=1)
         shape = (1, op.in_channels, op.in_hw, op.in_hw)

@@ -58,14 +58,14 @@ class RecurrentBuilder(GraphBuilder):
         return found
 
     def concat(self, parts: list[str], name: str) -> str:
-        """The channels of all values; vectors stay vectors."""
+        """Concatenates values along their channels; vectors stay vectors."""
         found = super().concat(parts, name)
         if self.flat.issuperset(part for part in parts if part != STATE):
             self.flat.add(found)
         return found
 
     def model(self, input_shape: list[int | str], output_shape: list[int | str]) -> onnx.ModelProto:
-        """The whole model; in addition to `GraphBuilder.model` with token, state and next state."""
+        """As `GraphBuilder.model`, with the further inputs and outputs token, state, next state."""
         model = super().model(input_shape, output_shape)
         axis, graph = input_shape[0], model.graph
         if self.reads_token:

@@ -2,8 +2,8 @@
 
 Weights and scales are synthetic, as in `onnx.py`, because only the graph determines the latency.
 The graph equals that of ONNX Runtime's static quantiser (QDQ, uint8 activations, int8 weights per
-channel) for the same network, node for node (tested). It takes milliseconds instead of half a
-second. TensorRT needs another form: signed activations, unquantised biases, and activation
+channel) for the same network, node for node (tested), but is made in milliseconds instead of half
+a second. TensorRT needs another form: signed activations, unquantised biases, and activation
 functions left in place for it to fuse. Deployed files are calibrated by an exporter.
 """
 

@@ -47,7 +47,7 @@ def converted(model: onnx.ModelProto) -> Graph:
     """Converts an fp32 ONNX graph with `input` [B, C, H, W] to operators of LiteRT, in fp32.
 
     Raises:
-        UserError: an operator of the graph has no counterpart; names it.
+        UserError: LiteRT has no counterpart of an operator of the graph, which the error names.
     """
     if len(model.graph.input) > 1:
         raise UserError(

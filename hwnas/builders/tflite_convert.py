@@ -30,7 +30,7 @@ class Converter(WeightedNodes):
         """Converts the whole model.
 
         Raises:
-            UserError: an operator has no counterpart; names it.
+            UserError: LiteRT has no counterpart of an operator, which the error names.
         """
         convert: Mapping[str, Callable[[onnx.NodeProto], object]] = {
             "Conv": self.conv,
@@ -93,7 +93,7 @@ class Converter(WeightedNodes):
         """ReLU6(x + 3) / 6; the 3 is added to a bias if there is one."""
         facts = attributes(node)
         if abs(facts.get("alpha", 0.2) - 1 / 6) > 1e-6 or facts.get("beta", 0.5) != 0.5:
-            raise unknown(node, "HardSigmoid of another slope")
+            raise unknown(node, "HardSigmoid other than clip(x / 6 + 0.5, 0, 1)")
         read = self.value(node, 0)
         if self.is_fusible(read, ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")):
             bias = self.graph.tensors[self.graph.ops[-1].inputs[2]]
@@ -127,7 +127,7 @@ class Converter(WeightedNodes):
         (kernel, *_), (stride, *_) = facts["kernel_shape"], facts.get("strides", [1, 1])
         pad, dilation = facts.get("pads", [0] * 4)[0], max(facts.get("dilations", [1]))
         if dilation > 1 or (pad and (facts.get("count_include_pad") or 2 * pad > kernel)):
-            raise unknown(node, f"{node.op_type} of {facts}")
+            raise unknown(node, f"{node.op_type} with the attributes {facts}")
         batch, *size, channels = self.shape(read)
         if facts.get("ceil_mode") and not pad and stride == kernel:
             padding, sides = "SAME", [-(-side // stride) for side in size]
@@ -184,7 +184,7 @@ class Converter(WeightedNodes):
         parts = [self.value(node, position) for position in range(len(node.input))]
         shapes = [self.shape(part) for part in parts]
         if attributes(node)["axis"] != 1 or len(shapes[0]) != 4:
-            raise unknown(node, "a Concat of other axes than the channels of maps")
+            raise unknown(node, "a Concat that does not join the channels of maps")
         shape = (*shapes[0][:3], sum(channels for *_, channels in shapes))
         self.emit("CONCATENATION", node, *parts[1:], shape=shape, read=parts[0], axis=3)
 
@@ -197,7 +197,7 @@ class Converter(WeightedNodes):
             or any(bound.size != 1 for bound in bounds)
             or len(self.shape(read)) != 4
         ):
-            raise unknown(node, "a Slice of several axes")
+            raise unknown(node, "a Slice of several axes, or of a value that is not a map")
         start, end, given, step = (int(bound.item()) for bound in bounds)
         if step != 1 or start < 0 or end < 0 or not given:
             raise unknown(node, f"a Slice from {start} to {end} of axis {given}, step {step}")

@@ -62,7 +62,7 @@ VERSIONS = {
     "QUANTIZE": 1,
     "RESHAPE": 1,
 }
-"""Lowest operator versions with grouped filters, 8 bits and half precision.
+"""Lowest operator versions that support grouped filters, 8 bits and half precision.
 
 Other operators have version 2.
 """
@@ -107,7 +107,7 @@ class Quantization:
 
 @dataclass(frozen=True)
 class Tensor:
-    """shape: starts with the batch, except for constants. data: the value of a constant."""
+    """A tensor. `shape` starts with the batch, except for constants, whose value is `data`."""
 
     name: str
     shape: tuple[int, ...]
@@ -164,7 +164,9 @@ class Graph:
     def serialized(
         self, metadata: Mapping[str, str] | None = None, outputs: Sequence[str] = ()
     ) -> bytes:
-        """The `.tflite` file; `outputs` follow the logits. Equal graphs give equal bytes.
+        """The content of the `.tflite` file; its outputs are the logits, then `outputs`.
+
+        Equal graphs give equal bytes.
 
         Raises:
             UserError: the package of LiteRT is not installed, or too old.

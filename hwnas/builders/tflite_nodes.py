@@ -129,9 +129,9 @@ def attributes(node: onnx.NodeProto) -> dict[str, Any]:
 
 
 def padding_name(size: Sequence[int], kernel: int, stride: int, pad: int, more: int = 0) -> str:
-    """TensorFlow's name of a padding: `pad` pixels on all sides, `more` at bottom and right.
+    """TensorFlow's name of a padding: `pad` pixels on all sides, `more` added at bottom and right.
 
-    Empty if TensorFlow has no name for it.
+    The name is empty if TensorFlow has no such padding.
     """
     if not pad and not more:
         return "VALID"

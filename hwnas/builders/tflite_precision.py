@@ -26,14 +26,11 @@ Ranges = Mapping[str, tuple[float, float]]
 
 MADE_UP = (-4.0, 4.0)
 WEIGHTED = {"CONV_2D": 0, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 0}
-"""Axis of the output channels of the weights."""
+"""Operators with weights, each with the axis of the output channels of its weights."""
 KEEPING = ("RESHAPE", "TRANSPOSE", "PAD", "MAX_POOL_2D", "STRIDED_SLICE")
 """Operators whose output has the scale of their input."""
 CLAMPING = ("RELU", "RELU6")
-"""Operators without their own 8-bit kernel.
-
-Requantisation to a range that starts at 0 has the same effect.
-"""
+"""Operators that have no 8-bit kernel: a QUANTIZE to a range that starts at 0 replaces them."""
 IN_8_BITS = (*WEIGHTED, *KEEPING, *CLAMPING, "ADD", "MUL", "MEAN", "LOGISTIC")
 """Operators that run in 8 bits; HARD_SWISH and AVERAGE_POOL_2D do not."""
 
@@ -60,7 +57,7 @@ def to_precision(
 
 
 def quantizable(graph: Graph) -> list[str]:
-    """Outputs of the operators that the rule converts to 8 bits, in order."""
+    """Outputs of the operators that 8-bit graphs run in 8 bits, in order."""
     return [op.output for op in graph.ops if _is_quantizable(graph, op)]
 
 

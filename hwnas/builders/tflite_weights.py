@@ -15,7 +15,7 @@ __all__ = ["WeightedNodes"]
 
 
 class WeightedNodes(Nodes):
-    """Convolutions, BN and linear layers."""
+    """Converts convolutions, BN and linear layers."""
 
     def conv(self, node: onnx.NodeProto) -> None:
         """A convolution: dense, grouped or depthwise, with the padding of torch."""
@@ -28,10 +28,10 @@ class WeightedNodes(Nodes):
         pad, left, bottom, right = facts.get("pads", [0] * 4)
         is_square = (pad, bottom) == (left, right) and bottom >= pad
         if len({*weight.shape[2:]}) > 1 or not is_square or len({*strides}) > 1:
-            raise unknown(node, "a convolution with unequal sides")
+            raise unknown(node, "a convolution whose kernel, stride or padding is not square")
         dilation, *others = facts.get("dilations", [1, 1])
         if others != [dilation] or facts.get("auto_pad", b"") not in (b"", b"NOTSET"):
-            raise unknown(node, "a convolution with unequal dilations, or without pads")
+            raise unknown(node, "a convolution with two dilations, or with automatic padding")
         stride, more = strides[0], bottom - pad
         is_depthwise = per_group == 1 and groups == channels
         order = (1, 2, 3, 0) if is_depthwise else (0, 2, 3, 1)

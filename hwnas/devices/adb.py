@@ -43,7 +43,7 @@ rm -f {hot}
 
 def _text(serial: object) -> object:
     if isinstance(serial, (int, float)):
-        raise ValueError("YAML takes this for a number: put the serial number into quotes")
+        raise ValueError("YAML reads this serial number as a number: put it in quotes")
     return serial
 
 
@@ -57,8 +57,8 @@ Serial = Annotated[
 class Config(StrictModel):
     """Which phone, and how its models are timed. Tested only with a simulated adb.
 
-    The kit runs with a folder of Python and the runtime that is copied to the phone once; or with a
-    Python on the phone; or the official benchmark_model times the models.
+    Models are timed by the device kit, with a folder of Python and the runtime that is copied to
+    the phone once, or with a Python on the phone; or by the official benchmark_model.
     """
 
     name: Literal["adb"] = "adb"
@@ -70,21 +70,25 @@ class Config(StrictModel):
         "/data/local/tmp/hwnas-kit", description="Folder on the phone for models, kit and results."
     )
     wait_s: Annotated[float, Field(ge=0, le=1e6)] = Field(
-        120.0, description="How long to wait for the phone, also after a lost cable, in seconds."
+        120.0,
+        description="Maximum time to wait for the phone, also after a lost connection, in seconds.",
     )
     cool_down_s: Annotated[float, Field(ge=0, le=1e6)] = Field(
         600.0,
-        description="How long to wait in all, in seconds, while Android says that the phone"
-        " throttles; then timing goes on.",
+        description="Maximum total time to wait, in seconds, while Android reports that the phone"
+        " throttles; then timing continues.",
     )
     runner: Literal["kit", "benchmark_model"] = Field(
-        "kit", description="`benchmark_model`: TensorFlow's or LiteRT's binary of this name."
+        "kit",
+        description="What times the models: the device kit, or the binary benchmark_model of"
+        " TensorFlow or LiteRT.",
     )
     binary: Annotated[str | None, BESIDE] = Field(
-        None, description="benchmark_model on this machine, relative to the file of the device."
+        None,
+        description="Path of benchmark_model on this machine, relative to the file of the device.",
     )
     binary_on_phone: Place | None = Field(
-        None, description="benchmark_model that is already on the phone."
+        None, description="Path of a benchmark_model that is already on the phone."
     )
     python: str | None = Field(
         None,
@@ -111,7 +115,7 @@ def build(config: Config, device: DeviceSpec) -> Transport:
     """The transport to the phone; it connects when it is first used.
 
     Raises:
-        UserError: no folder for the runtime of the device, or benchmark_model cannot time it.
+        UserError: no folder has the runtime of the device, or benchmark_model cannot time it.
     """
     phone = Phone(config.serial, config.as_root)
     if config.runner == "benchmark_model":
@@ -162,7 +166,7 @@ class _AdbKit:
                 n_lost = 0 if watched.has_timed else n_lost + 1
                 if self.config.wait_s == 0 or n_lost == MOST_LOST:
                     raise
-                log.warning("lost %s; its samples are kept", self.phone.where)
+                log.warning("lost the connection to %s; its samples are kept", self.phone.where)
                 try:
                     self.phone.wait(self.config.wait_s)
                 except UserError as gone:
@@ -190,7 +194,7 @@ class _AdbKit:
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[_AdbKit]:
-        """This kit, bound to the serial number of the phone, even if another phone is connected."""
+        """This kit, bound to the serial number of the phone: it never switches to another phone."""
         self.kit.check_here()  # before the phone is waited for
         phone = self.phone.wait(self.config.wait_s)
         with alone(phone):

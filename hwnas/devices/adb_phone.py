@@ -101,7 +101,7 @@ class Phone:
                 raise UserError(
                     "cannot reach the device",
                     expected="a phone in the list of `adb devices`, with the state `device`",
-                    found=f"{self.serial or 'a phone'}: {state or 'not there'}",
+                    found=f"{self.serial or 'a phone'}: {state or 'not in the list'}",
                     where=self.where,
                     fix=self._fix(state),
                 )
@@ -133,7 +133,7 @@ class Phone:
         if len(chosen) == len(speeds):
             return ""
         if last.strip() != "taskset":
-            log.warning("%s has no taskset: timings may be those of slow cores", self.where)
+            log.warning("%s has no taskset, so slow cores can run the timings", self.where)
             return ""
         return f"{sum(1 << cpu for cpu in chosen):x}"
 
@@ -154,10 +154,10 @@ class Phone:
         if chosen is None and len(states) > 1:
             raise UserError(
                 "several devices are connected",
-                expected="one, or `serial:` under `transport:` in the file of the device",
+                expected="one device, or `serial:` under `transport:` in the file of the device",
                 found=_shown(states),
                 where=self.where,
-                fix=f"set `serial: {next(iter(states))}`, or another of them",
+                fix=f"set `serial: {next(iter(states))}`, or another of these serial numbers",
             )
         name = chosen or next(iter(states), "")
         state = states.get(name, "")

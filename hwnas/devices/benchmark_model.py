@@ -119,7 +119,7 @@ class BenchmarkModel:
         """The part of `check` that needs no phone."""
         if self.binary is not None and not self.binary.is_file():
             raise UserError(
-                "no benchmark_model",
+                "the file of benchmark_model is missing",
                 expected="the binary for Android on arm64",
                 where=self.binary,
                 fix="download it (docs/profile-my-board.md), or set `binary_on_phone`",
@@ -132,7 +132,7 @@ class BenchmarkModel:
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[BenchmarkModel]:
-        """This transport, bound to the serial number, even if another phone is connected."""
+        """This transport, bound to the serial number: it never switches to another phone."""
         self._check_here()  # before the phone is waited for
         phone = self.phone.wait(self.wait_s)
         with alone(phone):
@@ -166,7 +166,7 @@ class BenchmarkModel:
                 is_lost = isinstance(error, Unreached) or not self.phone.is_there()
                 if self.wait_s == 0 or n_lost == MOST_LOST or not is_lost:
                     raise
-                log.warning("lost %s; its samples are kept", self.phone.where)
+                log.warning("lost the connection to %s; its samples are kept", self.phone.where)
                 self.phone.wait(self.wait_s)
         raise AssertionError
 
@@ -176,7 +176,7 @@ class BenchmarkModel:
         """Runs the binary on models, one after another, in one shell.
 
         Raises:
-            UserError: it fails on one of them.
+            UserError: the binary fails on a model.
         """
         mask = self.phone.fast_mask(self.device.threads)
         command = [*(["taskset", mask] if mask else []), self.binary_on_phone or f"./{BINARY}"]
@@ -191,18 +191,18 @@ class BenchmarkModel:
         said = self.phone.run("\n".join(lines))
         parts = re.split(rf"^{MARK} [0-9]+\r?$", said, flags=re.MULTILINE)[1:]
         if len(parts) != len(files):
-            raise self._failure("its output is incomplete", said[-300:], there)
+            raise self._failure("the output is incomplete", said[-300:], there)
         return [self._read(part, file, there) for part, file in zip(parts, files, strict=True)]
 
     def _read(self, text: str, file: str, there: str) -> BinaryRun:
         if FULL in text:
             raise full_disk(text.strip()[-300:], self.phone.where)
         if FAILED in text:
-            raise self._failure(f"it fails on {file}", text.strip()[-1000:], there)
+            raise self._failure(f"failed on {file}", text.strip()[-1000:], there)
         try:
             return read_output(text)
         except ValueError as error:
-            raise self._failure(f"its output on {file} is not understood", error, there) from error
+            raise self._failure(f"the output for {file} is malformed", error, there) from error
 
     def _failure(self, what: str, found: object, there: str) -> UserError:
         return UserError(
@@ -241,7 +241,7 @@ class BenchmarkModel:
             there = str(self.binary_on_phone)
             digest = self.phone.run(f"sha256sum {shlex.quote(there)}")
             if re.match("[0-9a-f]{64}", digest) is None:
-                raise self._failure("its checksum is not understood", digest[:200], there)
+                raise self._failure("the phone printed no checksum of it", digest[:200], there)
         rows = (line.partition(" ") for line in self.phone.run(FACTS).splitlines())
         known = {key: visible(" ".join(value.split()))[:80] for key, _, value in rows}
         found = re.fullmatch("[1-9][0-9]{0,3}", known.get("n_cpus", ""))
@@ -278,10 +278,12 @@ class BenchmarkModel:
             log.warning("no operator times: %s", error)
             return
         if not run.operators:
-            log.warning("no operator times: %s prints none", self.binary or self.binary_on_phone)
+            log.warning(
+                "no operator times, because %s prints none", self.binary or self.binary_on_phone
+            )
             return
         if slow := sorted({one.kind for one in run.operators if not one.is_delegated}):
-            log.warning("%s: not run by XNNPACK: %s", item["id"], ", ".join(slow))
+            log.warning("%s: XNNPACK does not run %s", item["id"], ", ".join(slow))
         operators = [asdict(operator) for operator in run.operators]
         write_json(path, {"schema_version": 1, "model": item["id"], "operators": operators})
 

@@ -53,7 +53,7 @@ class BinaryRun:
 
 
 def read_output(text: str) -> BinaryRun:
-    """What the binary measured, from its output.
+    """Parses the output of the binary.
 
     Raises:
         ValueError: the text is not the output of a finished run; the error has its last line.

@@ -40,7 +40,7 @@ class Config(StrictModel):
         None, description="Chromium's executable; default: the first on the PATH."
     )
     address: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.-]*$")] = Field(
-        "127.0.0.1", description="Address or name of this machine for the page (IPv4)."
+        "127.0.0.1", description="IPv4 address or name of this machine that serves the page."
     )
     port: Annotated[int | None, Field(ge=0, le=65535)] = Field(
         None,
@@ -49,23 +49,23 @@ class Config(StrictModel):
     )
     certificate: Annotated[str | None, BESIDE] = Field(
         None,
-        description="PEM file, relative to the file of the device; then the page uses https."
+        description="PEM file of a certificate for https, relative to the file of the device."
         " Required if other machines can reach `address`.",
     )
     key: Annotated[str | None, BESIDE] = Field(
         None, description="PEM file of the certificate's private key."
     )
     wait_s: Annotated[float, Field(gt=0, le=1e6)] = Field(
-        600.0, description="How long to wait for a page, in seconds."
+        600.0, description="Maximum time to wait for a page to connect, in seconds."
     )
 
     @model_validator(mode="after")
     def _check(self) -> Config:
         if self.key is not None and self.certificate is None:
-            raise ValueError("a key needs its certificate")
+            raise ValueError("`key` is set, but `certificate` is not")
         if self.address not in LOOPBACK and self.certificate is None:
             raise ValueError(
-                f"other machines can reach {self.address}: give a certificate, or use 127.0.0.1"
+                f"other machines can reach {self.address}: set `certificate`, or use 127.0.0.1"
                 " (with `adb reverse` also for a phone)"
             )
         return self
@@ -121,7 +121,7 @@ class _Browser:
         """The browser to start; None if the user opens the page.
 
         Raises:
-            UserError: there is none.
+            UserError: no browser is installed.
         """
         if self.config.opened_by == "user":
             return None
@@ -139,7 +139,7 @@ class _Browser:
 
 
 def _token_file() -> Path:
-    """The secret part of the address; the same each time, so that an open page stays valid."""
+    """File of the secret part of the address, which never changes, so open pages stay valid."""
     folder = cache_folder() / "web"
     folder.mkdir(parents=True, exist_ok=True)
     return folder / "token"

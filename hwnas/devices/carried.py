@@ -80,7 +80,7 @@ class CarriedRuntime:
 
     @property
     def parts(self) -> tuple[CarriedPart, ...]:
-        """Its packages."""
+        """The packages that the folder is made from."""
         return parts_of(self.runtime)
 
     @property
@@ -99,7 +99,7 @@ class CarriedRuntime:
         """The tar file.
 
         Raises:
-            UserError: it is not in the cache; names the command that makes it.
+            UserError: the file is not in the cache; the error names the command that makes it.
         """
         path = self.path
         if self._is_whole():
@@ -107,7 +107,7 @@ class CarriedRuntime:
         raise UserError(
             f"the folder with Python and {self.runtime} for {self.architecture} is not on this"
             " machine",
-            found="it is damaged" if path.exists() else "it is not in the cache",
+            found="the file is damaged" if path.exists() else "the file is not in the cache",
             where=path,
             fix="add --fetch to `hwnas profile DEVICE`, which downloads"
             f" {self.n_bytes / 1e6:.0f} MB with apt-get and pip",
@@ -142,7 +142,7 @@ class CarriedRuntime:
             return False
 
     def members(self) -> Iterator[tuple[str, bytes, bool]]:
-        """Path in the folder, content, and whether it is executable, of every file.
+        """Every file of the folder: path, content, and whether it is executable.
 
         Raises:
             UserError: as in `archive`.
@@ -166,7 +166,7 @@ def carried_runtime(architecture: str, runtime: str) -> CarriedRuntime:
     """The folder for an architecture and a runtime of the kit.
 
     Raises:
-        UserError: there is none.
+        UserError: there is no such folder.
     """
     if architecture not in ARCHITECTURES:
         raise UserError(
@@ -179,7 +179,7 @@ def carried_runtime(architecture: str, runtime: str) -> CarriedRuntime:
         raise UserError(
             f"there is no runtime folder with {runtime}",
             expected="runtime: onnxruntime or litert",
-            fix="install the runtime on the device, and name its interpreter as `python`",
+            fix="install the runtime on the device, and set `python` to its interpreter",
         ) from error
     return CarriedRuntime(architecture, runtime)
 

@@ -122,7 +122,7 @@ def _run(command: Sequence[str], folder: Path) -> str:
             timeout=TIMEOUT_S,
         )
     except subprocess.TimeoutExpired:
-        return f"{Path(command[0]).name} does not end"
+        return f"{Path(command[0]).name} took too long"
     if done.returncode == 0:
         return "the packages are not the pinned ones"
     said = [line for line in done.stderr.splitlines() if line.strip()]

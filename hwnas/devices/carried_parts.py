@@ -10,7 +10,7 @@ __all__ = ["ARCHITECTURES", "PYTHON", "CarriedPart", "parts_of"]
 
 PYTHON = "3.11"
 ARCHITECTURES = ("arm64",)
-"""Names of Debian, which the command line and device files use."""
+"""Names of architectures in Debian, on the command line and in device files."""
 
 
 @dataclass(frozen=True)

@@ -46,8 +46,8 @@ class _Offline:
             "this device must be profiled by hand",
             expected=f"results at {results}",
             found=f"none yet; the kit is written to {archive}",
-            fix="unzip it on the device, run `python3 bench.py plan.json --out results.jsonl`, copy"
-            " results.jsonl to the expected path, and repeat this command",
+            fix="unzip the kit on the device, run `python3 bench.py plan.json --out results.jsonl`,"
+            " copy results.jsonl to the expected path, and repeat this command",
         )
 
 

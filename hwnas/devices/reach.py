@@ -43,7 +43,7 @@ class Reach(Protocol):
 
     @property
     def identity(self) -> str:
-        """The device, the same for every name that this machine has for it."""
+        """Identifies the device, independent of the name under which it is reached."""
         ...
 
     def command(self, script: str) -> list[str]:
@@ -66,7 +66,7 @@ def call(
 
     Raises:
         UserError: the command is not installed, failed, took more than ten minutes, or its output
-            does not end.
+            is too long.
     """
     try:
         with contextlib.ExitStack() as stack:
@@ -89,7 +89,7 @@ def call(
         raise UserError("the device does not respond", where=where) from error
     if max(len(answer), len(complaint)) > MOST_BYTES:
         raise UserError(
-            "the output of the device does not end",
+            "the output of the device is too long",
             expected=f"at most {MOST_BYTES // 2**20} MiB",
             found=repr((answer or complaint)[:100]),
             where=where,
@@ -141,13 +141,13 @@ def _output(process: subprocess.Popen[bytes]) -> tuple[bytes, bytes]:
 
 @contextlib.contextmanager
 def alone(reach: Reach) -> Iterator[None]:
-    """Times a device alone: two commands would stop each other's kit, or slow each other.
+    """Reserves a device: two commands at once would stop or slow each other's kit.
 
     This works only among commands with the same cache folder. If the folder is not writable,
     nothing is prevented.
 
     Raises:
-        UserError: another command times the device.
+        UserError: another command is timing the device.
     """
     folder = cache_folder() / "devices"
     with contextlib.suppress(OSError):
@@ -171,6 +171,6 @@ def full_disk(found: object, where: str) -> UserError:
         "the disk of the device is full",
         found=found,
         where=where,
-        fix="free space there: `hwnas clean --device FILE` lists what earlier plans left, and"
-        " `folder` in the file of the device names another place; earlier samples are kept",
+        fix="free space on the device (`hwnas clean --device FILE` lists files of earlier plans),"
+        " or set another `folder` in the file of the device; earlier samples are kept",
     )

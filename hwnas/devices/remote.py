@@ -53,11 +53,11 @@ class RemoteKit:
 
     folder: folder on the device, absolute or relative to the start folder of `sh`.
     python: the interpreter on the device that has the runtime; not used with `carried`.
-    before: shell commands to run before it, or "".
+    before: shell commands to run before the interpreter, or "".
     carried: the folder with Python and the runtime, which is copied once.
     prefix: a command that starts the interpreter, such as `taskset 80`, or "".
     options: further options of bench.py when it times.
-    beside: shell commands that run while it times; `$p` is its process.
+    beside: shell commands that run while bench.py times; `$p` is its process.
     """
 
     reach: Reach
@@ -102,10 +102,10 @@ class RemoteKit:
             raise
         except UserError as error:
             raise ConnectionLost(
-                "lost the connection to the device before its samples were here",
+                "lost the connection to the device before its samples were copied",
                 found=error.found,
                 where=error.where,
-                fix="the samples are kept there; run the same command again",
+                fix="the samples are kept on the device; run the same command again",
             ) from error
 
     def try_out(self, plan: Path) -> None:
@@ -166,7 +166,7 @@ class RemoteKit:
                 expected="a device with `with_runtime: arm64` under `transport:`",
                 found=self.device.name,
                 where="--fetch",
-                fix="leave it out",
+                fix="leave --fetch out",
             )
         self.carried.fetch()
 

@@ -31,11 +31,11 @@ def put_files(
     first: str = "",
     extract: str = TAR,
 ) -> None:
-    """Copies files into the folder `there`, unless the same ones are there already.
+    """Copies files into the folder `there` on the device, unless it already has the same files.
 
-    members: files and their names there.
-    first: shell commands to run there before.
-    extract: the command that unpacks kit.tar there.
+    members: files and their names in that folder.
+    first: shell commands to run in that folder before.
+    extract: the command that unpacks kit.tar in that folder.
     """
     digest = hashlib.sha256()
     for path, name in members:
@@ -63,7 +63,7 @@ def put_runtime(reach: Reach, folder: str, carried: CarriedRuntime) -> None:
     """Copies Python and a runtime into `folder`, unless this version is there.
 
     Raises:
-        UserError: the device has another architecture, or no space; or the cache lacks the folder.
+        UserError: the device has another architecture or a full disk, or the cache lacks the file.
     """
     name, quoted = folder_of(carried), shlex.quote(folder)
     look = f"uname -m; [ -f {name}/python3 ] && echo yes || echo no"
@@ -75,8 +75,8 @@ def put_runtime(reach: Reach, folder: str, carried: CarriedRuntime) -> None:
             expected=f"`uname -m` to print {' or '.join(MACHINES[carried.architecture])}",
             found=machine,
             where=reach.where,
-            fix="install the runtime on the device, and name its interpreter as `python` in the"
-            " file of the device",
+            fix="install the runtime on the device, and set `python` in the file of the device to"
+            " its interpreter",
         )
     if is_there == "yes":
         return
@@ -109,7 +109,7 @@ def words(reach: Reach, script: str, pattern: str) -> list[str]:
     """The words that a script prints on the device, which must match `pattern`.
 
     Raises:
-        UserError: they do not.
+        UserError: the words do not match.
     """
     found = call(reach.command(script), where=reach.where).split()
     if not re.fullmatch(pattern, " ".join(found)):
@@ -118,6 +118,6 @@ def words(reach: Reach, script: str, pattern: str) -> list[str]:
             expected=f"words that match {pattern}",
             found=" ".join(found)[:200],
             where=reach.where,
-            fix="its shell must print nothing when it starts",
+            fix="make the shell of the device print nothing when it starts",
         )
     return found

@@ -63,7 +63,7 @@ def leftovers(reach: Reach, folder: str, home: Mapping[str, int]) -> list[Leftov
                 expected="the kits on the device and their sizes",
                 found=line[:200],
                 where=reach.where,
-                fix="its shell must print nothing when it starts",
+                fix="make the shell of the device print nothing when it starts",
             )
         name, kilobytes, n_samples, n_others, n_aside, busy = match.groups()
         found.append(
@@ -99,7 +99,7 @@ def _leftover(
         script += '[ ! -e "$d/results.jsonl" ] || rm "$d/results.jsonl"\n'
         script += 'if [ -d "$d" ]; then rmdir "$d"; else rm -f "$d"; fi\n'
     else:
-        kept = f"{n_samples / 1e6:.1f} MB of samples, which no run given here has"
+        kept = f"{n_samples / 1e6:.1f} MB of samples that are in no run folder given here"
         n_bytes = max(0, n_bytes - n_samples) if n_others else 0
     if is_busy:
         kept, n_bytes = "its kit is running", 0

@@ -35,7 +35,7 @@ class Unlike(UserError):
 
 
 def give_samples(reach: Reach, there: str, plan: Path, results: Path) -> None:
-    """Makes the samples in the folder `there` those that continue `results`.
+    """Prepares the folder `there` on the device so that new samples continue `results`.
 
     Samples of another folder or plan are set aside on the device, and found again when that folder
     continues. `results` exists afterwards, so the samples that are added on the device are its own.
@@ -62,12 +62,14 @@ def _set_aside(reach: Reach, there: str, header: str, *, of_plan: bool, results:
     name, place = _aside(header), f"{reach.where}:{there}"
     if of_plan:
         log.warning(
-            "%s has samples of these models that %s did not begin: set aside there as %s, and %s",
+            "%s has samples of these models that %s did not begin: set aside there as %s; %s",
             *(place, results.parent, name),
-            "its own are continued" if _header(results) else "all models are timed",
+            "timing continues from the samples here"
+            if _header(results)
+            else "all models are timed",
         )
     else:
-        log.warning("%s/%s: not of this plan, set aside there as %s", place, RESULTS, name)
+        log.warning("%s/%s: not of this plan, so set aside there as %s", place, RESULTS, name)
     call(
         reach.command(f"cd {shlex.quote(there)} && mv {RESULTS} {name}"),
         where=reach.where,
@@ -78,7 +80,7 @@ def fetch_samples(reach: Reach, there: str, results: Path) -> None:
     """Replaces the local results by those of the device, which are append-only.
 
     Raises:
-        Unlike: they are no file, or do not continue the local ones.
+        Unlike: the samples are not a file, or do not continue the local samples.
     """
     arrived = results.with_name(f".{results.name}.arriving")
     _remove(arrived)
@@ -86,9 +88,9 @@ def fetch_samples(reach: Reach, there: str, results: Path) -> None:
         reach.pull(f"{there}/{RESULTS}", arrived)
         if not arrived.is_file():  # adb copies folders, too
             raise Unlike(
-                "the samples on the device are no file",
+                "the samples on the device are not a file",
                 where=f"{reach.where}:{there}/{RESULTS}",
-                fix="remove what is there",
+                fix="remove it from the device",
             )
         if not results.is_file():
             os.replace(arrived, results)

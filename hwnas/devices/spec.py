@@ -98,7 +98,7 @@ def device_settings(name_or_path: str | Path) -> dict[str, Any]:
 
 
 def open_transport(device: DeviceSpec) -> Transport:
-    """The transport of a spec without settings.
+    """The transport of a device, if this kind of transport needs no settings.
 
     Raises:
         UserError: unknown transport, or one that needs settings.

@@ -1,4 +1,4 @@
-"""A board over ssh; it has python3, numpy and its runtime, or hwnas copies them to it."""
+"""A board over ssh, which has python3, numpy and its runtime, or to which hwnas copies them."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Runs converters and models in a process of their own: a crash ends only that process.
 
 Formats whose packages hwnas itself needs (torch, ONNX, ONNX Runtime) declare `IN_PROCESS = True`.
-They are converted and checked in the process of the caller, which saves the start of another one.
+Their converters and models run in the calling process, which saves the start of another process.
 """
 
 from __future__ import annotations
@@ -42,16 +42,16 @@ WEIGHTS, DEFINITION, PROGRAM = "network.safetensors", "arch.json", "network.pt2"
 
 
 class Crashed(UserError):
-    """A converter or a runtime ended the process in which it worked."""
+    """A converter or a runtime crashed, and its process ended."""
 
 
 class Uncaptured(Exception):
-    """A network that cannot be handed to another process."""
+    """A network that cannot be passed to another process."""
 
 
 @dataclass(frozen=True)
 class Apart:
-    """A file that another process runs.
+    """A model file that another process runs.
 
     times: `times(x, n)` runs x [B, C, H, W] n times and returns the milliseconds of every run.
     """
@@ -61,10 +61,10 @@ class Apart:
 
 
 class Runner:
-    """The other process; it starts when it is first needed, and again after a crash."""
+    """A process for converters and models. It starts when first needed, and again after a crash."""
 
     def __init__(self, *, threads: int = 1) -> None:
-        """`threads`: of every file, and of converters."""
+        """threads: number of threads of every model and converter."""
         self._threads = threads
         self._folder = tempfile.TemporaryDirectory(prefix="hwnas-")
         self._log = Path(self._folder.name, "log")
@@ -88,7 +88,7 @@ class Runner:
         images: Mapping[str, Images],
         **arguments: Any,
     ) -> tuple[Path, ...]:
-        """Writes the files of a format there; `images` and `arguments` are those of `Exporter`.
+        """Exports a format in that process; `images` and `arguments` as in `Exporter.export`.
 
         Raises:
             UserError: the format cannot express the network.
@@ -112,7 +112,7 @@ class Runner:
         return tuple(Path(folder, name) for name in names)
 
     def open(self, format: str, path: Path, *, trust: bool = False) -> Apart:
-        """Opens a file of a format there; see `by_name.open_model`.
+        """Opens a model file in that process; see `by_name.open_model`.
 
         Raises:
             UserError, CannotRunHere: as in `by_name.open_model`.
@@ -138,7 +138,7 @@ class Runner:
         return Apart(OpenModel(run, **facts), times)
 
     def close(self, format: str, path: Path) -> None:
-        """Forgets an opened file there."""
+        """Closes a model file that the process opened."""
         if self._process is not None:
             self._ask("close", {"format": format, "path": str(Path(path).absolute())})
 
@@ -161,8 +161,8 @@ class Runner:
             f"the {who} of the format {arguments['format']} crashed",
             found=self._last_words(),
             where=arguments["folder"] if command == "export" else arguments["path"],
-            fix="the other formats are not affected; update the package of this one, or leave the"
-            " format out",
+            fix="update the package of this format, or leave the format out; other formats are not"
+            " affected",
         )
 
     def _start(self) -> subprocess.Popen[str]:
@@ -201,10 +201,10 @@ class Runner:
 
 
 def _saved(network: torch.nn.Module, folder: Path, input_shape: Sequence[int]) -> Path:
-    """Writes a network for the other process: weights and `definition`, or else its program.
+    """Saves a network for the other process: weights and `definition`, or else its program.
 
     Raises:
-        Uncaptured: it has no definition, and torch.export cannot capture it.
+        Uncaptured: the network has no definition, and torch.export cannot capture it.
     """
     import torch
     from safetensors.torch import save_file
@@ -227,7 +227,7 @@ def _saved(network: torch.nn.Module, folder: Path, input_shape: Sequence[int]) -
 
 
 def _is_apart(format: str) -> bool:
-    """Whether the packages of a format get a process of their own."""
+    """Whether a format is converted and run in another process."""
     is_known = format in REGISTRY.names
     return is_known and not getattr(REGISTRY.declaration(format), "IN_PROCESS", False)
 
@@ -241,10 +241,10 @@ def export_safely(
     images: Mapping[str, Images],
     **arguments: Any,
 ) -> tuple[Path, ...]:
-    """Writes the files of a format; in the process of `runner`, unless it is `IN_PROCESS`.
+    """Exports a network in the process of `runner`, unless the format is `IN_PROCESS`.
 
-    Networks that hwnas did not build go there as programs of torch.export. One that it cannot
-    capture is converted in this process, because only its code could build it again.
+    A network that hwnas did not build is passed as a program of torch.export. If torch.export
+    cannot capture it, this process converts it, because no other process can rebuild it.
 
     Raises:
         UserError, Crashed: as in `Runner.export`.
@@ -265,7 +265,7 @@ def opened_safely(
     trust: bool = False,
     runner: Runner | None = None,
 ) -> Iterator[OpenModel]:
-    """The model of a file; in a process of its own, unless its format is `IN_PROCESS`.
+    """Opens a model file in another process, unless its format is `IN_PROCESS`.
 
     runner: the process to use, with its number of threads; by default a new one.
 

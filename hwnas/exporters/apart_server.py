@@ -27,7 +27,7 @@ Models = dict[tuple[str, str], OpenModel]
 
 
 def serve() -> None:
-    """Answers on stdout until stdin ends. What hwnas logs is passed on before the answer."""
+    """Reads commands from stdin until it ends; writes log records and answers to stdout."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # runtimes print to stdout
     logger = logging.getLogger("hwnas")
@@ -42,7 +42,10 @@ def serve() -> None:
             answer = _told(error)
         except Exception as error:  # a runtime can raise any exception
             answer = _told(
-                UserError("the runtime failed", found=f"{type(error).__name__}: {error}")
+                UserError(
+                    f"the runtime of the format {arguments.get('format')} failed",
+                    found=f"{type(error).__name__}: {error}",
+                )
             )
         _write(answers, answer)
 
@@ -91,7 +94,7 @@ def _answer(command: str, asked: dict[str, Any], models: Models) -> Any:
 
 
 def _exported(asked: dict[str, Any]) -> list[str]:
-    """Names of the files in the folder, the model first."""
+    """Exports a format; returns the names of its files in the folder, the model first."""
     from hwnas.exporters.pt2 import network_of
     from hwnas.exporters.timm import load_network
 

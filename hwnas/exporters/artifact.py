@@ -1,8 +1,8 @@
 """Selects the file of a device: format, settings and file name.
 
-Only `artifact_of` selects it. The modules of the formats declare the devices that run them
-(`RUNS_ON`). A project exports its `planned_formats`: the formats of its configuration, and the
-formats that its devices need in addition.
+Only `artifact_of` selects it. The module of each format declares which devices run its files
+(`RUNS_ON`). A project exports its `planned_formats`: the formats of its configuration, and further
+formats that its devices need.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def format_of(config: BaseModel) -> str:
 
 
 def artifact_of(formats: Iterable[PlannedFormat], device: DeviceSpec) -> PlannedFormat:
-    """The artifact of a device: the first format whose file its runtime runs in its precision.
+    """The first format whose file the device runs, in the runtime and precision of the device.
 
     Raises:
         UserError: no format fits.
@@ -106,17 +106,17 @@ def artifact_of(formats: Iterable[PlannedFormat], device: DeviceSpec) -> Planned
         if _serves(one.config, device):
             return one
     raise UserError(
-        f"no file for the device {device.name!r}",
+        f"no exported file runs on the device {device.name!r}",
         expected=f"a format for {_words(device)}",
         found=", ".join(one.name for one in formats),
-        fix="leave `export` to hwnas, which adds the formats of the devices",
+        fix="export with this device in `devices`; hwnas then adds the format that it needs",
     )
 
 
 def planned_formats(
     configured: Sequence[BaseModel], devices: Iterable[DeviceSpec]
 ) -> tuple[PlannedFormat, ...]:
-    """All formats to export. The source of a file comes before the file.
+    """All formats to export. A format from which another is made comes before it.
 
     Raises:
         UserError: no format fits a device.
@@ -137,7 +137,7 @@ def planned_formats(
 
 
 def as_trained(formats: Iterable[PlannedFormat]) -> tuple[PlannedFormat, ...]:
-    """The formats of networks whose training rounded weights to the nearest values."""
+    """The formats with weights rounded to the nearest values, for networks trained that way."""
     return tuple(
         replace(one, config=one.config.model_copy(update={"weights": "nearest"}))
         if "weights" in type(one.config).model_fields
@@ -158,8 +158,9 @@ def duplicates(configured: Sequence[BaseModel]) -> str:
             if format_of(one) == format_of(other) and not is_variant:
                 file = one.file if isinstance(one, FormatConfig) else f"of {format_of(one)}"
                 return (
-                    f"names {format_of(one)} twice with the same settings, at {earlier} and"
-                    f" {later}; both would be the file {file}: remove one, or change a setting"
+                    f"lists {format_of(one)} twice with the same settings, at positions {earlier}"
+                    f" and {later}, which would write the same file {file}: remove one of them, or"
+                    " change a setting"
                 )
     return ""
 
@@ -199,7 +200,7 @@ def _default_for(device: DeviceSpec) -> FormatConfig:
                 return config
     raise UserError(
         f"no export format runs on the device {device.name!r}",
-        expected=f"one of {_known(device)}",
+        expected=_known(device),
         found=_words(device),
         where=f"device {device.name}",
         fix="change runtime, precision or batch in the device's file",
@@ -248,7 +249,7 @@ def _words(device: DeviceSpec) -> str:
 
 
 def _known(device: DeviceSpec) -> str:
-    """The precisions of the device's runtime, or all runtimes."""
+    """The runtime of the device with the precisions that formats support, in words."""
     rows = [
         row
         for name in REGISTRY.names
@@ -256,4 +257,6 @@ def _known(device: DeviceSpec) -> str:
         if row.runtime == device.runtime
     ]
     precisions = {row.precision for row in rows}
-    return f"runtime {device.runtime} in {', '.join(sorted(precisions)) or 'no precision'}"
+    if not precisions:
+        return f"a runtime with an export format, which {device.runtime} does not have"
+    return f"runtime {device.runtime} in {' or '.join(sorted(precisions))}"

@@ -1,7 +1,7 @@
 """Shared code of the formats: the exported network, writing of files, common settings.
 
-A format is one file with a `Config` and a `Format`. The `Format` defines the contents of its files,
-their description in a bundle, and how to open them.
+A format is one module with a `Config` and a `Format`. The `Format` defines the contents of its
+files, their description in a bundle, and how to open them.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ __all__ = [
 
 
 class Promise(NamedTuple):
-    """Required agreement of a file with torch: see the fields of `ModelFile`."""
+    """Required agreement of a file with torch; the fields are those of `ModelFile`."""
 
     parity_tolerance: float
     min_agreement: float
@@ -67,7 +67,7 @@ LEAST_ONNXRUNTIME = {18: "1.15", 19: "1.16", 20: "1.17", 21: "1.18", 22: "1.21",
 
 @dataclass(frozen=True)
 class Source:
-    """A trained network and all inputs of a format; fields as in `interfaces.Exporter.export`.
+    """A trained network and other inputs of an exporter; fields as in `interfaces.Exporter.export`.
 
     `folder` is the destination. It can already contain files of other formats.
     """
@@ -80,7 +80,7 @@ class Source:
     held_out: Images | None = None
 
     def in_precision(self, precision: str) -> Source:
-        """For `fp16`, with weights of half precision if there are images; else as it is."""
+        """This source; for `fp16` with images, its weights are rounded to half precision."""
         if precision != "fp16" or self.images is None or not len(self.images):
             return self
         from hwnas.exporters.weight_rounding import half_weights
@@ -101,7 +101,7 @@ class Source:
 
 @contextlib.contextmanager
 def converting(runtime: str, file: str) -> Iterator[None]:
-    """Runs a converter quietly, and explains its errors.
+    """Suppresses the output of a converter, and raises its errors as `UserError`.
 
     Raises:
         UserError: the converter failed; its own message names the operator.
@@ -114,7 +114,7 @@ def converting(runtime: str, file: str) -> Iterator[None]:
     except Exception as error:  # converters raise dozens of unrelated classes
         raise UserError(
             f"{runtime} cannot express the network",
-            expected="operators that its converter knows",
+            expected=f"operators that the converter of {runtime} supports",
             found=f"{type(error).__name__}: {error}",
             where=file,
             fix="leave this format out, or export the network as `onnx`",
@@ -144,8 +144,8 @@ class Format(ABC):
         """
         if getattr(model, "reads_tokens", False) and not self.TAKES_TOKENS:
             raise UserError(
-                "the format cannot express recurrent networks yet",
-                expected="the formats onnx and timm",
+                "the format does not support recurrent networks",
+                expected="onnx, ort or timm",
                 found=type(self).__module__.rpartition(".")[2],
             )
         folder = Path(folder)
@@ -184,22 +184,22 @@ class FormatConfig(StrictModel):
     """Settings of a format whose variants can be in one folder; see `exporters.artifact`."""
 
     LABELS: ClassVar[Mapping[str, str]] = {}
-    """Part of the file name for a setting that differs from its default."""
+    """By setting: the label in the file name if the setting differs from its default."""
 
     name: str
 
     @property
     def file(self) -> str:
-        """Path in a bundle of the exported model, if no other variant is in the bundle.
+        """Path of the model in a bundle that has one variant of the format.
 
-        Formats that run on devices (`RUNS_ON`) define it. By default all variants have the same
-        file.
+        Formats that run on devices (`RUNS_ON`) must override it. The default is the same path for
+        all variants.
         """
         return self.name
 
     @property
     def sources(self) -> tuple[dict[str, Any], ...]:
-        """Sections of the formats from whose files this one is made."""
+        """Sections (name and settings) of the formats whose files this format is made from."""
         return ()
 
     @property
@@ -222,7 +222,7 @@ class BatchConfig(FormatConfig):
 
     LABELS: ClassVar[Mapping[str, str]] = {"dynamic_batch": "batch1"}
 
-    dynamic_batch: bool = Field(True, description="Any batch size; otherwise exactly 1.")
+    dynamic_batch: bool = Field(True, description="true: any batch size; false: exactly 1.")
 
     @property
     def batch(self) -> int | None:

@@ -75,15 +75,15 @@ def write_bundle(
 ) -> Manifest:
     """Writes the bundle `folder`, replacing an older one; returns the manifest with its files.
 
-    models: current path of the content of each `manifest.models[i].path`.
-    companions: the same for files that a model needs in addition (code, a definition).
-    golden_input, golden_output: [n, C, H, W] as the network receives it; torch's logits for it.
+    models: by `manifest.models[i].path`, the file to copy.
+    companions: the same for other files that a model needs (code, a definition).
+    golden_input, golden_output: normalised images [n, C, H, W], and their torch logits.
     samples: test images before `resize_px[1:]` and normalisation.
-    is_ours: replace `folder` even without a manifest (in a run folder, where it was damaged).
+    is_ours: replace `folder` even without a manifest, for a damaged bundle in a run folder.
 
     Raises:
         UserError: a model of the manifest has no source or an unsafe name, golden data or samples
-            do not fit the input spec, `folder` is not a bundle, or cannot be written (and is kept).
+            do not fit the input spec, or `folder` is not a bundle or cannot be written (and stays).
     """
     folder, companions = Path(os.path.realpath(folder)), companions or {}
     encoded = list(sample_files(samples, manifest.input.class_names))
@@ -92,7 +92,7 @@ def write_bundle(
     _check_golden(manifest, golden_input, golden_output)
     _check_samples(manifest, samples)
     if sorted(names := [model.path for model in manifest.models]) != sorted(models):
-        raise UserError("models do not fit the manifest", expected=names, found=sorted(models))
+        raise UserError("not the models of the manifest", expected=names, found=sorted(models))
     parts: dict[str, Path | bytes] = {
         manifest.golden.input: npy(golden_input.astype(np.float32)),
         manifest.golden.output: npy(golden_output.astype(np.float32)),
@@ -125,7 +125,7 @@ def write_bundle(
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """The manifest of a bundle whose files all exist and are unchanged.
+    """Reads a manifest, and checks that all files of the bundle exist and are unchanged.
 
     Raises:
         UserError: a newer or broken manifest, a name that leads out of the bundle, a link, pipe or
@@ -146,7 +146,8 @@ def read_manifest(folder: Path) -> Manifest:
         raise UserError("the device kit refuses this manifest", found=error, where=path) from error
     listed = [file.path for file in manifest.files]
     if len(set(listed)) != len(listed):
-        raise UserError("manifest lists a file twice", where=path)
+        twice = sorted({name for name in listed if listed.count(name) > 1})
+        raise UserError("the manifest lists a file twice", found=twice, where=f"{path}: files")
     with explained("read the bundle", folder):
         for file in manifest.files:
             _check_file(folder, file)
@@ -156,7 +157,9 @@ def read_manifest(folder: Path) -> Manifest:
     needed |= {sample.path for sample in manifest.samples}
     for name in sorted(needed):
         if name not in listed:
-            raise UserError("manifest names a file that it does not list", found=name, where=path)
+            raise UserError(
+                "the manifest uses a file that its list `files` lacks", found=name, where=path
+            )
     return manifest
 
 
@@ -173,13 +176,17 @@ def _check_golden(
 ) -> None:
     if inputs.shape[1:] != manifest.input.shape or len(inputs) == 0:
         raise UserError(
-            "golden inputs do not fit the model",
+            "golden inputs do not have the input shape of the model",
             expected=("n", *manifest.input.shape),
             found=inputs.shape,
         )
     shape = (len(inputs), len(manifest.input.class_names))
     if outputs.shape != shape:
-        raise UserError("golden outputs do not fit", expected=shape, found=outputs.shape)
+        raise UserError(
+            "golden outputs do not have the shape of the logits",
+            expected=shape,
+            found=outputs.shape,
+        )
     if not (np.isfinite(inputs).all() and np.isfinite(outputs).all()):
         raise UserError("golden data are not finite", where="golden_input, golden_output")
 
@@ -216,7 +223,7 @@ def _inventory(folder: Path) -> Iterator[BundleFile]:
 
 
 def _check_names(names: Iterable[str]) -> None:
-    """Checks that names are safe, and that no two are one file on a device that ignores case."""
+    """Checks that names are safe, and that no two differ only in upper and lower case."""
     seen: set[str] = set()
     for name in names:
         _check_name(name, "the parts of the bundle")
@@ -226,7 +233,7 @@ def _check_names(names: Iterable[str]) -> None:
 
 
 def _check_name(name: str, where: object) -> None:
-    """Allows the names of `confined.check_name`, without drives, and not the manifest itself."""
+    """Refuses names that `confined.check_name` refuses, drives, and the name of the manifest."""
     check_name(name, where=where)
     if any(char in ":\x7f" for char in name) or name.lower() == MANIFEST_NAME:
         raise UserError(
@@ -241,12 +248,14 @@ def _check_file(folder: Path, file: BundleFile) -> None:
     _check_name(file.path, folder / MANIFEST_NAME)
     path = folder / file.path
     if not path.is_file():
-        raise UserError("a file of the bundle is missing", where=path, fix="export it again")
+        raise UserError(
+            "a file of the bundle is missing", where=path, fix="export or copy the bundle again"
+        )
     if path.stat().st_size != file.size_bytes or file_hash(path) != file.sha256:
         raise UserError(
             "a file of the bundle was altered",
             expected=f"{file.size_bytes} bytes, sha256 {file.sha256}",
             found=f"{path.stat().st_size} bytes, sha256 {file_hash(path)}",
             where=path,
-            fix="export it again, or copy the bundle again",
+            fix="export or copy the bundle again",
         )

@@ -1,4 +1,4 @@
-"""The README of a bundle: its network, what was measured of it, and how to run it.
+"""The README of a bundle: its network, the measured accuracy and latency, and how to run it.
 
 Its head is the metadata of a model card on huggingface.co, so a bundle can be uploaded as it is.
 """
@@ -108,8 +108,8 @@ def _protocol(manifest: Manifest) -> Iterator[str]:
         yield f"- Latency table: sha256 `{_plain(table)}`."
     if manifest.accuracy:
         yield (
-            "- Top-1 is that of the file in its runtime, on images that neither the training nor"
-            " the search used; ± is one standard error of that many images."
+            "- Top-1 was measured with the file in its runtime, on images that neither training nor"
+            " search used; ± is one standard error for that number of images."
         )
     if not (manifest.latency or manifest.accuracy):
         yield "- Nothing was measured."
@@ -128,18 +128,18 @@ def _commands(manifest: Manifest) -> Iterator[str]:
     yield f"    {_command(manifest)} --check . --data DIR # and the accuracy: a folder per class"
     yield ""
     yield (
-        f"The device runs `{first}`. Another program makes its input of the centre square of an"
-        f" image: resized to {' and then to '.join(f'{px} px' for px in spec.resize_px)} (bilinear,"
-        f" antialiased), then (pixel / 255 - mean) / std per channel, mean {_numbers(spec.mean)},"
-        f" std {_numbers(spec.std)}. The output is logits, in the order of `input.class_names` in"
-        " `manifest.json`."
+        f"The device runs `{first}`. To prepare an image in another program, crop its centre square"
+        f" and resize it to {' and then to '.join(f'{px} px' for px in spec.resize_px)} (bilinear,"
+        " antialiased), then compute (pixel / 255 - mean) / std per channel, with mean"
+        f" {_numbers(spec.mean)} and std {_numbers(spec.std)}. The output is logits, in the order"
+        " of `input.class_names` in `manifest.json`."
     )
 
 
 def _origin(manifest: Manifest) -> Iterator[str]:
     """Data, starting weights and their licences, and the provenance of the network."""
     facts = dict(manifest.provenance)
-    weights = facts.pop("weights", "were random at the start; no licence of others applies")
+    weights = facts.pop("weights", "started from random values, so no other licence applies")
     yield "## Data, weights and licences"
     yield ""
     for name in sorted({fact.dataset for fact in manifest.accuracy}):
@@ -210,6 +210,6 @@ def _numbers(values: Sequence[float]) -> str:
 
 
 def _plain(text: str) -> str:
-    """Text from outside, which is neither Markdown nor HTML."""
+    """Escapes Markdown and HTML in a text from outside."""
     text = visible(" ".join(str(text).split()))
     return re.sub(r"([\\`*_{}\[\]<>()#+|!~])", r"\\\1", text)

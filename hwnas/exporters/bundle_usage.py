@@ -1,4 +1,4 @@
-"""How the model files of a bundle are used, for its README: Python that tests run, and pages."""
+"""The section on usage in the README of a bundle: Python code that tests run, and web pages."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ print(spec["class_names"][int(np.asarray(logits).argmax())])"""
 
 
 def usage(manifest: Manifest) -> Iterator[str]:
-    """Markdown: a block of Python per model file, and one for all of them in hwnas.
+    """Markdown: a block of Python that uses hwnas, and a block per model file that does not.
 
-    A module of an exporter has these lines in `USAGE`: they compute `logits` of `x`, and `{file}`
-    is the path in the bundle. Formats without it are not listed.
+    The module of an exporter has its lines in `USAGE`: they compute `logits` from `x`, and `{file}`
+    stands for the path in the bundle. Formats without `USAGE` are not listed.
     """
     if not manifest.samples:
         return
@@ -36,7 +36,7 @@ def usage(manifest: Manifest) -> Iterator[str]:
     yield from _block(
         f'import hwnas\n\nbundle = hwnas.load_bundle(".")\nprint(bundle.predict("{sample}"))'
     )
-    yield "Without hwnas, the lines for a format follow these lines, which prepare an image:"
+    yield "Without hwnas, first run these lines, which prepare an image, then those of a format:"
     yield from _block(START.replace("{sample}", sample))
     for model in manifest.models:
         if model.format not in REGISTRY.names:
@@ -50,7 +50,7 @@ def usage(manifest: Manifest) -> Iterator[str]:
 def pages(manifest: Manifest) -> Iterator[str]:
     """Markdown: how to open the pages of a bundle in a browser; empty without such a format.
 
-    A module of an exporter has them in `PAGES`: paths in the bundle, by precision.
+    The module of an exporter has their paths in the bundle in `PAGES`, by precision.
     """
     found = []
     for model in manifest.models:
@@ -65,8 +65,8 @@ def pages(manifest: Manifest) -> Iterator[str]:
         yield ""
         yield (
             "The page classifies a photo or the camera, needs no network, and sends nothing. It"
-            " shows the latency in this browser and the measured one of the bundle. On other"
-            " machines it has no camera unless you serve it by https."
+            " shows the latency in this browser beside the measured latency of the bundle. On other"
+            " machines, browsers allow the camera only if you serve the page by https."
         )
         yield ""
 

@@ -17,7 +17,7 @@ __all__ = ["exporter", "open_model", "planned"]
 
 
 def exporter(format: str, **settings: Any) -> Exporter:
-    """The exporter of a format with the given settings of its `Config`; also for `onnx:int8`.
+    """The exporter of a format (`onnx`, `onnx:int8`) with the given settings of its `Config`.
 
     Raises:
         UserError: unknown format or setting, or a package that is not installed.
@@ -40,13 +40,13 @@ def planned(format: str, settings: Mapping[str, Any]) -> PlannedFormat:
 def open_model(format: str, path: Path, *, threads: int = 1, trust: bool = False) -> OpenModel:
     """Opens a file of a format in its runtime on this host.
 
-    trust: also open a file that can contain code and that this hwnas did not write (see `own`). The
-        module of such a format has a function `open_trusted`.
+    trust: also open a file that this hwnas did not write and that can contain code (see `own`). The
+        module of a format with such files has a function `open_trusted`.
 
     Raises:
         UserError: the file is damaged or has another format.
-        CannotRunHere: unknown format, runtime or hardware missing on this host, or an untrusted
-            file that can contain code.
+        CannotRunHere: the format is unknown, this host lacks its runtime or hardware, or the file
+            is untrusted and can contain code.
     """
     if format not in REGISTRY.names:
         raise CannotRunHere("this hwnas does not know the format", found=format)

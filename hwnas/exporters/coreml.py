@@ -49,8 +49,8 @@ class Config(FormatConfig):
     )
     weights: Annotated[Literal["compensated", "nearest"], LATER] = Field(
         "compensated",
-        description="`compensated`: in `int8`, later weights make up for the rounding of earlier"
-        " ones; `nearest` with `finetune.precision: int8`, which trains so.",
+        description="`compensated`: GPTQ in `int8`; `nearest`: to the nearest values, always used"
+        " with `finetune.precision: int8`.",
     )
 
     @property

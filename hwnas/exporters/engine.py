@@ -1,4 +1,4 @@
-"""TensorRT engines, built by the device kit as on a board; mismatched engines are errors."""
+"""Builds TensorRT engines with the device kit, and refuses engines of other models or systems."""
 
 from __future__ import annotations
 
@@ -86,10 +86,11 @@ class EngineConfig(FormatConfig):
     """Precision and batch sizes of the engine."""
 
     precision: Precision = Field(
-        "fp32", description="Precision of the ONNX file from which it is built."
+        "fp32", description="Precision of the ONNX file that the engine is built from."
     )
     batches: tuple[Batch, Batch, Batch] = Field(
-        (1, 1, 8), description="Smallest, usual and largest batch size."
+        (1, 1, 8),
+        description="Smallest, usual and largest batch size; TensorRT optimises for the usual one.",
     )
     tf32: Annotated[bool, LATER] = Field(
         False,
@@ -120,7 +121,7 @@ class EngineConfig(FormatConfig):
 
     @classmethod
     def for_batch(cls, batch: int) -> dict[str, Any]:
-        """Settings for exactly this batch size, as for timing."""
+        """Settings of an engine for exactly this batch size, like the engines that are timed."""
         return {"batches": [batch, batch, batch]}
 
 
@@ -142,8 +143,8 @@ class EngineExporter(Format):
         """The engine and its metadata (engine.schema.json).
 
         Raises:
-            UserError: the ONNX file is missing, the runtime is missing or refuses it, or there is
-                no GPU and no capability is given.
+            UserError: the ONNX file or the runtime is missing, the runtime refuses the file, or
+                there is no GPU and no capability is given.
         """
         section = SOURCES[self.precision]
         model = find_onnx(
@@ -154,9 +155,10 @@ class EngineExporter(Format):
         )
         if model is None:
             raise UserError(
-                f"an engine in {self.precision} needs its ONNX file, which is missing",
+                f"the ONNX file for an engine in {self.precision} is missing",
+                expected=f"a file of the format {section['name']}",
                 where=source.folder,
-                fix=f"export the format {section['name']} as well, before {self.runtime}",
+                fix=f"export the format {section['name']} before {self.runtime}",
             )
         name = engine_name(self.runtime, self.precision, self.capability)
         with tempfile.TemporaryDirectory() as temporary:
@@ -184,7 +186,7 @@ class EngineExporter(Format):
         """
         check_engine(path)
         raise CannotRunHere(
-            "an engine only runs on its GPU, with the kit",
+            "only the device kit runs an engine, on the GPU that it was built for",
             fix="python trt_run.py --check . in the bundle",
         )
 
@@ -208,7 +210,7 @@ class EngineExporter(Format):
             text=True,
         )
         if done.returncode != 0:
-            lines = (done.stdout + done.stderr).strip().splitlines() or ["it died"]
+            lines = (done.stdout + done.stderr).strip().splitlines() or ["no output"]
             raise UserError(
                 f"{self.runtime} did not build an engine",
                 found=" | ".join(lines[-3:]),
@@ -216,12 +218,12 @@ class EngineExporter(Format):
                 fix=self._fix(),
             )
 
-    def _fix(self) -> str:
+    def _fix(self) -> str | None:
         if self.capability is None:
-            return "without a GPU name a capability: {name: tensorrt_rtx, capability: '8.9'}"
+            return "if there is no GPU, set the target's: {name: tensorrt_rtx, capability: '8.9'}"
         if self.precision == "int8":
-            return "TensorRT takes symmetric int8 only: {name: int8, symmetric: true}"
-        return "see the message"
+            return "TensorRT supports only symmetric int8: {name: int8, symmetric: true}"
+        return None
 
 
 def run_engine(bundle: Path, name: str, *, trust: bool = False) -> tuple[bool, str]:
@@ -236,7 +238,7 @@ def run_engine(bundle: Path, name: str, *, trust: bool = False) -> tuple[bool, s
     try:
         ctypes.CDLL("libcuda.so.1")
     except OSError as error:
-        raise CannotRunHere("no NVIDIA GPU here, so engines are not run", found=error) from error
+        raise CannotRunHere("engines need an NVIDIA GPU; none was found", found=error) from error
     engine = inside(bundle, name)
     if not trust:
         with explained("read an engine", engine):
@@ -257,7 +259,7 @@ def check_engine(
     version: str | None = None,
     capability: str | None = None,
 ) -> dict[str, Any]:
-    """Metadata of an intact engine, which must match the given model, version and GPU, if given.
+    """Reads an engine's metadata, and checks its hash and the given model, version and GPU.
 
     Raises:
         UserError: the engine does not match; engines only run on the system they were built for.
@@ -265,18 +267,19 @@ def check_engine(
     path = Path(path)
     facts = read_json(path.with_name(f"{path.name}.json"))
     if not isinstance(facts, dict):
-        raise UserError("not a description of an engine", where=f"{path}.json")
+        kind = "a JSON object, as trt_build.py writes it"
+        raise UserError("not the metadata of an engine", expected=kind, where=f"{path}.json")
     if not path.is_file():
-        raise UserError("the engine is missing", where=path, fix="export it again")
+        raise UserError("the engine is missing", where=path, fix="export the engine again")
     wanted = [("sha256", facts.get("sha256"), file_hash(path), "the engine was altered")]
     if source is not None:
-        text = "the engine is of another model file"
+        text = "the engine was built from another model file"
         wanted.append(("model_sha256", facts.get("model_sha256"), file_hash(source), text))
     if version is not None:
-        text = f"the engine is of another version of {facts.get('runtime')}"
+        text = f"the engine was built with another version of {facts.get('runtime')}"
         wanted.append(("version", facts.get("runtime_version"), version, text))
     if capability is not None:
-        text = "the engine is of another GPU"
+        text = "the engine was built for another GPU"
         wanted.append(("compute capability", facts.get("capability"), capability, text))
     for what, built, here, message in wanted:
         if built != here:
@@ -285,6 +288,6 @@ def check_engine(
                 expected=f"{what} {here}",
                 found=f"{what} {built}",
                 where=path,
-                fix="build it again: python trt_build.py in the bundle, or `hwnas export`",
+                fix="build the engine again: python trt_build.py in the bundle, or `hwnas export`",
             )
     return facts

@@ -1,4 +1,4 @@
-"""`--formats all`: every format in every precision, and what is not installed."""
+"""`--formats all`: every format in every precision, and the packages that are missing."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def every_format() -> list[dict[str, Any]]:
 
 
 def not_installed() -> dict[str, str]:
-    """By format and precision (`coreml:fp16`) that lacks a package: how to install it."""
+    """By format and precision (`coreml:fp16`): how to install the package that is missing."""
     found: dict[str, str] = {}
     for name in REGISTRY.names:
         variant = REGISTRY.describe(name)

@@ -35,8 +35,8 @@ class Config(OnnxConfig):
 def build(config: Config) -> Exporter:
     """An exporter to `features.onnx` with tensors `input` [B, C, H, W], `logits`, `stride4`, ...
 
-    Every map `strideN` is [B, channels, H / N, W / N]. `nets.pyramid.FeaturePyramid` is the same in
-    torch. To fetch only maps without computing the head, set
+    Every map `strideN` is [B, channels, H / N, W / N]. `nets.pyramid.FeaturePyramid` gives the
+    same maps in torch. To compute maps without the head, fetch only them and set
     `RunOptions.only_execute_path_to_fetches`.
     """
     return _Features(config)

@@ -49,8 +49,8 @@ def float_graph(
 ) -> onnx.ModelProto:
     """The graph of `model` from the torch.export-based exporter, with folded BN and constants.
 
-    The export takes seconds and all formats of a network start from this graph. So `folder /
-    FILE_NAME` is reused if it has these weights and settings. Nothing is written.
+    The export takes seconds, and many formats start from this graph. So a `model.onnx` in `folder`
+    with the same weights and settings is reused. Nothing is written.
     """
     import onnx
 

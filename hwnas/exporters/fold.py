@@ -22,8 +22,8 @@ def folded(model: nn.Module) -> nn.Module:
 
     Every BN registered directly after a convolution of its parent is folded into that convolution.
     The activation of a BN (timm's BatchNormAct2d) remains. timm's average pooling becomes one mean,
-    flattened or not. Activations no longer write in place. Folding shortens torch.export (22
-    convolutions: 3.3 s to 1.7 s).
+    with or without flattening. Activations no longer write in place. Folding shortens torch.export
+    (22 convolutions: 3.3 s to 1.7 s).
 
     Folding assumes that "registered after" means "executed after". This holds for the subnets of
     `hwnas.nets`, and the parity check of the exported file verifies it.
@@ -45,6 +45,6 @@ def folded(model: nn.Module) -> nn.Module:
 
 
 def _is_known_conv(module: nn.Module) -> TypeGuard[nn.Conv2d]:
-    """Whether a module, apart from its subclasses, computes a convolution with zero padding."""
+    """Whether a module is exactly of a known class of convolutions with zero padding."""
     known = (nn.Conv2d, DepthwiseConv2d, PointwiseConv2d, Conv2dSame, PaddedConv2d)
     return type(module) in known

@@ -45,7 +45,7 @@ def export(
     metadata: Mapping[str, str] | None = None,
     **settings: Any,
 ) -> tuple[Path, ...]:
-    """Writes a trained network in one format and checks that the file computes the same.
+    """Writes a trained network in one format, and compares the outputs of the file with torch.
 
     Args:
         network: a subnet in eval mode with recalibrated BN; any other network requires `images`.
@@ -54,9 +54,9 @@ def export(
         images: normalised training images, float32 [n, C, H, W]. `int8` calibrates on them, half
             precision rounds weights for them, and the first 16 are compared. Without images, half
             precision rounds to the nearest values, and the comparison uses noise.
-        held_out: normalised images that the network has not learnt, float32 [n, C, H, W]. 8-bit
-            files must agree with the network on them. By default they are those of `images` that do
-            not determine the ranges; networks are more certain on images that they have learnt.
+        held_out: normalised images that are not training images, float32 [n, C, H, W]. The top-1
+            agreement of 8-bit files is measured on them. By default it is measured on `images` that
+            do not determine the ranges, which is too optimistic.
         metadata: stored in the file if the format supports it.
         settings: settings of the format, such as `dynamic_batch=False`.
 
@@ -66,10 +66,10 @@ def export(
     Raises:
         UserError: a setting is invalid, the network is in training mode or has no known input
             shape, `images` do not fit, or the format cannot express the network.
-        Crashed: a converter or a runtime crashed. Those that hwnas itself does not need work in a
-            process of their own, see `apart.export_safely`.
-        CheckFailed: an fp32 file computes something else. If a file of lower precision exceeds the
-            tolerance of its format, a warning is logged.
+        Crashed: a converter or a runtime crashed. It ran in another process, see
+            `apart.export_safely`.
+        CheckFailed: the outputs of an fp32 file differ from those of the network. If a file of
+            lower precision exceeds the tolerance of its format, a warning is logged.
     """
     chosen, shape = planned(format, settings), _input_shape(network, images)
     if held_out is not None:
@@ -96,7 +96,7 @@ def export(
 
 
 def _input_shape(network: torch.nn.Module, images: Images | None) -> tuple[int, ...]:
-    """[C, H, W] of the network; of the images, if hwnas did not build it.
+    """Input shape [C, H, W] of the network; of the images if hwnas did not build the network.
 
     Raises:
         UserError: the network is in training mode, its shape is unknown, or images have another.
@@ -165,14 +165,15 @@ def _check(
         return
     if report.passed:
         return
-    found = f"{report.worst:.1e} of the largest logit, equal top-1 on {report.agreement:.1%}"
+    agreement = f"equal top-1 on {report.agreement:.1%} of the images"
+    found = f"{report.worst:.1e} of the largest logit, {agreement}"
     if described.precision != "fp32":
         log.warning("%s differs from the torch network by %s", files[0].name, found)
         return
     raise CheckFailed(
         "the outputs of the exported file differ from those of the torch network",
         expected=f"at most {tolerance_text(report.tolerance, report.torch_rounding)}, equal top-1"
-        f" on {report.min_agreement:.1%}",
+        f" on {report.min_agreement:.1%} of the images",
         found=found,
         where=files[0],
     )

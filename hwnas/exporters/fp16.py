@@ -53,7 +53,7 @@ def build(config: Config) -> Exporter:
     """An exporter to `model.fp16.onnx`: the operators of `model.onnx` between two casts.
 
     GPUs and phones run it in half precision. The CPU kernels of ONNX Runtime compute in float32 and
-    round in between, so on a CPU the file is half as large but slower.
+    convert at each operator, so on a CPU the file is half as large but slower than fp32.
     """
     return _Fp16(config)
 
@@ -103,7 +103,7 @@ def _check_range(graph: onnx.ModelProto) -> None:
             if not largest <= limit:
                 raise UserError(
                     "a weight does not fit into half precision",
-                    expected=f"at most {limit:g}",
+                    expected=f"magnitudes of at most {limit:g}",
                     found=largest,
                     where=tensor.name,
                     fix="leave fp16 out, or train with weight decay on this layer",

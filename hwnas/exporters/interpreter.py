@@ -59,7 +59,7 @@ class Interpreted:
                 "LiteRT rejects the file",
                 found=error,
                 where=where,
-                fix="export it again; a file of a newer LiteRT needs a newer ai-edge-litert",
+                fix="export the file again, or upgrade ai-edge-litert for a file of a newer LiteRT",
             ) from error
         (given,) = self._model.get_input_details()
         self._given, self._size = given["index"], [int(side) for side in given["shape"]]
@@ -70,14 +70,20 @@ class Interpreted:
         _, height, width, channels = self._size
         if x.shape[1:] != (channels, height, width):
             raise UserError(
-                "the file has another input size; it may belong to another network",
+                "the images do not have the input size of the file",
                 expected=f"[n, {channels}, {height}, {width}]",
                 found=list(x.shape),
                 where=self._where,
+                fix="the file may belong to another network: export this network again",
             )
         if len(x) != self._size[0]:
             if self.batch is not None:
-                raise UserError("the batch size is fixed", expected=self.batch, found=len(x))
+                raise UserError(
+                    "the file has a fixed batch size",
+                    expected=self.batch,
+                    found=len(x),
+                    where=self._where,
+                )
             self._size[0] = len(x)
             self._model.resize_tensor_input(self._given, self._size)
             self._model.allocate_tensors()
@@ -96,7 +102,7 @@ class Interpreted:
         return None if run is None else 1 - len(run[1]) / max(run[0], 1)
 
     def _delegation(self) -> tuple[int, list[str]] | None:
-        """Number of the operators of the file, and the names of those outside of XNNPACK."""
+        """Number of operators in the file, and the names of those that XNNPACK does not run."""
         if not hasattr(self._model, "_get_ops_details"):
             return None
         n_operators = sum(op["op_name"] != "DELEGATE" for op in self._model._get_ops_details())

@@ -21,7 +21,7 @@ __all__ = ["Labelled", "labels", "with_label"]
 
 
 def labels(variants: Sequence[FormatConfig]) -> tuple[str, ...]:
-    """A label for each of several different variants of one file; "" for the plain one."""
+    """The labels of different variants of one format; "" for the variant with the plain name."""
     changed = [_changed(config) for config in variants]
     shared = {key for key in changed[0] if all(c.get(key) == changed[0][key] for c in changed)}
     plain = min(range(len(variants)), key=lambda i: len(changed[i]))

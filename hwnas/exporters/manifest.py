@@ -41,8 +41,8 @@ NotNegativeMs = Annotated[float, Field(ge=0, le=999_999_999)]
 class InputSpec:
     """Preprocessing of an image: `(pixel / 255 - mean) / std` per channel.
 
-    `shape` is [C, H, W]. A square image (the centre crop of another image) is resized to each of
-    `resize_px` in turn, bilinear with antialiasing, as in training and evaluation.
+    `shape` is [C, H, W]. The centre square of an image is resized to the sizes `resize_px`, one
+    after the other, bilinear with antialiasing, as in training and evaluation.
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT
@@ -132,14 +132,14 @@ class AccuracyFact:
             return
         right, n = (sum(pair[i] for pair in self.classes) for i in (0, 1))
         if any(a > b for a, b in self.classes) or n != self.n_images:
-            raise ValueError("the counts of the classes do not add up to those of all images")
+            raise ValueError("the counts of correct answers and images do not fit n_images")
         if abs(right - self.top1 * n) > 0.5:
-            raise ValueError("top1 is not the share that the counts of the classes give")
+            raise ValueError("top1 is not the share of correct answers in `classes`")
 
 
 @dataclass(frozen=True)
 class ConstraintFact:
-    """A limit of the search, in the unit of the metric, and whether the re-timed net meets it."""
+    """A limit of the search, in the unit of its metric, and whether the timed network meets it."""
 
     __pydantic_config__: ClassVar[Any] = STRICT
 
@@ -192,10 +192,11 @@ class Manifest:
         models = {model.path for model in self.models}
         promised = {f.model for f in self.latency} | {f.model for f in self.accuracy}
         if promised - models:
-            raise ValueError(f"facts of models that are not listed: {sorted(promised - models)}")
+            unknown = sorted(promised - models)
+            raise ValueError(f"latency or accuracy of files that are not in `models`: {unknown}")
         n_names = len(self.input.class_names)
         if any(len(fact.classes) not in (0, n_names) for fact in self.accuracy):
-            raise ValueError(f"accuracies have counts of {n_names} classes, or of none")
+            raise ValueError(f"`accuracy.classes`: expected counts of {n_names} classes, or none")
         classes = max((max(s.label, s.predicted) for s in self.samples), default=0)
         if classes >= n_names:
-            raise ValueError(f"a sample is of class {classes}, which has no name")
+            raise ValueError(f"a sample has class {classes}, but `class_names` has {n_names} names")

@@ -47,7 +47,8 @@ TargetAgreement = Annotated[
     Field(
         gt=0,
         le=1,
-        description="Minimum top-1 agreement with the float network; below it, layers stay float.",
+        description="Minimum top-1 agreement with the float network; below it, some layers stay in"
+        " float.",
     ),
 ]
 MaxFloatLayers = Annotated[
@@ -57,8 +58,8 @@ Weights = Annotated[
     Literal["compensated", "nearest"],
     LATER,
     Field(
-        description="`compensated`: later weights make up for the rounding of earlier ones, if the"
-        " logits are then closer; `nearest` with `finetune.precision: int8`, which trains so.",
+        description="`compensated`: GPTQ, if it brings the logits closer to those of the float"
+        " network; `nearest`: to the nearest values, always used with `finetune.precision: int8`.",
     ),
 ]
 """Settings that all 8-bit formats share."""
@@ -162,7 +163,7 @@ def mixed(
             too_few = middle
     n_float = len(best.float_layers)
     log.info(
-        "int8: %d of %d layers stay float; top-1 agreement %.1f %%",
+        "int8: %d of %d layers stay in float; top-1 agreement %.1f %%",
         n_float,
         len(layers),
         100 * best.agreement,
@@ -202,9 +203,9 @@ class Calibration:
 def calibration(source: Source, n: int, seed: int, stream: str) -> Calibration:
     """A seeded selection of n training images for the ranges; `held_out` measures the result.
 
-    Without `held_out`, training images that do not determine the ranges measure the result; if
-    there are none, all of them. A network is more certain on images that it has learnt, so
-    agreement on them is too optimistic: see `benchmarks/int8_agreement.py`.
+    Without `held_out`, training images that do not determine the ranges measure the result. If all
+    of them determine the ranges, all measure the result. A network is more certain on images that
+    it has learnt, so agreement on them is too optimistic: see `benchmarks/int8_agreement.py`.
 
     Raises:
         UserError: there are no images, or they have another size than the network expects.

@@ -23,7 +23,8 @@ class CannotRunHere(UserError):
 def onnxruntime_model(path: Path, *, threads: int = 1) -> OpenModel:
     """Opens an .onnx or .ort file in ONNX Runtime on the CPU.
 
-    The file of a recurrent network, which is one step, runs over windows of tokens [B, S, L].
+    The file of a recurrent network computes one step. The opened model takes tokens [B, S, L] (S
+    segments of L tokens) and returns the logits [B, words, L] of the last segment.
 
     Raises:
         UserError: the file does not load.
@@ -54,7 +55,7 @@ def onnxruntime_model(path: Path, *, threads: int = 1) -> OpenModel:
 def _over_text(session: Any, tokens: NDArray[Any], width: int) -> Images:
     """Logits [B, words, L] of the last segment of `tokens` [B, S, L].
 
-    The state, at first zero, goes in and out of every step.
+    The state starts at zero and is passed from step to step.
     """
     token_name, state_name = STEP_INPUTS
     state = np.zeros((len(tokens), width), dtype=np.float32)

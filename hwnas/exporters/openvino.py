@@ -41,7 +41,7 @@ class Config(BatchConfig):
 
     name: Literal["openvino"] = "openvino"
     precision: Annotated[Literal["fp32", "fp16", "int8"], LATER] = Field(
-        "fp32", description="`fp16`: weights only; `int8`: converted from the format int8."
+        "fp32", description="`fp16`: weights only; `int8`: converted from the file of format int8."
     )
 
     @property
@@ -97,9 +97,10 @@ class _OpenVino(Format):
         found = find_onnx(source.folder, "int8")
         if found is None:
             raise UserError(
-                "OpenVINO in int8 is made from the format int8, which is missing",
+                "the ONNX file for OpenVINO in int8 is missing",
+                expected="a file of the format int8",
                 where=source.folder,
-                fix="export the format int8 as well, before openvino",
+                fix="export the format int8 before openvino",
             )
         return found
 

@@ -37,7 +37,7 @@ class Config(BatchConfig):
     name: Literal["ort"] = "ort"
     target: Literal["any", "arm", "amd64"] = Field(
         "any",
-        description="`any`, `arm`: no layouts for one processor; `amd64`: blocked layouts for x86.",
+        description="`any`, `arm`: the usual tensor layout; `amd64`: blocked layouts, x86 only.",
     )
 
     @property

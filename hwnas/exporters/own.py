@@ -30,7 +30,8 @@ def remember(content: bytes) -> None:
         note.touch()
     except (OSError, UserError) as error:
         log.warning(
-            "cannot record the exported files, so they will not be run: %s; fix: set HWNAS_CACHE",
+            "cannot record exported files, so hwnas will not open them: %s; fix: set HWNAS_CACHE to"
+            " a folder that can be written",
             error,
         )
 
@@ -47,7 +48,7 @@ def require_own(content: bytes, path: Path) -> None:
         is_own = False
     if not is_own:
         raise CannotRunHere(
-            "it can contain code, and this hwnas did not write it (--trust runs it)",
+            "the file can contain code, and this hwnas did not write it (--trust runs it)",
             where=path,
             fix="if you trust its source: `hwnas verify BUNDLE --trust`",
         )

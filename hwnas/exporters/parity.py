@@ -151,7 +151,7 @@ def torch_rounding(
 
     It is measured on the first `N_ROUNDED` images. It is about 1e-6, but a BN channel whose
     variance is almost 0 can make it 1e-3: then no runtime computes the float32 logits of torch.
-    0 if it is unknown, because the network cannot compute in float64.
+    The result is 0 if the network cannot compute in float64.
 
     logits: the `torch_logits` of the images.
     """
@@ -173,10 +173,11 @@ def torch_rounding(
 
 
 def promised(described: ModelFile, rounding: float) -> ModelFile:
-    """A file with the tolerance of its format, or `ROUNDINGS` times torch's own rounding.
+    """Raises the tolerance of an fp32 file to `ROUNDINGS` times torch's own rounding, if larger.
 
-    The larger one counts for files in float32, up to `MOST_TOLERANCE`. The others have a tolerance
-    for their own rounding.
+    `MOST_TOLERANCE` is the limit. Other precisions keep the tolerance of their format.
+
+    rounding: see `torch_rounding`.
     """
     tolerance = min(ROUNDINGS * rounding, MOST_TOLERANCE[described.precision])
     if described.precision != "fp32" or tolerance <= described.parity_tolerance:
@@ -185,12 +186,12 @@ def promised(described: ModelFile, rounding: float) -> ModelFile:
 
 
 def is_kept(model: ModelFile, found: BatchParity) -> bool:
-    """Whether logits keep the promise of a file."""
+    """Whether the differences are within the tolerance and agreement that a file promises."""
     return found.relative <= model.parity_tolerance and found.agrees(model.min_agreement)
 
 
 def tolerance_text(tolerance: float, rounding: float | None) -> str:
-    """A tolerance, and why it is not that of the format."""
+    """The tolerance as text; with the reason, if `rounding` raised it (see `promised`)."""
     if rounding is None:
         return f"{tolerance:.0e}"
     return f"{tolerance:.0e}, because torch's own rounding is {rounding:.0e}"

@@ -104,7 +104,7 @@ def captured(
 
 
 def network_of(path: Path) -> torch.nn.Module:
-    """The network of a program that this process can trust; unlike its own, with `eval` allowed."""
+    """Loads a trusted program as a module on which, unlike torch's own, `eval()` works."""
     import torch
 
     module: torch.nn.Module = torch.export.load(path).module()

@@ -67,7 +67,7 @@ def delegation(content: bytes, *, where: object = None) -> Delegation:
     """Counts the operators of a program, from the content of its file.
 
     Raises:
-        UserError: it is not a program of ExecuTorch.
+        UserError: the content is not a program of ExecuTorch.
     """
     from executorch.exir._serialize._program import deserialize_pte_binary
 

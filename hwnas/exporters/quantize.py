@@ -48,8 +48,8 @@ def quantized(
         activations are unsigned, and weights use -64 to 64 only: x86 processors without VNNI add
         two products of an unsigned and a signed byte in 16 bits, which saturates with 8-bit weights
         (docs/results.md, "Export").
-    rounded: initializers of layers in 8 bits, see `on_grid`. They are only used if the network in 8
-        bits is then closer to `proto` on `judged`: training may have rounded to the nearest values.
+    rounded: initializers of layers in 8 bits, see `on_grid`. They are only used if they bring the
+        8-bit network closer to `proto` on `judged`.
     """
     graph = onnx.shape_inference.infer_shapes(proto)
     nearest = _Quantizer(graph, _ranges(graph, calibration, method), symmetric, {})
@@ -70,7 +70,7 @@ def on_grid(
 ) -> dict[str, Weights]:
     """Weights and biases from `weight_rounding.grid_weights`, by the name of their initializer.
 
-    proto: `float_graph` of `model`. A layer whose weights are not in it as they are is left out.
+    proto: `float_graph` of `model`. A layer whose weights differ in `proto` is left out.
     """
     from hwnas.exporters.fold import folded
     from hwnas.exporters.weight_rounding import Layer, grid_weights
@@ -175,7 +175,7 @@ class _Quantizer:
 
 
 def _sums_beside(nodes: Sequence[onnx.NodeProto], layers: set[str]) -> list[str]:
-    """Names of the sums that read a layer, perhaps through an activation, or that a layer reads."""
+    """Names of the sums that read a layer (also through an activation) or that a layer reads."""
     by_output = {name: node for node in nodes for name in node.output}
 
     def source(value: str) -> str:

@@ -20,7 +20,7 @@ MAGIC = {1: ("pgm", b"P5"), 3: ("ppm", b"P6")}  # binary netpbm, by number of ch
 
 @dataclass(frozen=True)
 class SampleImage:
-    """pixels: uint8 [H, W, C]; its class, and the class that torch predicts for these pixels."""
+    """A sample image: pixels uint8 [H, W, C], its class, and the class that torch predicts."""
 
     pixels: Pixels
     label: int
@@ -55,7 +55,7 @@ def _encode(pixels: Pixels) -> tuple[str, bytes]:
 
 
 def npy(array: NDArray[np.float32] | Pixels) -> bytes:
-    """A .npy file."""
+    """An array as the content of a .npy file."""
     stream = io.BytesIO()
     np.save(stream, np.ascontiguousarray(array), allow_pickle=False)
     return stream.getvalue()

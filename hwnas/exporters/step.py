@@ -11,7 +11,7 @@ __all__ = ["Step"]
 
 
 class Step(nn.Module):
-    """`RecurrentNetwork.step`."""
+    """A module whose `forward` is `RecurrentNetwork.step`."""
 
     def __init__(self, network: Any) -> None:
         super().__init__()
@@ -23,5 +23,5 @@ class Step(nn.Module):
         return found
 
     def example(self, n: int) -> tuple[Tensor, Tensor]:
-        """Inputs of a batch of n."""
+        """Example inputs of batch size n: token [n] and state [n, width]."""
         return torch.zeros(n, dtype=torch.int64), torch.zeros(n, self.network.width)

@@ -22,5 +22,5 @@ class Config(EngineConfig):
 
 
 def build(config: Config) -> Exporter:
-    """An exporter to an engine and its metadata, by which the kit refuses it on other systems."""
+    """An exporter to an engine and its metadata. The kit refuses the engine on other systems."""
     return EngineExporter("tensorrt", config.precision, config.batches, tf32=config.tf32)

@@ -31,7 +31,7 @@ class Config(EngineConfig):
 
 
 def build(config: Config) -> Exporter:
-    """An exporter to an engine and its metadata, by which the kit refuses it on other systems."""
+    """An exporter to an engine and its metadata. The kit refuses the engine on other systems."""
     return EngineExporter(
         "tensorrt_rtx", config.precision, config.batches, config.capability, config.tf32
     )

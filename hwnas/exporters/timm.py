@@ -1,4 +1,4 @@
-"""Weights, and `model.py` that builds the network without hwnas: in timm, or in plain torch.
+"""Weights, and a `model.py` that builds the network without hwnas, in timm or in plain torch.
 
 The format is called `timm` in configurations, in bundles and on the command line, because most
 networks are timm models. `form` in `arch.json` states which of the two a network is.
@@ -40,9 +40,9 @@ register(Path(__file__).with_name("arch.json"))
 def create_model(
     features_only: bool = False, out_indices: Sequence[int] | None = None
 ) -> nn.Module:
-    """The network, its weights random: `load_state_dict(load_file("weights.safetensors"))`.
+    """The network with random weights: `load_state_dict(load_file("weights.safetensors"))`.
 
-    With `features_only` a `FeaturePyramid`, which takes the same file with `strict=False`.
+    `features_only`: a `FeaturePyramid`, which loads the same file with `strict=False`.
     """
     network = load(Path(__file__).with_name("arch.json"))
     return FeaturePyramid(network, out_indices) if features_only else network
@@ -50,7 +50,7 @@ def create_model(
     "graph": '''
 
 def create_model() -> nn.Module:
-    """The network, its weights random: `load_state_dict(load_file("weights.safetensors"))`."""
+    """The network with random weights: `load_state_dict(load_file("weights.safetensors"))`."""
     return load(Path(__file__).with_name("arch.json"))
 ''',
 }
@@ -96,7 +96,7 @@ def build(config: Config) -> Exporter:
 
 
 def load_network(weights: Path) -> torch.nn.Module:
-    """The network of a file of weights and the definition next to it, in eval mode.
+    """Builds the network of a weights file from the definition next to it; in eval mode.
 
     Raises:
         UserError: weights and definition do not fit each other.

@@ -30,15 +30,15 @@ TOP = 1 - 1e-9
 
 Layer = nn.Conv2d | nn.Linear
 Column = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-"""Rounds the weights [groups, outputs] of one input; also given are their exact values."""
+"""Rounds the weights [groups, outputs] of one input; the second argument is their exact values."""
 
 
 def half_weights(model: nn.Module, images: Images) -> nn.Module:
     """A folded copy of `model` whose convolutions and linear layers have half-precision weights.
 
-    The weights remain float32; each has a value of half precision, so that converters lose nothing.
-    A layer remains as it is if a weight is outside the range of half precision, or an input is not
-    finite.
+    The weights are float32 numbers that half precision can represent exactly, so converters do not
+    change them. A layer is not rounded if a weight is outside the range of half precision, or an
+    input is not finite.
 
     images: training images [n, C, H, W]; a seeded selection of `N_IMAGES` is used.
     """
@@ -53,9 +53,9 @@ def half_weights(model: nn.Module, images: Images) -> nn.Module:
 def grid_weights(model: nn.Module, images: Images, *, levels: int, at_least: int = 1) -> nn.Module:
     """A folded copy of `model` whose weights are integers from -levels to levels times a scale.
 
-    Every output channel has a scale, the largest magnitude / levels, and its largest weight remains
-    as it is; so 8-bit converters with this rule find these integers. Biases make up for the rest,
-    in float. A layer remains as it is if an input is not finite.
+    The scale of an output channel is its largest magnitude / levels. Its largest weight does not
+    change, so 8-bit converters with this rule compute the same scales and integers. Float biases
+    compensate the remaining error. A layer is not rounded if an input is not finite.
 
     images: as in `half_weights`. levels: 64 for weights of 7 bits, 127 for 8.
     at_least: layers with fewer weights remain as they are.

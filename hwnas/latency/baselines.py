@@ -17,7 +17,7 @@ SHARE_OF_COUNTS = 1 / 3  # features per split: the default of regression forests
 def forest_on_counts(
     counts: FloatArray, measured_ms: FloatArray, fold: NDArray[np.int64]
 ) -> FloatArray:
-    """Latencies [n] by a random forest on operator counts [n, p], fitted on the other folds.
+    """Latencies [n] of a random forest on operator counts [n, p], fitted on the other folds.
 
     The forest learns logarithms, so that small and large networks have equal weight.
     """

@@ -39,7 +39,7 @@ def is_classifier(op: OpSpec) -> bool:
 
 
 def common_classes(tables: Iterable[LatencyTable]) -> int | None:
-    """The number of classes that tables were measured with; None if they have several, or none."""
+    """The number of classes that all tables were measured with; None if it is not one number."""
     found = {op.out_channels for table in tables for op in table.rows if is_classifier(op)}
     return found.pop() if len(found) == 1 else None
 
@@ -49,8 +49,8 @@ def price_classifiers(
 ) -> dict[OpSpec, tuple[OpSpec, Timing]]:
     """Rows for the classifiers among `ops` that `rows` lack, with the nearest classifier in `rows`.
 
-    p10_ms and p90_ms are the ends of the range of the price, not percentiles of timings. Empty if
-    `rows` have no classifier.
+    p10_ms and p90_ms are the ends of the range of the estimate, not percentiles of timings. The
+    result is empty if `rows` have no classifier.
     """
     known = [op for op in rows if is_classifier(op)]
     if not known:

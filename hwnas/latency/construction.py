@@ -68,7 +68,9 @@ def op_rows(
         around = [timings[context_id(b)] for b in borders(op) if b is not None]
         median = whole.median_ms - sum(context.median_ms / 2 for context in around)
         if median < MIN_SHARE * whole.median_ms:
-            warnings.append(f"{op}: {median * 1e3:.3g} us over its context, lost in the noise")
+            warnings.append(
+                f"{op}: takes {median * 1e3:.3g} us more than its context alone, within the noise"
+            )
             median = MIN_SHARE * whole.median_ms
         below, above = whole.median_ms - whole.p10_ms, whole.p90_ms - whole.median_ms
         rows[op] = Timing(

@@ -28,7 +28,7 @@ MAX_PARAMS = 1e12
 
 @dataclass(frozen=True)
 class Fit:
-    """Quality of estimates of measured networks: relative errors as fractions, rank order.
+    """Quality of estimates of measured networks: relative errors (fractions), rank correlations.
 
     within_5, within_10: share of networks whose error is at most 5 % and 10 %; None in tables that
     older versions wrote.
@@ -97,7 +97,7 @@ class Validation:
 
 @dataclass(frozen=True)
 class Spill:
-    """A cache that the weights of a network may exceed, inferred from whole networks.
+    """A cache that the weights of large networks exceed, inferred from whole networks.
 
     params_cached: parameters that fit the cache; 0: no timed network fitted.
     params_per_ms: reading speed of further parameters. Both are in parameters, so they are valid in
@@ -140,7 +140,7 @@ class Correction:
 
     def __post_init__(self) -> None:
         if ("spill_scale" in self.coefficients) != (self.spill is not None):
-            raise ValueError("expected `spill` where there is a coefficient `spill_scale`")
+            raise ValueError("expected both `spill` and the coefficient `spill_scale`, or neither")
         if self.interval_fraction < 0 or self.p95_factor < 1:
             raise ValueError("expected interval_fraction >= 0 and p95_factor >= 1")
         if any(
@@ -167,10 +167,10 @@ class Correction:
         claimed = self.validation.forecast
         for claim, found in ((claimed.mape, sum(errors) / len(errors)), (claimed.max, max(errors))):
             if claim < found - TOLERANCE * max(1.0, found):
-                raise ValueError(f"expected errors of {found:.4g}, as of the nets, not {claim:.4g}")
+                raise ValueError(f"expected the error of `nets`, {found:.4g}; found {claim:.4g}")
         for share, limit in ((claimed.within_5, 0.05), (claimed.within_10, 0.1)):
             inside = sum(error <= limit + TOLERANCE for error in errors) / len(errors)
             if share is not None and share > inside + TOLERANCE:
                 raise ValueError(
-                    f"expected {inside:.4g} of the nets within {limit}, not {share:.4g}"
+                    f"expected the share of `nets` within {limit}, {inside:.4g}; found {share:.4g}"
                 )

@@ -60,7 +60,8 @@ def not_covered(table: LatencyTable, space: SearchSpace, missing: Sequence[OpSpe
     fixes.append(profile_command(table.device.name, space))
     return UserError(
         f"the latency table of {table.device.name} lacks operators of {space.id}",
-        found=f"{len(missing)} missing, such as " + "; ".join(map(str, missing[:N_SHOWN])),
+        found=f"{len(missing)} operators missing, such as "
+        + "; ".join(map(str, missing[:N_SHOWN])),
         fix="; or ".join(fixes),
     )
 
@@ -68,9 +69,10 @@ def not_covered(table: LatencyTable, space: SearchSpace, missing: Sequence[OpSpe
 def working_values(table: LatencyTable, space: SearchSpace) -> dict[str, tuple[Value, ...]] | None:
     """Restrictions (choices and values to keep) with which the table covers the space.
 
-    The result is an argument of `SearchSpace.restrict`. A value is dropped if every arch with this
-    value lacks an operator in some slot. If there is no such value, the value that most often
-    occurs with a missing operator is dropped. None if no restriction is covered.
+    The result is an argument of `SearchSpace.restrict`. A value is dropped if, in one slot, all
+    archs with this value need operators that the table lacks, and other archs do not. If there is
+    no such value, the value that most often occurs with a missing operator is dropped. None if the
+    table covers no restriction.
     """
     narrowed = space
     while not covers(table, narrowed):

@@ -48,8 +48,8 @@ class Estimate:
     ms: median over runs.
     low, high: ends of the 90 % interval over networks.
     correction: key of the correction of the table that was used; None: the sum of rows was used.
-        Then `low` and `high` follow from the errors of sums elsewhere, or are 0 and inf if no whole
-        network was timed.
+        Then `low` and `high` follow from the errors of sums in other spaces, or are 0 and inf if no
+        whole network was timed.
     """
 
     ms: FloatArray
@@ -136,15 +136,15 @@ class TableEstimator:
 
     @property
     def classes_timed(self) -> tuple[int, ...]:
-        """Numbers of classes from whose timings those of the space are estimated, ascending.
+        """Numbers of classes of the timed classifiers that estimates start from, ascending.
 
-        Empty if the table has the classifiers of the space.
+        Empty if the table has the classifiers of the space itself.
         """
         return tuple(sorted({nearest.out_channels for nearest in self._priced.values()}))
 
     @property
     def doubtful_classifier(self) -> str:
-        """What to do if an untimed classifier makes estimates useless; empty if none does.
+        """A warning if an untimed classifier makes estimates useless; otherwise empty.
 
         They are useless if the uncertainty of the classifier exceeds `MAX_DOUBT` of the estimate
         of the largest arch.
@@ -175,8 +175,8 @@ class TableEstimator:
                 f"the latency table of {self.device.name} has no energies",
                 expected=f"an energy of all {len(energies)} operators of {self.space.id}",
                 found=len(known),
-                fix="no device is measured for energy here; of the published sources, "
-                "hw_nasbench201 has it (`hwnas table convert`)",
+                fix="hwnas does not measure energy; use a table converted from a published source "
+                "that has it, such as hw_nasbench201 (`hwnas table convert`)",
             )
         return live_sum(self.space, codes, np.array(known))
 
@@ -236,10 +236,10 @@ class TableEstimator:
 
     @cached_property
     def correction(self) -> Correction:
-        """The correction in use.
+        """The correction that estimates use.
 
-        If no correction covers the space, this one leaves sums of rows unchanged, and has the
-        largest known error of such sums.
+        If no correction of the table covers the space, it leaves sums of rows unchanged, and its
+        interval comes from the largest known error of such sums.
 
         Raises:
             UserError: the table has no correction.

@@ -63,7 +63,8 @@ def fit_table(
         UserError: too few networks, or latencies that are not positive and finite.
     """
     if len(codes) < MIN_NETWORKS:
-        raise UserError("too few networks to fit rows", expected=MIN_NETWORKS, found=len(codes))
+        least = f"{MIN_NETWORKS} or more"
+        raise UserError("too few networks to fit rows", expected=least, found=len(codes))
     if not (np.isfinite(measured_ms).all() and (measured_ms > 0).all()):
         raise UserError("latencies of networks must be positive and finite")
     ops = enumerate_ops(space)

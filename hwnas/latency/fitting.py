@@ -95,7 +95,7 @@ class NetworkSums:
         return found
 
     def estimate(self, formula: Formula) -> FloatArray:
-        """Estimates [n] by a formula, with these `spills`."""
+        """Estimates [n] by a formula, whose cache must be one of `spills`."""
         parts = dict(self.additive)
         if formula.spill is not None:
             parts["spill_scale"] = self.spills[formula.spill]

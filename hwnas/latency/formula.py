@@ -47,7 +47,7 @@ class Prices:
 
     @property
     def full(self) -> FloatArray:
-        """Cost [ops] in a network of which nothing stays in the cache."""
+        """Cost [ops] in a network whose weights are all read again in each run."""
         return self.always + self.spilled
 
     def of(self, space: SearchSpace, codes: Codes) -> FloatArray:
@@ -75,7 +75,7 @@ class Formula:
         """
         scale, cold_scale = (self.coefficients.get(n, 0.0) for n in ("scale", "cold_scale"))
         if cold_scale and any(rows[op].cold_ms is None for op in ops):
-            raise UserError("the correction needs cold timings, which some rows lack")
+            raise UserError("the correction uses cold timings, but some rows have none")
         hot = np.array([rows[op].median_ms for op in ops])
         cold = np.array([rows[op].cold_ms or 0.0 for op in ops])
         macs = np.array([op_macs(op) for op in ops]) / 1e6

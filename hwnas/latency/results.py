@@ -93,7 +93,9 @@ def _turns(line: dict[str, Any], n_items: int, *, has_gaps: bool) -> list[Turn]:
     turns = []
     for (number, item, *nanoseconds), interrupted in zip(line["turns"], marks, strict=True):
         if not 2 <= len(nanoseconds) <= MAX_SAMPLES:
-            raise ValueError(f"a turn of {len(nanoseconds)} samples")
+            raise ValueError(
+                f"expected 2 to {MAX_SAMPLES} samples per turn, found {len(nanoseconds)}"
+            )
         marked = tuple(_whole(sample, 0, len(nanoseconds) - 1) for sample in interrupted)
         turns.append(
             Turn(

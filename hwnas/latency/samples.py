@@ -42,7 +42,7 @@ class Timing:
 
     median_ms: over the fastest hot runs of the rounds.
     p10_ms, p90_ms: percentiles of the same runs, the precision of the median.
-    p95_ms: over all settled hot runs, the slowness of single runs.
+    p95_ms: over the second half of the hot runs of all turns, the slowness of single runs.
     n: number of hot runs.
     cold_ms: median of the first runs of the turns, with the caches full of other models; None if
         unknown.
@@ -154,7 +154,12 @@ def read_samples(plan: Plan) -> Samples:
     rounds = 1 + max((turn.round for turn in results.turns), default=0)
     n_samples = max((len(turn.nanoseconds) for turn in turns), default=2)
     if n_items * rounds * n_samples > MAX_SAMPLES_IN_MEMORY:
-        raise UserError("results hold too many samples", where=plan.results)
+        raise UserError(
+            "results have too many samples",
+            expected=f"at most {MAX_SAMPLES_IN_MEMORY:,}",
+            found=f"{n_items * rounds * n_samples:,}",
+            where=plan.results,
+        )
     runs = np.full((n_items, rounds, n_samples), np.nan)
     marked = np.zeros(runs.shape, dtype=bool)
     for turn in turns:
@@ -167,8 +172,8 @@ def read_samples(plan: Plan) -> Samples:
             expected="two rounds or more",
             found=f"{complete.min()} of {plan.ids[int(complete.argmin())]}",
             where=plan.results,
-            fix="run the same command again to resume; a kit that you started yourself resumes"
-            " where it runs: bench.py with the same --out",
+            fix="run the same command again to resume; if you started bench.py yourself, run it"
+            " again on the device with the same --out",
         )
     runs *= 1e-6
     clean = np.where(marked, np.nan, runs)

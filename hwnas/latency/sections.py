@@ -11,7 +11,7 @@ from hwnas.core.config import StrictModel
 __all__ = ["N_ANCHORS", "ProfileConfig"]
 
 N_ANCHORS = 6
-"""Networks of the table that are timed beside others, for the machine's pace."""
+"""Number of networks of the table that are timed again with others, for the machine's pace."""
 
 MAX_RETIMING_ROUNDS = 2000
 
@@ -36,8 +36,8 @@ class ProfileConfig(StrictModel):
     target_error: Annotated[float, Field(ge=0, le=1)] = Field(
         0.003,
         description=(
-            "Stop early when the 90 % intervals of 95 % of the medians have a half-width"
-            " below this fraction; 0: never."
+            "Stop early when, for 95 % of the items, the half-width of the median's 90 % interval"
+            " is below this fraction of the median; 0: never."
         ),
     )
     hot_samples: Annotated[int, Field(ge=2, le=1000)] = Field(

@@ -25,7 +25,7 @@ LAUNCH_S, LOAD_S = 2e-5, 0.014  # per run of an operator; to build and load its 
 def session_s(
     macs: FloatArray, config: ProfileConfig, *, n_more: int = 0, per_mac_s: float | None = None
 ) -> float:
-    """Seconds of the turns of all models, within the budget, and of making and loading them.
+    """Seconds of a session: building and loading all models, and their turns within the budget.
 
     Args:
         macs: multiply-accumulates of each model.

@@ -32,7 +32,7 @@ def latency_spread(latency_ms: CostMetric, space: SearchSpace) -> dict[str, floa
 
 
 def spread_by_table(estimator: TableEstimator) -> dict[str, object]:
-    """`latency_spread` by a table, and the numbers of classes shown and (if they differ) timed."""
+    """`latency_spread` by a table, with the number of classes of the space and of the table."""
     found = estimator.space
     return {
         "device": estimator.device.name,

@@ -138,9 +138,9 @@ class LatencyTable:
     def correction_for(self, space: SearchSpace) -> str | None:
         """Key of the correction for `space`; None if there is none.
 
-        It is the correction of the space itself, or of a space that has all its operators, apart
-        from classifiers. Among several of these, a correction of the same skeleton with the fewest
-        operators is chosen.
+        It is the correction of the space itself, or of another space that contains all operators of
+        `space` except classifiers. Among several, those of the same skeleton are preferred, and of
+        these the one with the fewest operators.
         """
         if space.id in self.corrections:
             return space.id
@@ -232,7 +232,7 @@ class LatencyTable:
             UserError: the tables differ in device, protocol, source, processor or runtime version.
         """
         if found := self.differences(other):
-            raise UserError("cannot merge latency tables", expected="equal", found="; ".join(found))
+            raise UserError("cannot merge latency tables that differ", found="; ".join(found))
         rows = {**other.rows, **self.rows}
         keys = {op.key for op in rows}
         corrections = {}
@@ -291,7 +291,8 @@ def check_operator(op: OpSpec, ms: Iterable[float], *, where: object) -> None:
     ):
         raise UserError("an operator has an impossible shape", found=op, where=where)
     if not all(value < MAX_MS for value in ms):
-        raise UserError("operator latency out of range", found=op, where=where)
+        limit = f"less than {MAX_MS:g} ms"
+        raise UserError("operator latency out of range", expected=limit, found=op, where=where)
 
 
 def _order(op: OpSpec) -> tuple[Any, ...]:

@@ -66,7 +66,7 @@ class DevicePrior:
     mu: relative latencies, [n].
     features: features of the weights, [n, q]. All weights are standard normal a priori; the
         variance of the last `n_particular` is scaled by a hypothesis of `PARTICULAR`.
-    rows: relative price of every operator by (1, weights), [p, 1 + q].
+    rows: relative price of every operator, linear in (1, weights), [p, 1 + q].
     """
 
     mu: FloatArray

@@ -133,7 +133,9 @@ def drops(rows: list[dict[str, Any]]) -> list[str]:
         row["lost"] = round(lost, 4)
         if lost > most:
             row["passed"] = False
-            problems.append(f"{row['model']}: lost {lost:.2%} of test top-1, at most {most:.1%}")
+            problems.append(
+                f"{row['model']}: lost {lost:.2%} of test top-1; at most {most:.1%} is accepted"
+            )
     return problems
 
 
@@ -155,8 +157,8 @@ def _images(
     logits = _golden(folder / manifest.golden.output)
     if data is None:
         notes.append(
-            f"no data set: compared on the {len(golden)} golden inputs, accuracy not checked"
-            " (--config NAME gives the data set)"
+            f"no data set: models are compared on the {len(golden)} golden inputs, accuracy not"
+            " checked (--config NAME selects the data set)"
         )
         return _Images(golden, logits, None)
     x, labels = bundle_data.test_split(manifest, data, folder)
@@ -169,8 +171,8 @@ def _images(
                     logits = opened.logits(compared, 32)
                 return _Images(compared, logits, (x, labels))
     notes.append(
-        f"no torch network that is run here (formats timm, pt2): compared on the {len(golden)}"
-        " golden inputs"
+        "this host runs no torch network of the bundle (formats timm, pt2), so models are compared"
+        f" on the {len(golden)} golden inputs"
     )
     return _Images(golden, logits, (x, labels))
 
@@ -203,7 +205,7 @@ def _check_model(
             row |= _parity_row(report)
             if model.torch_rounding is not None:
                 accepted = tolerance_text(model.parity_tolerance, model.torch_rounding)
-                notes.append(f"{model.path}: accepted difference from torch {accepted}")
+                notes.append(f"{model.path}: accepted difference from torch: {accepted}")
             problems = _differences(report)
             if images.test is not None:
                 problems += _check_accuracy(manifest, model, opened, images.test, row)
@@ -221,15 +223,15 @@ def _differences(report: ParityReport) -> list[str]:
         return []
     return [
         f"differs from torch by {report.worst:.1e} of the largest logit (allowed"
-        f" {tolerance_text(report.tolerance, report.torch_rounding)}), agrees on"
-        f" {report.agreement:.2%} of images (at least {report.min_agreement:.1%})"
+        f" {tolerance_text(report.tolerance, report.torch_rounding)}), has the same top-1 on"
+        f" {report.agreement:.2%} of the images (at least {report.min_agreement:.1%} required)"
     ]
 
 
 def _check_engine(
     folder: Path, model: ModelFile, host: _Host, row: dict[str, Any], notes: list[str]
 ) -> tuple[dict[str, Any], list[str]]:
-    """Checks that an engine belongs to its model; the kit runs it if its GPU is present."""
+    """Checks that an engine belongs to its model, and runs it with the kit on a suitable GPU."""
     try:
         facts = check_engine(folder / model.path)
         source = inside(folder, str(facts["model"]))

@@ -1,4 +1,4 @@
-"""The test split of the data set of a bundle, and the differences of another data set."""
+"""The test split of a bundle's data set; refuses another data set, and names the differences."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _require_same(promised: InputSpec, found: InputSpec, name: str, folder: Path
     fields = [f for f in PREPARED if getattr(promised, f) != getattr(found, f)]
     expected = [f"{field} {getattr(promised, field)}" for field in fields]
     here = [f"{field} {getattr(found, field)}" for field in fields]
-    fix = "give the configuration that it was made with: --config NAME"
+    fix = "give the configuration that the bundle was made with: --config NAME"
     if promised.class_names != found.class_names:
         expected.append(f"{len(promised.class_names)} classes, with the names in its manifest.json")
         here += _changes(promised.class_names, found.class_names)

@@ -65,7 +65,7 @@ def check_latency(
         device, host = group[0].device, group[0].host
         try:
             if device.transport != "local" or host != here:
-                raise CannotRunHere(f"this is {here}")
+                raise CannotRunHere(f"this machine is {here}")
             _require_runtime(device)
             for fact in group:
                 _require_trust(inside(folder, fact.model), trust)
@@ -73,8 +73,8 @@ def check_latency(
         except (CannotRunHere, KitFailed) as error:
             report.notes.append(
                 f"latency on {device.name} ({host}) not measured here: "
-                f"{str(error).splitlines()[0]}; neither latency nor limits are judged: run"
-                " `python3 device_run.py --check .` in the bundle there"
+                f"{str(error).splitlines()[0]}; neither latency nor limits are judged. To judge"
+                " them, run `python3 device_run.py --check .` in the bundle on that machine"
             )
             report.rows += [_row(manifest, fact) for fact in group]
             continue
@@ -201,7 +201,7 @@ def _judge(
     if holds is None:
         why = noise_text(repeat_noise)
         if judged.pace is not None and not can_judge(judged.pace):
-            why = f"by the other models, {pace_text(judged.pace)}"
+            why = f"according to the other models, {pace_text(judged.pace)}"
         report.not_judged.append(f"{name}: {why}")
     if holds is False:
         report.failed.append(f"{name}: {'; '.join(problems)}")

@@ -119,10 +119,12 @@ def worst(states: Iterable[bool | None]) -> bool | None:
 
 def noise_text(repeat_noise: float) -> str:
     """Explains why noise leaves a check without a result, and what to do."""
-    return f"not judged: this machine's repeat noise is {repeat_noise:.1%}, run again when quiet"
+    return (
+        f"not judged: this machine's repeat noise is {repeat_noise:.1%}; run again when it is idle"
+    )
 
 
 def pace_text(pace: float) -> str:
     """The pace in words, and its effect on the checks."""
     text = f"the machine takes {pace:.2f} times as long as when the table was measured"
-    return text if can_judge(pace) else f"{text}, too far from it to judge"
+    return text if can_judge(pace) else f"{text}, which differs too much to judge timings"

@@ -23,7 +23,7 @@ __all__ = ["network_id", "network_models", "serialized", "validation_nets"]
 def validation_nets(space: SearchSpace, n: int, *, seed: int) -> Codes:
     """Up to n networks [<= n, d]: largest, smallest, and others spread evenly over log MACs.
 
-    There are fewer only if the space has fewer.
+    The result has fewer than n only if the space has fewer networks.
     """
     generator = rng(seed, "profile/validation")
     ends = space.codes([smallest_connected(space), space.largest()])

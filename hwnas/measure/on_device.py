@@ -43,7 +43,7 @@ def run_on_device(device: DeviceSpec, model: Path, images: Images) -> DeviceRun:
 
     Raises:
         CannotRunHere: the device is not this machine.
-        UserError: its runtime fails.
+        UserError: the runtime of the device fails.
     """
     if device.transport != "local":
         raise CannotRunHere(f"the device {device.name!r} is reached over {device.transport}")
@@ -112,5 +112,7 @@ def wrong_precisions(folder: Path, manifest: Manifest, rows: Sequence[dict[str, 
         is_refused = found == UNREADABLE and row["passed"] is False
         if found not in (None, model.precision) and not is_refused:
             row["passed"] = False
-            problems.append(f"{model.path}: the file holds {found}, not {model.precision}")
+            problems.append(
+                f"{model.path}: the file holds {found}, but its manifest says {model.precision}"
+            )
     return problems

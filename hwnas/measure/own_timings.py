@@ -8,8 +8,8 @@ Every row has a name in one of three columns, and a latency in the column `ms`:
 
 Timings of all models of the kit give a table as `hwnas profile` does. Timings of all operators give
 a table of their sums; with at least five whole networks it also has a correction. At least 50 whole
-networks alone give a table with fitted rows. The column `p95_ms` is optional. Headers may be in any
-case, and without a column `ms`, one such as `latency_ms` or `Time (ms)` takes its place.
+networks alone give a table with fitted rows. The column `p95_ms` is optional. Headers can be in
+upper or lower case. Without a column `ms`, one such as `latency_ms` or `Time (ms)` is used.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ HEADERS = {
     "ms": rf"(?:(?:median|mean|average|avg)[ _]?)?(?:latency|time|runtime|duration)?{UNIT}",
     "p95_ms": rf"(?:(?:latency|time)[ _]?)?p95{UNIT}",
 }
-"""Other headers that the columns of numbers may have, in any case."""
+"""Patterns of other headers for the columns of numbers, in upper or lower case."""
 
 MIN_NETWORKS = 5  # minimum for a correction
 N_SHOWN = 3
@@ -84,7 +84,7 @@ def read_timings(
     """Makes a table from a CSV file; `config` and `seed` must be those of the packed kit.
 
     Raises:
-        UserError: not such a file, or missing timings.
+        UserError: the file is not such a CSV file, or lacks timings.
     """
     timings = _read(space, path)
     if timings.models:
@@ -102,8 +102,8 @@ def _read(space: SearchSpace, path: Path) -> _Timings:
         given = [name for name in NAMES if cells.get(name)]
         if len(given) != 1:
             raise UserError(
-                "a row names one thing that was timed",
-                expected=f"one of {', '.join(NAMES)}",
+                "a row must name one model, operator or arch",
+                expected=f"a value in one of the columns {', '.join(NAMES)}",
                 found=", ".join(given) or "none of them",
                 where=table.where(row),
             )
@@ -130,11 +130,11 @@ def _with_ms(table: CsvTable) -> CsvTable:
             continue
         if len(found) != 1:
             raise UserError(
-                f"{len(found)} columns may be {wanted!r}" if found else f"no column {wanted!r}",
-                expected="the latency in milliseconds",
+                f"{len(found)} columns match {wanted!r}" if found else f"no column {wanted!r}",
+                expected="one column of latencies in milliseconds",
                 found=", ".join(found or table.columns),
                 where=table.path,
-                fix=f"name the column {wanted}",
+                fix=f"rename that column to {wanted}",
             )
         columns = (*columns, wanted)
         rows = tuple({**cells, wanted: cells[found[0]]} for cells in rows)
@@ -164,7 +164,7 @@ def _timing(table: CsvTable, row: int) -> Timing | None:
 
 def _add(found: dict[T, Timing], name: T, timing: Timing, table: CsvTable, row: int) -> None:
     if name in found:
-        raise UserError("timed twice in this file", found=name, where=table.where(row))
+        raise UserError("the file has two timings for one name", found=name, where=table.where(row))
     found[name] = timing
 
 
@@ -172,7 +172,7 @@ def _operator(text: str, ops: Mapping[str, OpSpec], where: str) -> OpSpec:
     if (op := ops.get(" ".join(text.split()))) is None:
         names = [name for name in ops if " " in name]
         raise UserError(
-            "no operator of the space",
+            "not an operator of the space",
             expected=f"one of {len(names)}, such as {names[0]!r}",
             found=text[:200],
             where=where,

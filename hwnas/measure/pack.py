@@ -69,7 +69,8 @@ def _read_results(path: Path) -> bytes:
             names = [name for name in archive.namelist() if name.endswith(".jsonl")]
             if len(names) != 1:
                 raise UserError(
-                    "expected one results file in the zip",
+                    "the zip must contain one results file",
+                    expected="one .jsonl file",
                     found=f"{len(names)} .jsonl files",
                     where=path,
                 )
@@ -80,7 +81,7 @@ def _read_results(path: Path) -> bytes:
             "no results to import",
             expected="results.jsonl as bench.py wrote it on the device",
             where=path,
-            fix="copy it from the device; bench.py writes it where `--out` says",
+            fix="copy the file from the device; bench.py writes it to the path given with `--out`",
         ) from error
     except (OSError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError("cannot read the results", found=error, where=path) from error
@@ -162,7 +163,7 @@ def _require_device(content: bytes, device: DeviceSpec, path: Path) -> None:
         return
     if found:
         raise UserError(
-            f"these results are not of device {device.name!r}",
+            f"the results were not measured on device {device.name!r}",
             expected=", ".join(f"{key} {getattr(device, key)}" for key in found),
             found=", ".join(f"{key} {value!r:.40}" for key, value in found.items()),
             where=path,

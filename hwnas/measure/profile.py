@@ -168,7 +168,7 @@ class Timings:
     """Whole networks by name, timed together with networks of a table.
 
     repeat_noise: relative difference of two halves of the rounds, by name.
-    repeat_mape: the same, averaged over all models and anchors.
+    repeat_mape: the same, averaged over all models and networks of the table.
     pace: time of networks of the table now / when it was measured (1.02: 2 % slower); None without
         a table.
     pace_spread: mean relative distance of these networks from the pace.
@@ -255,7 +255,7 @@ def _content(name: str, model: Path | bytes) -> bytes | TimedFile:
     if isinstance(model, bytes):
         return model
     if not model.is_file():
-        raise UserError(f"no model {name!r} to time", where=model)
+        raise UserError(f"the file of model {name!r} is missing", where=model)
     return TimedFile.of(model)
 
 

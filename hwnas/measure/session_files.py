@@ -46,7 +46,7 @@ class Session:
 
 
 def known_models(device: DeviceSpec, config: ProfileConfig, folders: Sequence[Path]) -> set[str]:
-    """Names of the models that sessions of a device have timed, in the folder with most models."""
+    """Names of the models timed on a device, from the folder with the largest number of them."""
     like = plan_data({"": b""}, device, config, seed=0)
     known = [_names(chain) for folder in folders for chain in _chains(folder, like, device)]
     return max(known, key=len, default=set())
@@ -55,7 +55,7 @@ def known_models(device: DeviceSpec, config: ProfileConfig, folders: Sequence[Pa
 def best_chain(
     folder: Path, whole: Mapping[str, Any], device: DeviceSpec, earlier: Sequence[Path]
 ) -> list[Session]:
-    """The sessions with most models of a plan, in their order."""
+    """The list of sessions that timed most models of a plan, in order."""
     chains = [chain for place in (folder, *earlier) for chain in _chains(place, whole, device)]
     return max(chains, key=lambda chain: (len(known_in(chain, whole)), -len(chain)), default=[])
 
@@ -112,7 +112,7 @@ def joined(chain: Sequence[Session]) -> Timed:
     """The timings of one or more sessions.
 
     Raises:
-        Apart: they cannot be compared.
+        Apart: the sessions cannot be compared.
     """
     found = chain[0].timed
     for session in chain[1:]:

@@ -57,9 +57,9 @@ def time_all(
 
 
 def _of_kit(progress: Progress) -> Progress:
-    """One Progress for what the kit reports in turn: loading of models, then timing.
+    """Combines the progress of the two steps of the kit: loading models, then timing them.
 
-    Loading does not advance it, because the pace of loading says nothing about the time left.
+    Loading does not advance it, because its speed says nothing about the time left.
     """
     timing = Parts(progress, [KIT_UNITS]).part(0)
 
@@ -86,7 +86,7 @@ def time_missing(
 ) -> Timed:
     """Times the models that no earlier session has timed, or else all models.
 
-    around: other models to time in the same session, by model.
+    around: by model, other models that must be timed in the same session.
     earlier: other folders of timings. Sessions that are used are copied into `folder`.
 
     Raises:
@@ -121,7 +121,7 @@ def time_missing(
             try:
                 return base.joined(Timed.of(start({name: models[name] for name in names})))
             except Apart as apart:
-                log.warning("all models are timed anew: %s", apart)
+                log.warning("all models are timed again: %s", apart)
     return Timed.of(start(models))
 
 

@@ -150,7 +150,7 @@ def compare_tables(first: LatencyTable, second: LatencyTable) -> dict[str, Any]:
     """
     common = [op for op in first.rows if op in second.rows]
     if not common:
-        raise UserError("the tables share no operator")
+        raise UserError("the tables share no operator", expected="at least one common operator")
     a = np.array([first.rows[op].median_ms for op in common])
     b = np.array([second.rows[op].median_ms for op in common])
     ratio = b / a

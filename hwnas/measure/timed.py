@@ -33,7 +33,7 @@ class Timed:
     halves: latency in ms from the even and from the odd rounds.
     sessions: timings of each session, also of models that were timed again.
     pace: of the last session, relative to the first one.
-    spread: mean distance of its references from the pace, as a fraction.
+    spread: mean distance of the models that were timed again from the pace, as a fraction.
     kept: number of models that earlier sessions timed.
     over_time: pace within the sessions (`Samples.pace`), one after the other.
     """
@@ -92,15 +92,15 @@ class Timed:
         """
         common = [name for name in later.timings if name in self.timings]
         if len(common) < LEAST_COMMON:
-            raise Apart(f"they have {len(common)} models in common")
+            raise Apart(f"the sessions have only {len(common)} models in common")
         for key in ("cpu", "runtime_version"):
             before, now = fact_of(self.header, key), fact_of(later.header, key)
             if before != now:
-                raise Apart(f"{key} is {now}, and was {before}")
+                raise Apart(f"{key} was {before}, and is now {now}")
         ratios = [later.timings[m].median_ms / self.timings[m].median_ms for m in common]
         pace = float(np.median(ratios))
         if not can_judge(pace):
-            raise Apart(f"the machine takes {pace:.2f} times as long as then")
+            raise Apart(f"the machine takes {pace:.2f} times as long as in the earlier session")
         new = {name: _scaled(timing, 1 / pace) for name, timing in later.timings.items()}
         halves = {name: (a / pace, b / pace) for name, (a, b) in later.halves.items()}
         return replace(

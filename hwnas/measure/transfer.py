@@ -119,7 +119,7 @@ def networks_to_time(
 
 def _candidates(known: Sequence[LatencyTable], space: SearchSpace, seed: int) -> _Candidates:
     if not known:
-        raise UserError("no table to transfer from", expected="one or more")
+        raise UserError("no table to transfer from", expected="one table or more")
     ends = space.codes([smallest_connected(space), space.largest()])
     sampled = space.sample(N_CANDIDATES, rng=rng(seed, "transfer/candidates"))
     codes = np.unique(np.concatenate([ends, sampled]), axis=0)
@@ -152,7 +152,7 @@ def _rows(
     n_vague = int((estimate.rows_std_ms > estimate.rows_ms).sum())
     if not n_vague:
         return rows, ()
-    return rows, (f"{n_vague} of {len(rows)} rows: the uncertainty exceeds the price",)
+    return rows, (f"the uncertainty of {n_vague} of {len(rows)} rows exceeds their latency",)
 
 
 def _correction(

@@ -25,7 +25,7 @@ def try_device(
     folder on the device that is full or not writable.
 
     Raises:
-        UserError: the device does not respond, or cannot run the network; explains what to do.
+        UserError: the device does not respond, or cannot run the network.
     """
     with tempfile.TemporaryDirectory() as name:
         models = network_models(space, space.codes([space.smallest()]), device, seed=seed)
@@ -39,5 +39,5 @@ def try_device(
                 f" models in {device.precision}",
                 found=error.found,
                 where=error.where,
-                fix="upgrade it on the device, or correct the file of the device",
+                fix=f"upgrade {device.runtime} on the device, or correct the file of the device",
             ) from error

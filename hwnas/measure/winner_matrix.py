@@ -81,16 +81,18 @@ class WinnerMatrix:
         for device, (name, by) in enumerate(zip(self.devices, self.found_by, strict=True)):
             if by != name:
                 found.append(
-                    f"the winner on {name} was found by the search for {by}: faster on {name} by"
-                    " estimate, and better, than what its own search found"
+                    f"the winner on {name} was found by the search for {by}: on {name}, its latency"
+                    f" estimate is lower, and its score higher, than those of the search for {name}"
                 )
             if not self.judged[device]:
-                found.append(f"{name} is too far from its table's speed to compare winners on it")
+                found.append(
+                    f"winners on {name} are not compared: its speed differs from its table"
+                )
             found += [self._told(device, other) for other in self.rivals(device)]
         if all(self.judged) and not any(map(self.rivals, range(len(self.devices)))):
             found.append(
-                "on no device is another device's winner both faster, beyond repeat noise, and"
-                " predicted better than its own"
+                "on no device is the winner of another device both faster, beyond repeat noise, and"
+                " of a higher score than its own winner"
             )
         return tuple(found)
 
@@ -101,10 +103,11 @@ class WinnerMatrix:
     def _told(self, device: int, other: int) -> str:
         name, rival = self.devices[device], self.devices[other]
         return (
-            f"on {name} the winner on {rival} is faster ({self.measured_ms[device][other]:.4g} ms,"
-            f" own winner {self.measured_ms[device][device]:.4g} ms, repeat noise"
-            f" {self.repeat_noise[device]:.1%}) and predicted better ({self.score[other]:.4f},"
-            f" {self.score[device]:.4f}): consider it there"
+            f"on {name}, the winner of {rival} is faster than its own winner"
+            f" ({self.measured_ms[device][other]:.4g} ms, own"
+            f" {self.measured_ms[device][device]:.4g} ms, repeat noise"
+            f" {self.repeat_noise[device]:.1%}) and has a higher score"
+            f" ({self.score[other]:.4f}, own {self.score[device]:.4f}): consider it for {name}"
         )
 
 

@@ -56,7 +56,7 @@ def _columns(cell: CellView) -> list[int]:
 
 
 def _is_sum(cell: CellView, i: int) -> bool:
-    """Whether an operator only hands on a sum: a node of a cell."""
+    """Whether an operator only passes on a sum: a node of a cell."""
     return cell.ops[i].kind == "identity" and len(cell.sources[i]) > 1
 
 

@@ -147,7 +147,7 @@ def line(start: Point, end: Point, bend: float = COLUMN) -> str:
 def svg(
     width: float, height: float, parts: Sequence[str], *, label: str = "the layers of the network"
 ) -> str:
-    """The SVG element with these parts; `label`: what it shows."""
+    """The SVG element with these parts; `label` describes the picture."""
     return (
         f'<svg class="network" viewBox="0 0 {width:.0f} {height:.0f}" role="img" '
         f'style="width:{width:.0f}px" aria-label="{escape(label)}">{"".join(parts)}</svg>'

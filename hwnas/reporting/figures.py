@@ -16,7 +16,7 @@ MARKED = {"size": 8, "color": BLUE, "opacity": 0.75, "line": {"width": 0}}
 
 
 def front_figure(data: Front) -> go.Figure:
-    """Archived archs, their front as a staircase, random search, the winner, the constraint."""
+    """Score over estimated latency: archive, front, random search, winner and constraint."""
     figure = _figure("estimated latency [ms]", data.score, height=460)
     if data.is_perplexity:
         figure.update_yaxes(autorange="reversed")  # the best networks are at the top
@@ -94,7 +94,7 @@ def top1_figure(data: Training) -> go.Figure:
 
 
 def loss_figure(data: Training) -> go.Figure:
-    """Training loss over the steps."""
+    """Validation cross-entropy of a few subnets over the training steps."""
     return _add_curves(_figure("training step", "validation cross-entropy"), data.loss, "%{y:.4g}")
 
 

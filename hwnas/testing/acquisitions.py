@@ -51,7 +51,7 @@ class AcquisitionSuite(Suite):
             assert np.array_equal(getattr(given, name), getattr(untouched, name))
 
     def test_certain_predictions_are_followed(self, variant: Any, config: Any) -> None:
-        """If archs have one cost and no uncertainty, the best one that improves is chosen."""
+        """With equal costs and no uncertainty, the arch with the best prediction is chosen."""
         given = replace(prospects(), std=np.zeros(40), cost=np.ones(40))
         given = replace(given, known=np.minimum(given.known, given.mean.max() - 0.1))
         values = self._build(variant, config)(given)

@@ -61,7 +61,7 @@ class ExporterSuite(Suite):
 
     @pytest.fixture
     def folder(self, variant: Any, model: nn.Module, tmp_path: Path) -> Path:
-        """A folder with the ONNX file, from which other formats may start."""
+        """A folder with the ONNX file, from which other formats can start."""
         folder = tmp_path / "out"
         folder.mkdir()
         if name_of(variant) != name_of(float_onnx):

@@ -28,7 +28,7 @@ N_STEPS = 100
 
 
 def prices(space: SearchSpace) -> dict[str, CostMetric]:
-    """MACs, parameters, and a latency of the devices `phone` and `local` (parameters)."""
+    """MACs, parameters, and latencies on `phone` and `local` that equal the parameters."""
 
     def metric(name: AnalyticMetric) -> CostMetric:
         return lambda codes: cost(space, codes, name).astype(float)

@@ -38,7 +38,7 @@ def separable(space: SearchSpace, codes: Codes, seed: int = 0) -> FloatArray:
 
 
 def play(searcher: Searcher, space: SearchSpace, sizes: list[int]) -> list[Codes]:
-    """All asks of a searcher until it has proposed sum(sizes) archs, or has nothing left."""
+    """All proposals of a searcher until they are sum(sizes) archs, or it has no further ones."""
     asked: list[Codes] = []
     while missing := sum(sizes) - sum(map(len, asked)):
         asked.append(searcher.ask(min(missing, sizes[len(asked) % len(sizes)])))
@@ -54,7 +54,7 @@ def _build(variant: Any, config: Any, space: SearchSpace, seed: int = 0) -> Sear
 
 
 class SearcherSuite(Suite):
-    """Contract of a searcher. Slow searchers may only be exempt from quality."""
+    """Contract of a searcher. Slow searchers can be exempt only from the promises of quality."""
 
     CONTRACT = SearcherModule
     PROMISES = frozenset({"beats_random", "finds_the_best"})

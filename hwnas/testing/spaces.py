@@ -44,7 +44,7 @@ ANALYTIC: dict[AnalyticMetric, Callable[[OpSpec], int]] = {"macs": op_macs, "par
 
 
 def lacks_networks(space: SearchSpace) -> str:
-    """Why the space has no supernet or no static networks, from its skeleton; empty if it has."""
+    """The reason why the space has no supernet or static networks; empty if it has them."""
     lacks = space.macro.lacks
     return lacks.get("supernet", "") or lacks.get("static net", "")
 

@@ -301,7 +301,7 @@ def test_without_the_data_a_run_is_looked_at(home: Path):
     assert statuses() == DONE
     (note,) = notes()
     assert note.startswith("the data are not on this machine: ") and note.endswith(
-        "; they are not compared"
+        "; changes of the data are not detected"
     )
     assert str(home / "photos") in note
     execute_all()
@@ -360,7 +360,7 @@ def test_unreadable_data_refuse_training_and_not_looking_at_the_run(
     assert statuses() == DONE
     (note,) = notes()
     assert note.startswith("the data cannot be read: ")
-    assert str(home / "photos") in note and note.endswith("; they are not compared")
+    assert str(home / "photos") in note and note.endswith("; changes of the data are not detected")
     assert hwnas.report("run").is_file()
     assert hwnas.open_run("run").space.macro.num_classes == 2
     with pytest.raises(UserError, match="class"):

@@ -44,7 +44,7 @@ def test_a_run_of_before_is_judged_without_pairs(run: hwnas.Run, tmp_path: Path)
     assert gain.n_images == N_TEST and gain.state == "better"
     assert run.to_dict()["verdict"]["sentence"] == str(verdict)
     report = write_run_report(run.project, tmp_path / "report.html").read_text()
-    assert "Whether to believe it" in report and "compared not image by image" in report
+    assert "Whether to believe the winner" in report and "compared not image by image" in report
 
 
 def test_images_that_are_kept_are_compared_one_by_one(run: hwnas.Run) -> None:

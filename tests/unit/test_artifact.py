@@ -178,9 +178,12 @@ def test_variants_of_a_format_have_names_of_their_own(
 @pytest.mark.parametrize(
     ("export", "words"),
     [
-        (["onnx", "onnx"], ["names onnx twice", "at 0 and 1", "model.onnx"]),
-        (["onnx", "int8", "onnx:int8"], ["names int8 twice", "at 1 and 2", "model.int8.onnx"]),
-        (["onnx", "timm", "timm"], ["names timm twice"]),
+        (["onnx", "onnx"], ["lists onnx twice", "positions 0 and 1", "model.onnx"]),
+        (
+            ["onnx", "int8", "onnx:int8"],
+            ["lists int8 twice", "positions 1 and 2", "model.int8.onnx"],
+        ),
+        (["onnx", "timm", "timm"], ["lists timm twice"]),
         (["int8"], ["must contain onnx"]),
         (["onnx", "onnx:int4"], ["unknown exporter 'onnx:int4'"]),
         (["onnx", "ort:int8"], ["precision", "unknown key"]),

@@ -82,7 +82,7 @@ def test_wrong_arguments_of_a_search_are_refused(space: SearchSpace, wrong: dict
 def test_two_tables_of_one_device_are_refused() -> None:
     space = hwnas.space("mobilenet_v3", resolutions=(160,))
     table = hwnas.latency_table(EPYC)
-    with pytest.raises(UserError, match="two tables of amd-epyc-2vcpu"):
+    with pytest.raises(UserError, match="two latency tables of amd-epyc-2vcpu"):
         hwnas.search(space, score=width, budget=50, tables=[table, table])
 
 

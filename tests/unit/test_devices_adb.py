@@ -153,7 +153,7 @@ def test_a_wrong_serial_number_is_explained(phone: Phone, tmp_path: Path) -> Non
     phone.connect(FAKE123="device")
     transport, plan = opened(phone, tmp_path, serial="NOPE")
     with pytest.raises(
-        UserError, match=r"NOPE: not there(?s:.*)check `serial:`.*FAKE123 \(device\)"
+        UserError, match=r"NOPE: not in the list(?s:.*)check `serial:`.*FAKE123 \(device\)"
     ):
         run(transport, plan)
 

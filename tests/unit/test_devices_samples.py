@@ -66,7 +66,7 @@ def test_another_folder_of_samples_is_timed_anew(
     assert second.hash == first.hash and "aside" not in caplog.text
     run(other, second)
     assert f"that {second.results.parent} did not begin: set aside" in caplog.text
-    assert "all models are timed" in caplog.text and "are continued" not in caplog.text
+    assert "all models are timed" in caplog.text and "continues from" not in caplog.text
     (aside,) = there.parent.glob("aside-*.jsonl")
     assert aside.name in caplog.text and aside.read_bytes() == kept
     assert second.results.read_bytes().splitlines()[0] != begun.splitlines()[0]
@@ -75,7 +75,10 @@ def test_another_folder_of_samples_is_timed_anew(
     spent_s = sum(line.get("seconds", 0) for line in read_jsonl(first.results))
     transport, first = opened(phone, tmp_path / "first", rounds=10**6, time_budget_s=spent_s + 0.1)
     run(transport, first)
-    assert first.results.read_bytes().startswith(kept) and "its own are continued" in caplog.text
+    assert (
+        first.results.read_bytes().startswith(kept)
+        and "timing continues from the samples here" in caplog.text
+    )
     (aside,) = there.parent.glob("aside-*.jsonl")
     assert aside.read_bytes() == second.results.read_bytes()
     first.results.unlink()  # a folder without its samples begins again, too
@@ -109,11 +112,11 @@ def test_a_folder_in_place_of_samples_is_not_copied(phone: Phone, tmp_path: Path
     (there,) = phone.folder.rglob("results.jsonl")
     (runtime,) = (phone.folder / "hwnas-kit").glob("runtime-*")
     (runtime / "python3").write_text(f"rm -rf {there}; mkdir {there}; touch {there}/theirs")
-    with pytest.raises(UserError, match="no file"):
+    with pytest.raises(UserError, match="are not a file"):
         run(transport, plan)
     assert plan.results.read_bytes() == ours
     plan.results.unlink()
-    with pytest.raises(UserError, match=r"no file|failed"):
+    with pytest.raises(UserError, match=r"are not a file|failed"):
         run(transport, plan)
     (left,) = [path for path in plan.results.parent.iterdir() if "results" in path.name]
     assert left == plan.results and left.read_bytes() == b""

@@ -89,7 +89,7 @@ def test_noise_makes_neither_failures_nor_successes(
 ) -> None:
     (forecast, *_) = device_checks(result(estimate_ms, 1.0, 1.0, noise), CONFIG)
     assert forecast.passed is state
-    said = f"repeat noise is {noise:.1%}, run again when quiet" in forecast.detail
+    said = f"repeat noise is {noise:.1%}; run again when it is idle" in forecast.detail
     assert said == (state is None)
 
 

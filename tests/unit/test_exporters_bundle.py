@@ -312,7 +312,7 @@ UNFIT: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "companion": ({}, {"companions": {"../model.py": __file__}}, "leads outside"),
     "golden name": ({"golden": manifest.Golden("../in.npy")}, {}, "leads outside"),
     "the same name": ({}, {"companions": {"ORT_run.py": __file__}}, "the same name"),
-    "no source": ({}, {"models": {}}, "models do not fit"),
+    "no source": ({}, {"models": {}}, "not the models of the manifest"),
     "gone": ({}, {"models": {MODEL: "/nowhere/m.onnx"}}, "read a part"),
     "golden in": ({}, {"golden_input": INPUTS[:, :1]}, "golden inputs"),
     "no golden": ({}, {"golden_input": INPUTS[:0], "golden_output": LOGITS[:0]}, "golden inputs"),

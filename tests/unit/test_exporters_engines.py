@@ -114,7 +114,7 @@ def test_engines_sum_in_half_precision_and_promise_less() -> None:
 
 def test_an_engine_needs_its_onnx_file_and_its_package(folder: Path) -> None:
     (folder / "model.fp16.onnx").unlink()
-    with pytest.raises(UserError, match="export the format fp16 as well"):
+    with pytest.raises(UserError, match="export the format fp16 before tensorrt_rtx"):
         EngineExporter("tensorrt_rtx", "fp16", (1, 1, 1), "8.9").export(
             None, input_shape=(3, 16, 16), folder=folder
         )

@@ -126,8 +126,8 @@ def test_preprocessing_is_spelled_out() -> None:
     spec = colour_manifest().input
     px = spec.shape[-1]
     found = page(input=replace(spec, resize_px=(64, px), mean=(0.1, 0.2, 0.3)))
-    assert f"resized to 64 px and then to {px} px (bilinear" in found
-    assert "mean 0.1, 0.2, 0.3," in found
+    assert f"resize it to 64 px and then to {px} px (bilinear" in found
+    assert "mean 0.1, 0.2, 0.3 and std" in found
 
 
 def test_a_page_is_opened_by_its_address() -> None:

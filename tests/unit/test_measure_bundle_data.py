@@ -51,7 +51,7 @@ def test_other_preprocessing_is_named() -> None:
     error = refused(mean=mean)
     assert error.expected == "mean (0.1, 0.2, 0.3)"
     assert error.found == f"mean {DATA.info.mean} (data set digits)"
-    assert error.fix == "give the configuration that it was made with: --config NAME"
+    assert error.fix == "give the configuration that the bundle was made with: --config NAME"
     both = refused(mean=mean, class_names=tuple("abcdefghij"))
     assert "mean (0.1, 0.2, 0.3); 10 classes" in str(both.expected) and both.fix == error.fix
 

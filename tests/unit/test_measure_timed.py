@@ -77,11 +77,20 @@ def test_energy_and_unknown_cold_latencies_are_not_scaled() -> None:
 @pytest.mark.parametrize(
     ("later", "why"),
     [
-        (session(8 - LEAST_COMMON + 1, 12), f"they have {LEAST_COMMON - 1} models in common"),
-        (session(0, 8, host={"cpu": "A76"}), "cpu is A76, and was A55"),
-        (session(0, 8, runtime_version="1.21"), "runtime_version is 1.21, and was 1.20"),
-        (session(0, 8, factor=1.3), "the machine takes 1.30 times as long as then"),
-        (session(0, 8, factor=0.7), "the machine takes 0.70 times as long as then"),
+        (
+            session(8 - LEAST_COMMON + 1, 12),
+            f"the sessions have only {LEAST_COMMON - 1} models in common",
+        ),
+        (session(0, 8, host={"cpu": "A76"}), "cpu was A55, and is now A76"),
+        (session(0, 8, runtime_version="1.21"), "runtime_version was 1.20, and is now 1.21"),
+        (
+            session(0, 8, factor=1.3),
+            "the machine takes 1.30 times as long as in the earlier session",
+        ),
+        (
+            session(0, 8, factor=0.7),
+            "the machine takes 0.70 times as long as in the earlier session",
+        ),
     ],
 )
 def test_sessions_that_cannot_be_compared(later: Timed, why: str) -> None:

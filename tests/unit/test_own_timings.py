@@ -179,12 +179,12 @@ BAD: list[tuple[Callable[[Rows], object], str]] = [
     (change(2, ms="1.5 ms"), r"found: '1\.5 ms'[\s\S]*fix: write digits .* without a unit"),
     (change(2, ms="1'234.5"), "fix: write digits with a decimal point, .* thousands"),
     (change(2, ms="nan"), "finite number"),
-    (change(2, operator="mbconv 16>16"), r"no operator of the space[\s\S]*own\.csv:4"),
-    (change(2, operator=""), "names one thing"),
-    (change(2, arch="0 1"), "names one thing"),
+    (change(2, operator="mbconv 16>16"), r"not an operator of the space[\s\S]*own\.csv:4"),
+    (change(2, operator=""), "must name one model"),
+    (change(2, arch="0 1"), "must name one model"),
     (change(-1, arch="0 1 99"), r"where: .*own\.csv:"),
     (change(-1, arch="x"), "cannot read the arch"),
-    (lambda rows: rows.append(dict(rows[0])), "timed twice"),
+    (lambda rows: rows.append(dict(rows[0])), "two timings for one name"),
     (lambda rows: rows.pop(0), "1 operators are missing"),
     (lambda rows: [row.update(ms="") for row in rows], "no timings"),
     (lambda rows: [row.pop("ms") for row in rows], "no column 'ms'"),
@@ -193,9 +193,9 @@ BAD: list[tuple[Callable[[Rows], object], str]] = [
         lambda rows: [
             row.update({"mean_ms": row["ms"], "Median (ms)": row.pop("ms")}) for row in rows
         ],
-        r"2 columns may be 'ms'[\s\S]*found: mean_ms, Median \(ms\)[\s\S]*name the column ms",
+        r"2 columns match 'ms'[\s\S]*found: mean_ms, Median \(ms\)[\s\S]*that column to ms",
     ),
-    (lambda rows: [row.update({"op": row.pop("operator")}) for row in rows], "names one thing"),
+    (lambda rows: [row.update({"op": row.pop("operator")}) for row in rows], "must name one model"),
 ]
 
 

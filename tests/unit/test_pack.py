@@ -100,7 +100,12 @@ def test_errors_name_the_file_and_the_device_that_were_given(
         (lines, 1, device, ("another plan_hash", "device local")),
         (lines[:1], 0, device, ("incomplete", "device local")),
         ([*lines[:2], "no json", *lines[2:]], 0, device, ("from the board.jsonl:3", "local")),
-        (lines, 0, replace(device, threads=4), ("not of device 'local'", "threads 4", "threads 1")),
+        (
+            lines,
+            0,
+            replace(device, threads=4),
+            ("not measured on device 'local'", "threads 4", "threads 1"),
+        ),
     ):
         given.write_text("\n".join(made) + "\n")
         with pytest.raises(UserError) as caught:

@@ -232,7 +232,7 @@ def test_what_was_trained_alone_stands_beside_what_was_believed(data: ReportData
     page = Page(render_report(replace(data, truths=(Truth("abc123", -0.4567, 0.7112, 0.7654),))))
     for shown in ("abc123", "-0.457", "71.12%", "76.54%"):
         assert shown in page.text
-    assert "Trained alone" not in Page(render_report(data)).text
+    assert "Trained stand-alone" not in Page(render_report(data)).text
 
 
 SLOW, SAME = Published("slow", 224, 9.0, 0.78, 224), Published("same", 48, 1.5, 0.7213, 224)
@@ -252,7 +252,7 @@ def test_published_networks_that_are_as_fast_as_the_winner_are_named(data: Repor
     assert "refused (no kernel for" in text and HOSTILE not in html
     assert "Published networks" not in Page(render_report(data)).text
     (alone,) = sentences(References(device, 0.5, (SLOW, HERE)))
-    assert "none of these networks is as fast" in alone and "the fastest, here" in alone
+    assert "none of these networks is as fast" in alone and "the fastest is here" in alone
 
 
 def test_a_front_shows_trained_networks_as_points_and_the_others_as_ticks(data: ReportData) -> None:
@@ -423,7 +423,7 @@ def test_classes_are_told_apart_the_worst_first(data: ReportData) -> None:
     assert ["dog", "0", "-", "-"] in rows
     assert ["1", "3", "1", ""] in rows, "the matrix"
     assert 'src="data:image/jpeg;base64,aGVsbG8="' in html
-    assert "<cat> named bee 88%" in " ".join(page.text.split())
+    assert "<cat> predicted bee 88%" in " ".join(page.text.split())
     assert "Classes" not in Page(render_report(data)).text
 
 

@@ -92,17 +92,17 @@ def test_a_rival_is_faster_beyond_repeat_noise_and_better() -> None:
     assert matrix(15.6, score=0.8).rivals(1) == ()
     assert matrix(15.6).rivals(0) == ()
     (told,) = matrix(15.6).notes()
-    assert "on board the winner on phone is faster (15.6 ms, own winner 16 ms" in told
+    assert "on board, the winner of phone is faster than its own winner (15.6 ms, own 16 ms" in told
     assert matrix(15.7).notes() == (
-        "on no device is another device's winner both faster, beyond repeat noise, and predicted"
-        " better than its own",
+        "on no device is the winner of another device both faster, beyond repeat noise, and"
+        " of a higher score than its own winner",
     )
 
 
 def test_a_machine_at_another_pace_is_not_judged() -> None:
     found = matrix(10, pace=1.4)
     assert found.judged == (True, False) and found.rivals(1) == ()
-    assert found.notes() == ("board is too far from its table's speed to compare winners on it",)
+    assert found.notes() == ("winners on board are not compared: its speed differs from its table",)
 
 
 def test_winners_that_coincide_and_winners_from_elsewhere_are_named() -> None:

@@ -19,7 +19,7 @@ FORMATS = tuple(sorted({*_FILES, *_COLUMNS}))
 
 
 def convert(format: str, path: Path, column: str | None = None) -> LatencyTable:
-    """The table in a published file or folder; `column` selects a device if there are several.
+    """Converts a published file or folder; `column` selects a device if there are several.
 
     Raises:
         UserError: unknown format, or a file of another format.
@@ -33,7 +33,7 @@ def convert(format: str, path: Path, column: str | None = None) -> LatencyTable:
         )
     table = _FILES[format](path) if column is None else _COLUMNS[format](path, column)
     if not table.rows:
-        raise UserError(f"no operators of {format}", expected="at least one", where=path)
+        raise UserError(f"the file has no operators of format {format}", where=path)
     for op, row in table.rows.items():
         check_operator(op, (row.median_ms, row.p90_ms, row.p95_ms), where=path)
     return table

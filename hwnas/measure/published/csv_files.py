@@ -72,12 +72,13 @@ def read_rows(path: Path, file: str, columns: Sequence[str]) -> Iterator[Row]:
     """The rows of a CSV file (or of `file` in a folder) that has at least these columns.
 
     Raises:
-        UserError: missing, too large, no CSV, without one of the columns, or without rows.
+        UserError: the file is missing, too large or not CSV, lacks a column, or has no rows.
     """
     table = read_csv(path / file if path.is_dir() else path, columns)
     if lost := [name for name in columns if name not in table.columns]:
-        raise UserError("not a file of this source", expected=", ".join(lost), where=table.path)
+        missing = f"the columns {', '.join(lost)}"
+        raise UserError("not a file of this source", expected=missing, where=table.path)
     if not table.rows:
-        raise UserError("no measurements", where=table.path)
+        raise UserError("the file has no measurements", expected="a row or more", where=table.path)
     for number, row in enumerate(table.rows):
         yield Row(row, table.where(number))

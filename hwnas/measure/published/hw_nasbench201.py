@@ -1,6 +1,6 @@
 """Fits tables to HW-NAS-Bench (2103.10584) on NAS-Bench-201: latencies, and energies of one device.
 
-The cells come from HELP's file beside the folder, whose rows have the same index.
+The cells are read from HELP's file next to the folder; its rows have the same index.
 """
 
 from __future__ import annotations
@@ -37,10 +37,11 @@ def convert(folder: Path, column: str) -> LatencyTable:
     folder: has `hardware.npz`; HELP's `latency_nasbench201` lies beside it.
 
     Raises:
-        UserError: no such files, malformed ones, or no such column.
+        UserError: a file is missing or malformed, or the column is unknown.
     """
     if column not in COLUMNS:
-        raise UserError(f"no device {column!r}", expected=", ".join(COLUMNS))
+        expected = f"one of {', '.join(COLUMNS)}"
+        raise UserError(f"the data set has no device {column!r}", expected=expected)
     device, _, data = column.partition("_")
     classes, px = DATA_SETS[data]
     name, energy_column = DEVICES[device]
@@ -88,7 +89,7 @@ def _read(path: Path, data: str, n: int) -> dict[str, FloatArray]:
         names = [str(name) for name in arrays["columns"]]
         values = arrays[data].astype(np.float64)
         if not (arrays["index"] == np.arange(n)).all() or values.shape != (n, len(names)):
-            raise ValueError(f"{values.shape} values of {n} cells")
+            raise ValueError(f"expected ({n}, {len(names)}) values in order, found {values.shape}")
         found = dict(zip(names, values.T, strict=True))
         return {
             name: found[name] for name in ("edgegpu_latency", "edgegpu_energy", "pixel3_latency")

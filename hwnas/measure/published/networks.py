@@ -56,7 +56,8 @@ class Measurements:
             UserError: unknown column.
         """
         if name not in self.columns:
-            raise UserError(f"no device {name!r}", expected=", ".join(self.columns))
+            expected = f"one of {', '.join(self.columns)}"
+            raise UserError(f"the data set has no device {name!r}", expected=expected)
         return self.latency_ms[:, self.columns.index(name)]
 
 
@@ -83,10 +84,11 @@ def read_measurements(folder: Path) -> Measurements:
         latency_ms = arrays["latency_ms"].astype(np.float64)
         reader = next(read for keys, read in _READERS if keys <= set(arrays))
         if not 0 < len(latency_ms) <= MAX_NETWORKS:
-            raise ValueError(f"{len(latency_ms)} networks")
+            raise ValueError(f"expected 1 to {MAX_NETWORKS} networks, found {len(latency_ms)}")
         space, codes = reader(arrays)
         if latency_ms.shape != (len(codes), len(columns)):
-            raise ValueError(f"latencies of shape {latency_ms.shape}")
+            expected = (len(codes), len(columns))
+            raise ValueError(f"expected latencies {expected}, found {latency_ms.shape}")
     except FileNotFoundError as error:
         raise UserError("file not found", where=path) from error
     except StopIteration as error:
@@ -155,7 +157,7 @@ def _codes_of(values: tuple[Any, ...], chosen: NDArray[Any]) -> NDArray[np.int16
     known: NDArray[Any] = np.array(values)
     position: NDArray[np.int64] = np.searchsorted(known, chosen)
     if not (known[np.minimum(position, len(known) - 1)] == chosen).all():
-        raise ValueError(f"values other than {values}")
+        raise ValueError(f"expected only the values {values}, found others")
     codes: NDArray[np.int16] = position.astype(np.int16)
     return codes
 

@@ -24,7 +24,7 @@ SE_RATIO = 0.25
 
 
 def convert(path: Path) -> LatencyTable:
-    """The table in a copy of the source's lookup table as CSV (`lut.csv`, or its folder).
+    """Converts a copy of the source's lookup table as CSV (`lut.csv`, or its folder).
 
     Raises:
         UserError: the file is not that table.

@@ -28,7 +28,7 @@ _LOGITS = re.compile(rf"Logits-input:{_N}x\1x{_N}-output:{_N}")
 
 
 def convert(path: Path) -> LatencyTable:
-    """The table in a copy of the YAML file of ProxylessNAS.
+    """Converts a copy of the YAML file of ProxylessNAS.
 
     Raises:
         UserError: the file has another format.

@@ -21,7 +21,7 @@ MULTIPLES = (2, 3, 4, 6, 8)  # widths that are kept, as multiples of the input c
 
 
 def convert(path: Path) -> LatencyTable:
-    """The table in a copy of TF-NAS's latencies as JSON; it only has blocks.
+    """Converts a copy of TF-NAS's latencies as JSON; the table only has blocks.
 
     Raises:
         UserError: the file has another format.

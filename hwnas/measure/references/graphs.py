@@ -35,7 +35,7 @@ def has_data(name: str) -> bool:
 
 
 def reference_macs(name: str, px: int) -> float:
-    """Multiply-accumulates of a network of timm; a usual number if hwnas has no data of it."""
+    """Multiply-accumulates of a timm network; a typical number if hwnas has no data on it."""
     if not has_data(name):
         return USUAL_MACS * px**2
     return float(sum(map(op_macs, published_at(architecture(name), px, num_classes=1000).ops)))
@@ -45,7 +45,7 @@ def require_reference(name: str) -> None:
     """Checks that timm knows a network and its weights.
 
     Raises:
-        UserError: unknown; suggests similar names.
+        UserError: timm does not know them; the error suggests similar names.
     """
     if not published(name) and name not in published_networks():
         from hwnas.nets.from_timm import require_timm_name
@@ -67,7 +67,7 @@ def reference_graph(
     Weights are random, drawn from `seed`; BN is folded. Equal arguments give equal bytes.
 
     Raises:
-        UserError: unknown network (suggests similar names), or it does not support this resolution.
+        UserError: the network is unknown, or does not support this resolution.
     """
     require_reference(name)
     if not has_data(name):

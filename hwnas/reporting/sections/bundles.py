@@ -9,7 +9,7 @@ __all__ = ["Bundle"]
 
 @dataclass(frozen=True)
 class Bundle:
-    """The bundle of a device. href: its folder, from the report. models: files in it that run."""
+    """The bundle of a device. href: link to its folder. models: paths in it of the model files."""
 
     device: str
     href: str

@@ -1,4 +1,4 @@
-"""The report section on classes: accuracy of each, what is confused, and some test images."""
+"""The report section on classes: accuracy of each, confusions, and some test images."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class ClassRow:
 class Classes:
     """Predictions of the network of a device. confusion[i][j]: images of class i predicted as j.
 
-    device: also several, if they run the same file of the same network.
+    device: name of the device, or of several that run the same file of the same network.
     """
 
     device: str

@@ -57,7 +57,7 @@ def sentences(data: References) -> tuple[str, ...]:
     fast = [one for one in data.timed if (one.measured_ms or 0.0) <= data.winner_ms]
     if not fast:
         first = data.timed[0] if data.timed else None
-        nearest = f"; the fastest, {_words(first)}" if first else ""
+        nearest = f"; the fastest is {_words(first)}" if first else ""
         return (
             f"On {data.device} none of these networks is as fast as the winner"
             f" ({data.winner_ms:.3g} ms){nearest}.",
@@ -73,7 +73,7 @@ def sentences(data: References) -> tuple[str, ...]:
 def _words(one: Published) -> str:
     facts = [f"{one.measured_ms:.3g} ms"]
     if one.test_top1 is not None:
-        facts.append(f"test top-1 {one.test_top1:.2%} trained as the winner")
+        facts.append(f"test top-1 {one.test_top1:.2%} trained like the winner")
     if one.imagenet_top1 is not None:
         facts.append(f"ImageNet top-1 {one.imagenet_top1:.1%} at {one.imagenet_px} px")
     return f"{one.name} at {one.px} px ({', '.join(facts)})"
