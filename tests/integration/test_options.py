@@ -192,7 +192,7 @@ def test_an_option_reaches_the_function(name: str, option: str, calls: Any) -> N
     if (name, option) in OF_THE_EXIT_STATUS:
         return
     if (name, option) == ("train", "processes"):
-        with pytest.raises(UserError, match=r"(?s)--processes.*dry run.*fix.*torchrun"):
+        with pytest.raises(UserError, match=r"(?s)--processes.*without --dry-run.*fix.*torchrun"):
             calls(*words(name), *sample(name, option))
         return
     plain, changed = calls(*words(name)), calls(*words(name), *sample(name, option))
