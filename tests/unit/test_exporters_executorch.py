@@ -252,4 +252,4 @@ def test_relu6_whose_range_is_also_that_of_another_value(is_first: bool) -> None
         expected = net(torch.from_numpy(x))
         assert net.b(torch.from_numpy(x)).max() > 9 < net.a(torch.from_numpy(x)).max()
         error = pt2e.quantized(program, x, {})(torch.from_numpy(x)) - expected
-    assert 0 < error.square().mean() < 3e-3 * expected.var()
+    assert 0 < error.square().mean() < 1e-2 * expected.var()
