@@ -202,7 +202,7 @@ class Durations:
         if self.speed is None:
             return None
         n, n_winners = len(role_names(self.project)), len(targets(self.project))
-        converted = n * (1.0 + CONVERT_S * len(self.project.space.choices))
+        converted = n * (2.0 + CONVERT_S * len(self.project.space.choices))
         for count, is_winner in ((n_winners, True), (n - n_winners, False)):
             converted += count * formats_s(formats_for(self.project, is_winner=is_winner)[1:])
         converted *= slowness()

@@ -8,7 +8,7 @@ from hwnas.exporters.artifact import PlannedFormat
 
 __all__ = ["formats_s"]
 
-FORMAT_S = {"coreml": 15.0, "executorch": 15.0, "features": 1.0, "timm": 1.0}
+FORMAT_S = {"coreml": 15.0, "executorch": 15.0, "features": 1.0, "timm": 3.0}
 OTHER_S = 4.0  # most start from an ONNX graph
 EXECUTORCH_INT8_S = 60.0  # calibrates and converts the network three times
 
