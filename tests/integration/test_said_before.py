@@ -254,4 +254,4 @@ def test_every_further_format_takes_time(folder: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(duration, "slowness", lambda: 1.0)
     monkeypatch.setattr(duration, "_speed", lambda of: Speed((0.0, 0.0), (0.0, 0.0)))
     few = seconds("onnx")
-    assert seconds("onnx", "fp16", "timm") == pytest.approx(few + 5.0)
+    assert seconds("onnx", "fp16", "timm") == pytest.approx(few + 7.0)
