@@ -242,14 +242,13 @@ def _rows(devices: Mapping[str, _Device]) -> tuple[Remeasured, ...]:
 
 def _closest(rows: tuple[Remeasured, ...], needed: int) -> str:
     """Says which limit the arch exceeds that is nearest to meeting those of `needed` devices."""
+    if not rows:
+        return "nothing was timed"
     by_arch: dict[Arch, list[Remeasured]] = {}
     for row in rows:
         by_arch.setdefault(row.arch, []).append(row)
     decisive = [
         sorted(found, key=lambda row: row.worst_ratio)[needed - 1]
-        for found in by_arch.values()
-        if len(found) >= needed
+        for found in by_arch.values()  # all devices time the same archs
     ]
-    if not decisive:
-        return "nothing was timed"
     return f"the nearest one has {min(decisive, key=lambda row: row.worst_ratio)}"

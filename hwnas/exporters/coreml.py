@@ -14,6 +14,7 @@ from hwnas.core.config import LATER
 from hwnas.core.env import require
 from hwnas.exporters.base import PROMISES, Format, FormatConfig, Source, converting
 from hwnas.exporters.float_graph import INPUT_NAME, OUTPUT_NAME, quiet
+from hwnas.exporters.mixed import LARGEST
 from hwnas.exporters.mlpackage import coreml_model, zipped
 from hwnas.interfaces import Exporter, ModelFile, OpenModel
 
@@ -127,7 +128,7 @@ class _CoreMl(Format):
             return source
         if config.weights == "nearest":
             return source
-        model = grid_weights(source.model, images, levels=127, at_least=MOST_IN_FP16 + 1)
+        model = grid_weights(source.model, images, levels=LARGEST, at_least=MOST_IN_FP16 + 1)
         return replace(source, model=model)
 
     def describe(self, files: Sequence[Path]) -> ModelFile:

@@ -13,6 +13,7 @@ from pydantic import Field
 
 from hwnas.exporters.base import PROMISES, Format, FormatConfig, Source, converting
 from hwnas.exporters.mixed import (
+    LARGEST,
     Calibration,
     MaxFloatLayers,
     NCalibration,
@@ -34,7 +35,6 @@ __all__ = ["Config", "build"]
 REQUIRES = ("executorch", "torchao")
 EXTRA = "executorch"
 FILES = {"fp32": "model.pte", "int8": "model.int8.pte"}
-LEVELS = 127  # largest integer of a weight in 8 bits
 
 log = logging.getLogger(__name__)
 
@@ -115,7 +115,7 @@ class _ExecuTorch(Format):
         program = torch.export.export(net, (torch.zeros(2, *shape),), dynamic_shapes=(batch,))
         weights: dict[str, State] = {"nearest": {}}
         if self.config.weights == "compensated":
-            rounded = grid_weights(net, images.ranges, levels=LEVELS).state_dict()
+            rounded = grid_weights(net, images.ranges, levels=LARGEST).state_dict()
             weights = {"compensated": rounded, **weights}
         found = mixed(
             {name: partial(quantized, program, images.ranges, it) for name, it in weights.items()},

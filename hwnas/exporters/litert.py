@@ -19,6 +19,7 @@ from hwnas.builders.tflite_graph import OLDEST
 from hwnas.exporters.base import PROMISES, BatchConfig, Format, Source
 from hwnas.exporters.interpreter import Interpreted, litert_model, value_ranges
 from hwnas.exporters.mixed import (
+    LARGEST,
     MaxFloatLayers,
     NCalibration,
     Seed,
@@ -46,7 +47,6 @@ RUNS_ON = (
     RunsOn("litert", "int8", {"precision": "int8"}),
 )
 FILES = {"fp32": "model.tflite", "fp16": "model.fp16.tflite", "int8": "model.int8.tflite"}
-LEVELS = 127  # largest integer of a weight in 8 bits
 
 log = logging.getLogger(__name__)
 
@@ -186,7 +186,7 @@ def _rounded(proto: onnx.ModelProto, model: torch.nn.Module, images: Images) -> 
     from hwnas.builders.tflite import converted
     from hwnas.exporters.quantize import on_grid, set_initializers
 
-    weights = on_grid(proto, model, images, levels=LEVELS)
+    weights = on_grid(proto, model, images, levels=LARGEST)
     proto = copy.deepcopy(proto)
     set_initializers(proto.graph, weights)
     return converted(proto)

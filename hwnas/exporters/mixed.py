@@ -25,6 +25,7 @@ from hwnas.exporters.base import Source
 from hwnas.interfaces import Images
 
 __all__ = [
+    "LARGEST",
     "Calibration",
     "MaxFloatLayers",
     "Mixed",
@@ -66,6 +67,8 @@ Weights = Annotated[
 
 log = logging.getLogger(__name__)
 
+LARGEST = 127
+"""Largest integer of a weight in 8 bits; the smallest is -127."""
 N_JUDGED = 64  # images for the ranking of layers
 MACS_PER_WEIGHT = 32  # reading a weight takes as long as this many multiply-accumulates
 Model = TypeVar("Model")

@@ -16,7 +16,7 @@ from onnx import numpy_helper
 
 from hwnas.core.env import onnx_runtime
 from hwnas.exporters.float_graph import quiet
-from hwnas.exporters.mixed import Mixed, mixed, saving
+from hwnas.exporters.mixed import LARGEST, Mixed, mixed, saving
 from hwnas.interfaces import Images
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["LEVELS", "on_grid", "quantized", "set_initializers"]
 
 BATCH = 16
-LEVELS = {False: 64, True: 127}
+LEVELS = {False: 64, True: LARGEST}
 """Largest integer of a weight, by `symmetric`."""
 Weights = NDArray[np.float32]
 REMOVABLE = ("Clip", "Relu")
