@@ -24,13 +24,15 @@ def register(parent: typer.Typer) -> None:
 def analyze(
     folder: Annotated[
         Path | None,
-        typer.Argument(metavar="[RUN]", readable=False, help="Run folder; or give --records."),
+        typer.Argument(metavar="[RUN]", readable=False, help="Run folder, instead of --records."),
     ] = None,
     records: Annotated[
         Path | None, typer.Option(help="File of labelled archs, instead of a run folder.")
     ] = None,
     reader: Annotated[str | None, typer.Option(help="Format of --records [detected].")] = None,
-    target: Annotated[str | None, typer.Option(help="Column of --records with the truth.")] = None,
+    target: Annotated[
+        str | None, typer.Option(help="Column of --records by which the ranking is judged.")
+    ] = None,
     ranking: Annotated[
         str | None,
         typer.Option(
@@ -40,7 +42,13 @@ def analyze(
     ] = None,
     truth: Annotated[
         list[Path] | None,
-        typer.Option(help="File of more accurate labels; may be repeated, e.g. a file per seed."),
+        typer.Option(
+            help=(
+                "Labels file by which the ranking is judged; it must contain archs that RUN has"
+                " labelled. Repeat the option to average several files, e.g. one per seed [the"
+                " labels of RUN; its stand-alone labels for --ranking supernet]."
+            )
+        ),
     ] = None,
     table: Annotated[
         list[str] | None,

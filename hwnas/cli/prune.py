@@ -33,8 +33,9 @@ def prune(
         list[Path] | None,
         typer.Option(
             help=(
-                "File of more accurate labels of the same archs [stand-alone labels for --ranking"
-                " supernet]; may be repeated."
+                "Labels file by which the ranking is judged; it must contain archs that RUN has"
+                " labelled. Repeat the option to average several files [the labels of RUN; its"
+                " stand-alone labels for --ranking supernet]."
             )
         ),
     ] = None,

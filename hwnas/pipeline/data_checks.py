@@ -179,7 +179,7 @@ def enough_images(project: Project, needs: Mapping[str, int]) -> None:
                 f"{setting} is larger than the training split",
                 expected=f"at most {found:,} images, which data set"
                 f" {project.config.data.name!r} has for training",
-                found=n,
+                found=f"{setting} = {n:,}",
                 where=setting,
                 fix=f"lower {setting}, or add images",
             )

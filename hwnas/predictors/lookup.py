@@ -133,8 +133,8 @@ def table_of_space(
     if size > MAX_ARCHS:
         raise UserError(
             "the space has too many archs for a lookup table",
-            expected=f"at most {MAX_ARCHS:,}",
-            found=f"{size:,}" if size < 10**15 else f"{size:.2g}",
+            expected=f"at most {MAX_ARCHS:,} archs",
+            found=f"{size:,} archs" if size < 10**15 else f"{size:.2g} archs",
             where=space.id,
             fix="restrict the space with --restrict CHOICE=[VALUES] (may be repeated)",
         )

@@ -168,8 +168,8 @@ def check_allowed(
     if len(allowed) != len(choices):
         raise UserError(
             "`allowed` must have one entry per choice",
-            expected=len(choices),
-            found=len(allowed),
+            expected=f"{len(choices)} entries",
+            found=f"{len(allowed)} entries",
             where=where,
             fix="use SearchSpace.restrict, which takes values",
         )
