@@ -45,7 +45,7 @@ def _view(row: dict[str, Any], space: SearchSpace, *, where: str) -> dict[str, V
         raise UserError(
             "the archs belong to another space",
             expected="the space darts",
-            found=space.name,
+            found=f"the space {space.name}",
             where=where,
         )
     return space.view(space.arch(codes))
