@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import hwnas
-from hwnas.cli.options import FormatOption
+from hwnas.cli.options import FormatOption, TruthOption
 from hwnas.cli.output import Format
 from hwnas.cli.shared import show
 
@@ -40,16 +40,7 @@ def analyze(
             " --records]."
         ),
     ] = None,
-    truth: Annotated[
-        list[Path] | None,
-        typer.Option(
-            help=(
-                "Labels file by which the ranking is judged; it must contain archs that RUN has"
-                " labelled. Repeat the option to average several files, e.g. one per seed [the"
-                " labels of RUN; its stand-alone labels for --ranking supernet]."
-            )
-        ),
-    ] = None,
+    truth: TruthOption = None,
     table: Annotated[
         list[str] | None,
         typer.Option(help="With --records: a latency table, for the bias towards slow archs."),
