@@ -414,7 +414,7 @@ def probe_export(bench: Bench, config: ExperimentConfig, patch: pytest.MonkeyPat
         return SimpleNamespace(model=graph, facts={})
 
     def mixed(ways: Any, *_: Any, **settings: Any) -> Any:
-        calls.append(["mixed", plain(settings)])
+        calls.append(["mixed", [*ways], plain(settings)])
         return SimpleNamespace(model=ways["nearest"](), facts={})
 
     def value_ranges(graph: Any, images: Any) -> Any:

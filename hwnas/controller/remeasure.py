@@ -147,7 +147,9 @@ def remeasure(
         chosen = replace(result, winner=winner, top=top)
         return chosen, Remeasurement(True, reason, n_rounds, _rows(devices))
     rows = _rows(devices)
-    reason = f"{obstacle}no timed arch meets its limits ({len(rows)} timings): {_closest(rows)}"
+    reason = (
+        f"{obstacle}no timed arch meets its limits ({len(rows)} timings): {_closest(rows, needed)}"
+    )
     return result, Remeasurement(False, reason, n_rounds, rows)
 
 
@@ -238,7 +240,16 @@ def _rows(devices: Mapping[str, _Device]) -> tuple[Remeasured, ...]:
     return tuple(sorted(rows, key=lambda row: row.round))
 
 
-def _closest(rows: tuple[Remeasured, ...]) -> str:
-    if not rows:
+def _closest(rows: tuple[Remeasured, ...], needed: int) -> str:
+    """Says which limit the arch exceeds that is nearest to meeting those of `needed` devices."""
+    by_arch: dict[Arch, list[Remeasured]] = {}
+    for row in rows:
+        by_arch.setdefault(row.arch, []).append(row)
+    decisive = [
+        sorted(found, key=lambda row: row.worst_ratio)[needed - 1]
+        for found in by_arch.values()
+        if len(found) >= needed
+    ]
+    if not decisive:
         return "nothing was timed"
-    return f"the nearest one has {min(rows, key=lambda row: row.worst_ratio)}"
+    return f"the nearest one has {min(decisive, key=lambda row: row.worst_ratio)}"

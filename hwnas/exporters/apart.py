@@ -204,13 +204,16 @@ def _saved(network: torch.nn.Module, folder: Path, input_shape: Sequence[int]) -
     """Saves a network for the other process: weights and `definition`, or else its program.
 
     Raises:
-        Uncaptured: the network has no definition, and torch.export cannot capture it.
+        Uncaptured: the network has no definition or differs from it, and torch.export cannot
+            capture it.
     """
     import torch
     from safetensors.torch import save_file
 
+    from hwnas.nets.subnet import computes_as_defined
+
     definition = getattr(network, "definition", None)
-    if isinstance(definition, dict):
+    if isinstance(definition, dict) and computes_as_defined(network):
         state = {name: value.cpu().contiguous() for name, value in network.state_dict().items()}
         save_file(state, folder / WEIGHTS)
         (folder / DEFINITION).write_text(json.dumps(definition))
@@ -243,8 +246,9 @@ def export_safely(
 ) -> tuple[Path, ...]:
     """Exports a network in the process of `runner`, unless the format is `IN_PROCESS`.
 
-    A network that hwnas did not build is passed as a program of torch.export. If torch.export
-    cannot capture it, this process converts it, because no other process can rebuild it.
+    A network that hwnas did not build, or whose layers were replaced since, is passed as a program
+    of torch.export. If torch.export cannot capture it, this process converts it, because no other
+    process can rebuild it.
 
     Raises:
         UserError, Crashed: as in `Runner.export`.

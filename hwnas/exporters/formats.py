@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 
 N_CHECKED = 16  # images on which file and network are compared
 BATCHES = (1, 2, 8)
+WRONG = {"fp16": 0.1, "int8": 1.0}  # of the largest logit: more than rounding explains
 
 
 def export(
@@ -70,8 +71,9 @@ def export(
             shape, `images` do not fit, or the format cannot express the network.
         Crashed: a converter or a runtime crashed. It ran in another process, see
             `apart.export_safely`.
-        CheckFailed: the outputs of an fp32 file differ from those of the network. If a file of
-            lower precision exceeds the tolerance of its format, a warning is logged.
+        CheckFailed: the outputs of an fp32 file differ from those of the network, or those of a
+            file of lower precision by more than rounding explains (`WRONG`). If such a file exceeds
+            the tolerance of its format, a warning is logged.
     """
     chosen, shape = planned(format, settings), _input_shape(network, images)
     if held_out is not None:
@@ -112,16 +114,23 @@ def _input_shape(network: torch.nn.Module, images: Images | None) -> tuple[int, 
             found=type(network).__name__,
             fix="hwnas.nets.bn.recalibrate(network, batches), or network.eval()",
         )
+    has_own = hasattr(network, "definition")
+    if images is None and not has_own:
+        raise UserError(
+            "the input shape of the network is not known",
+            expected="images, from which it is read, or a network that hwnas built",
+            found=type(network).__name__,
+            fix="give `images`: normalised training images, float32 [n, C, H, W]",
+        )
     if images is None:
         return input_shape_of(network)
-    has_own = hasattr(network, "definition")
     shape: tuple[int, ...] = input_shape_of(network) if has_own else np.shape(images)[1:]
     _check_images(images, shape)
     return shape
 
 
 def _check_images(images: object, shape: tuple[int, ...], where: str = "images") -> None:
-    """Refuses images that do not have `shape`.
+    """Refuses images that do not have `shape`, or have values that are not finite.
 
     Raises:
         UserError: describes what was given.
@@ -130,7 +139,16 @@ def _check_images(images: object, shape: tuple[int, ...], where: str = "images")
     if isinstance(images, np.ndarray):
         kind = f"{images.dtype} {list(images.shape)}"
         if images.dtype == np.float32 and images.shape[1:] == shape and len(images):
-            return
+            bad = np.flatnonzero(~np.isfinite(images.reshape(len(images), -1)).all(1))
+            if not len(bad):
+                return
+            raise UserError(
+                "images have values that are not finite",
+                expected="finite numbers",
+                found=f"NaN or infinity in {len(bad)} of {len(images)} images, first in image"
+                f" {bad[0]}",
+                where=where,
+            )
     raise UserError(
         "the images do not have the input shape of the network",
         expected=f"a numpy array, float32 [n, {', '.join(map(str, shape))}], n > 0",
@@ -169,7 +187,7 @@ def _check(
         return
     agreement = f"equal top-1 on {report.agreement:.1%} of the images"
     found = f"{report.worst:.1e} of the largest logit, {agreement}"
-    if described.precision != "fp32":
+    if report.worst <= WRONG.get(described.precision, 0.0):
         log.warning("%s differs from the torch network by %s", files[0].name, found)
         return
     raise CheckFailed(

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from hwnas import __version__
 from hwnas.core.confined import read_regular
@@ -107,10 +107,57 @@ def network_of(path: Path) -> torch.nn.Module:
     """Loads a trusted program as a module on which, unlike torch's own, `eval()` works."""
     import torch
 
-    module: torch.nn.Module = torch.export.load(path).module()
+    module: torch.fx.GraphModule = torch.export.load(path).module()
     for name in ("train", "eval"):
         module.__dict__.pop(name, None)
+    _restore_layers(module)
     return module
+
+
+def _restore_layers(module: torch.fx.GraphModule) -> None:
+    """Makes convolutions and linear layers modules again, with their names.
+
+    `weight_rounding` finds layers by their class.
+    """
+    import torch
+
+    aten, made = torch.ops.aten, dict[str, list[Any]]()
+    for node in list(module.graph.nodes):
+        if node.target not in (aten.conv2d.default, aten.linear.default):
+            continue
+        x, weight, *how = node.args
+        name, _, leaf = str(weight.target).rpartition(".")
+        bias = how[0] if how else None
+        has_names = name and leaf == "weight" and (bias is None or bias.target == f"{name}.bias")
+        if weight.op != "get_attr" or not has_names or made.setdefault(name, how) != how:
+            continue  # a function, or one weight in different layers
+        layer = module.get_submodule(name)
+        if type(layer) is torch.nn.Module:
+            values = dict(layer.named_parameters())
+            is_conv = node.target is aten.conv2d.default
+            layer = _layer(values, how[1:] if is_conv else None)
+            parent, _, leaf = name.rpartition(".")
+            setattr(module.get_submodule(parent), leaf, layer)
+        with module.graph.inserting_before(node):
+            node.replace_all_uses_with(module.graph.call_module(name, (x,)))
+        module.graph.erase_node(node)
+    module.graph.eliminate_dead_code()
+    module.recompile()
+
+
+def _layer(values: Mapping[str, Any], options: Sequence[Any] | None) -> torch.nn.Module:
+    """A layer with these parameters. `options`: stride, padding, dilation, groups; None: linear."""
+    import torch
+
+    n_outputs, n_inputs, *kernel = values["weight"].shape
+    layer: torch.nn.Linear | torch.nn.Conv2d = torch.nn.Linear(n_inputs, n_outputs)
+    if options is not None:
+        names = ("stride", "padding", "dilation", "groups")
+        how: dict[str, Any] = {"groups": 1, **dict(zip(names, options, strict=False))}
+        layer = torch.nn.Conv2d(n_inputs * how["groups"], n_outputs, tuple(kernel), **how)
+    layer.weight = values["weight"]
+    layer.bias = values.get("bias")
+    return layer
 
 
 def open_trusted(path: Path, *, threads: int = 1) -> OpenModel:

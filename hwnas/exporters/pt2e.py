@@ -48,28 +48,55 @@ def quantized(
     images: [n, C, H, W]; ranges are their extremes, `at_once` of them in a batch.
     rounded: parameters of the layers in 8 bits that replace those of the program, by their names.
     """
-    from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+    from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e
 
-    module = program.module()
-    layers = [
-        node
-        for node in module.graph.nodes
-        if str(node.target) in LAYERS and (node.name in only if only else node.name not in but)
-    ]
-    for layer in layers:
-        _set_parameters(module, layer, rounded)
-    clipped = [_clipped(layer) for layer in layers]
+    batches = torch.split(torch.from_numpy(images), at_once)
+    for clips in (True, False):
+        module = program.module()
+        layers = [
+            node
+            for node in module.graph.nodes
+            if str(node.target) in LAYERS and (node.name in only if only else node.name not in but)
+        ]
+        for layer in layers:
+            _set_parameters(module, layer, rounded)
+        exact = [module(batch) for batch in batches]
+        watched = _watched(module, layers, is_named=bool(only), but=but, clips=clips)
+        seen = [watched(batch) for batch in batches]
+        if all(map(_are_close, seen, exact)):
+            break  # else the clipped range is also that of another value, which exceeds it
+    found: torch.nn.Module = convert_pt2e(watched)
+    return found
+
+
+def _are_close(found: torch.Tensor, expected: torch.Tensor) -> bool:
+    return torch.allclose(found, expected, rtol=0, atol=1e-3 * float(expected.abs().max()))
+
+
+def _watched(
+    module: torch.fx.GraphModule,
+    layers: Sequence[torch.fx.Node],
+    *,
+    is_named: bool,
+    but: Sequence[str],
+    clips: bool,
+) -> torch.fx.GraphModule:
+    """The module with observers of all ranges.
+
+    is_named: whether only `layers` are rounded; otherwise everything except layers `but`.
+    clips: whether ReLU6 becomes ReLU with a clipped range.
+    """
+    from torchao.quantization.pt2e.quantize_pt2e import prepare_pt2e
+
+    clipped = [_clipped(layer) for layer in layers] if clips else []
     module.recompile()
     related = {name for layer in layers for name in _names_around(layer)}
     quantizer = _quantizer(
-        lambda node: node.name in related if only else node.name not in but,
+        lambda node: node.name in related if is_named else node.name not in but,
         clipped={name for name in clipped if name},
     )
-    watched = prepare_pt2e(module, quantizer)
-    for batch in torch.split(torch.from_numpy(images), at_once):
-        watched(batch)
-    found: torch.nn.Module = convert_pt2e(watched)
-    return found
+    watched: torch.fx.GraphModule = prepare_pt2e(module, quantizer)
+    return watched
 
 
 def _set_parameters(module: torch.nn.Module, layer: torch.fx.Node, values: State) -> None:

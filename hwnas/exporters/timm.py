@@ -129,14 +129,20 @@ class _WeightsAndCode(Format):
         """Weights with `metadata` in their header, definition, and the code that reads both.
 
         Raises:
-            UserError: the network has no definition.
+            UserError: the network has no definition, or computes something else.
         """
         from safetensors.torch import save
 
         from hwnas.nets import graph_net, plain_net, pyramid, recurrent_net, timm_net
-        from hwnas.nets.subnet import definition_of
+        from hwnas.nets.subnet import computes_as_defined, definition_of
 
         definition = definition_of(source.model)
+        if not computes_as_defined(source.model):
+            raise UserError(
+                "the network was changed after hwnas had built it",
+                expected="the layers of its definition, which this format stores as code",
+                fix="export the network in another format, such as onnx or pt2",
+            )
         modules = {
             "timm": (timm_net,),
             "torch": (plain_net, pyramid),

@@ -8,6 +8,7 @@ network that is not a chain is plain torch, too (`graph_net`), with the slots as
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -26,6 +27,7 @@ __all__ = [
     "active_slots",
     "build_from_definition",
     "build_subnet",
+    "computes_as_defined",
     "definition_of",
     "input_shape_of",
     "names_in",
@@ -33,6 +35,8 @@ __all__ = [
     "subnet_definition",
     "timm_names",
 ]
+
+NOISE = 1e-3  # of the largest logit: torch's rounding in layers with other kernels
 
 
 def active_slots(space: SearchSpace, arch: Arch) -> Iterator[tuple[str, OpSpec]]:
@@ -114,6 +118,26 @@ def definition_of(model: nn.Module) -> dict[str, Any]:
             found=f"an object of the class {type(model).__name__}",
         )
     return definition
+
+
+def computes_as_defined(model: nn.Module) -> bool:
+    """Whether the network of the definition computes the same as `model`, with its weights.
+
+    It does not if layers were replaced since. Compared on one image of noise.
+    """
+    definition = definition_of(model)
+    rebuilt = build_from_definition(definition, seed=None).eval()
+    try:
+        rebuilt.load_state_dict(model.state_dict())
+    except RuntimeError:  # other layers
+        return False
+    if definition["form"] == "recurrent":  # reads tokens
+        return True
+    x = torch.randn(1, *input_shape_of(model), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = copy.deepcopy(model).cpu().eval()(x)
+        most = NOISE * float(expected.nan_to_num().abs().max())
+        return torch.allclose(rebuilt(x), expected, rtol=0, atol=most, equal_nan=True)
 
 
 def input_shape_of(model: nn.Module) -> tuple[int, int, int]:

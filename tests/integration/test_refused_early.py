@@ -318,7 +318,7 @@ def test_a_provider_that_this_machine_lacks_is_refused(there: Path) -> None:
 def test_a_space_of_too_few_networks_is_refused_before_they_are_timed(there: Path) -> None:
     space = hwnas.space("mobilenet_tiny", resolutions=[16], num_classes=2)
     only = {choice.name: [choice.values[0]] for choice in space.choices[1:]}
-    refused({"restrict": only}, "too few networks", "1 of 1 archs", "`restrict`")
+    refused({"restrict": only}, "too few networks", "1 in a sample of the 1 archs", "`restrict`")
 
 
 def test_a_disk_without_room_is_refused(there: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -203,7 +203,7 @@ def test_what_has_no_folder_is_refused(tmp_path: Path, tiny_space: hwnas.SearchS
     asked = {"space": tiny_space, "out": tmp_path / "kit.zip"}
     with pytest.raises(UserError, match="no runtime folder with torch"):
         hwnas.profile_pack("local_torch", with_runtime="arm64", **asked)
-    with pytest.raises(UserError, match=r"(?s)--with-runtime does not apply to a list"):
+    with pytest.raises(UserError, match=r"(?s)--with-runtime does not apply to a CSV list"):
         hwnas.profile_pack(
             "local", with_runtime="arm64", space=tiny_space, out=tmp_path / "list.csv"
         )

@@ -268,7 +268,7 @@ def test_an_unplugged_phone_is_a_lost_connection(phone: Phone, tmp_path: Path):
     with pytest.raises(UserError, match="lost the connection"):
         transport.run_bench(plan.path, plan.results, progress=Disturbance(unplug))
     assert not turns(plan.results)
-    with pytest.raises(UserError, match="not there"):
+    with pytest.raises(UserError, match="not in the list"):
         transport.run_bench(plan.path, plan.results, progress=silent)
     plug.unlink()
     there = next(phone.folder.rglob("results.jsonl"))

@@ -320,7 +320,7 @@ UNFIT: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "not finite": ({}, {"golden_output": LOGITS * np.nan}, "not finite"),
     "sample": ({}, {"samples": [SampleImage(np.zeros((4, 4, 3), np.uint8), 0, 0)]}, "sample"),
     "grey": ({}, {"samples": [SampleImage(np.zeros((8, 8, 1), np.uint8), 0, 0)]}, "sample"),
-    "class": ({}, {"samples": [dataclasses.replace(SAMPLE, predicted=3)]}, "no name"),
+    "class": ({}, {"samples": [dataclasses.replace(SAMPLE, predicted=3)]}, "has class 3, but"),
     "fact": ({"accuracy": (AccuracyFact("other", "d", "test", 1, 1.0),)}, {}, "other"),
     "top1": ({"accuracy": (AccuracyFact(MODEL, "d", "test", 1, 90.0),)}, {}, "top1"),
     "nan": ({"accuracy": (AccuracyFact(MODEL, "d", "test", 1, float("nan")),)}, {}, "JSON|nan"),

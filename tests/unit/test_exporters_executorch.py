@@ -224,3 +224,32 @@ def test_relu6_is_rounded_in_its_own_range(
     assert opened.delegated == 1.0
     error = np.square(opened.logits(x) - expected.numpy()).mean() / float(expected.var())
     assert 0 < error < 0.02
+
+
+class Joined(torch.nn.Module):
+    """Joins ReLU6 with another value; XNNPACK's rule rounds both in the same range."""
+
+    def __init__(self, is_first: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.b = torch.nn.Conv2d(3, 4, 1), torch.nn.Conv2d(3, 4, 1)
+        self.head, self.act = torch.nn.Linear(8, 4), torch.nn.ReLU6()
+        self.is_first = is_first
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        parts = [self.act(self.a(x)), self.b(x)]
+        joined = torch.cat(parts if self.is_first else parts[::-1], 1)
+        return self.head(joined.mean((2, 3)))
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_relu6_whose_range_is_also_that_of_another_value(is_first: bool) -> None:
+    pytest.importorskip("executorch", reason="pip install 'hwnas[executorch]'")
+    net, x = Joined(is_first), 12 * rng(0, "x").standard_normal((64, 3, 4, 4)).astype(np.float32)
+    batch = {0: torch.export.Dim("batch")}
+    program = torch.export.export(net, (torch.zeros(2, 3, 4, 4),), dynamic_shapes=(batch,))
+    with torch.no_grad():
+        expected = net(torch.from_numpy(x))
+        assert net.b(torch.from_numpy(x)).max() > 9 < net.a(torch.from_numpy(x)).max()
+        error = pt2e.quantized(program, x, {})(torch.from_numpy(x)) - expected
+    assert 0 < error.square().mean() < 1e-2 * expected.var()

@@ -260,7 +260,7 @@ def test_missing_ops_are_counted_named_and_come_with_the_command(tiny_space: Sea
     with pytest.raises(UserError) as caught:
         TableEstimator(incomplete, tiny_space)
     text = str(caught.value)
-    assert "5 missing" in text
+    assert "5 operators missing" in text
     assert all(str(op) in text for op in ops[:3]) and str(ops[3]) not in text
     assert "hwnas profile simulated-golden --space mobilenet_tiny" in text
 

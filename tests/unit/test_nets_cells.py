@@ -78,7 +78,10 @@ def test_a_cell_is_read_in_the_notation_of_the_benchmark():
         ("|skip_connect~0|+|none~1|none~0|+|none~0|none~1|none~2|", "not a cell"),
         ("|skip_connect~0|", "not a cell"),
         ("||", "not a cell"),
-        (DIAMOND.replace("avg_pool_3x3", "sep_conv_3x3"), "lacks on edge23"),
+        (
+            DIAMOND.replace("avg_pool_3x3", "sep_conv_3x3"),
+            "edge23 of the cell has an operator that is not in the space",
+        ),
         (NO_PATH, "no path from its input to its output"),
         ("0,4,4,0,0,0,0", "no path from its input to its output"),
     ],

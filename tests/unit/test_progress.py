@@ -86,7 +86,7 @@ def test_the_outlook_of_a_command_is_what_comes_after_a_stage() -> None:
     outlook = Outlook({"train": 60.0, "label": 30.0, "verify": 5.0})
     assert [outlook.after(stage) for stage in outlook.seconds] == [35.0, 5.0, 0.0]
     assert outlook.after("other") == 0.0 and outlook.said("other") == ""
-    assert outlook.said("train") == ", about 60 s, 95 s for all that is left"
+    assert outlook.said("train") == ", about 60 s, 95 s for all stages that are left"
     assert outlook.said("verify") == ", about 5 s"
     told: list[tuple[float | None, float]] = []
 

@@ -9,8 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hwnas.controller.constraints import n_needed
 from hwnas.controller.controller import run_search
-from hwnas.controller.remeasure import Measured, Remeasurement, remeasure
+from hwnas.controller.remeasure import (
+    Measured,
+    Remeasured,
+    Remeasurement,
+    _closest,
+    remeasure,
+)
 from hwnas.controller.result import SearchResult
 from hwnas.controller.sections import SearchConfig
 from hwnas.core.metrics import MetricKey
@@ -166,6 +173,23 @@ def test_it_says_that_it_cannot(metric: Metric, max_rounds: int, tmp_path: Path)
     assert all(one.worst_ratio > 1 for one in found.retimed)
     assert result.winner.arch in [one.arch for one in found.retimed]
     assert int(cost(SPACE, SPACE.codes([result.winner.arch]), "macs")[0]) > 0
+
+
+@pytest.mark.parametrize(
+    ("share", "said"),
+    [(1.0, "1.2 ms on two, 20.0% over its limit"), (0.5, "1.05 ms on one, 5.0% over its limit")],
+)
+def test_of_several_devices_it_names_the_limit_that_is_exceeded(share: float, said: str) -> None:
+    """Timed archs: one is far over one limit and within the other, one is a little over both."""
+    archs = [SPACE.arch(codes) for codes in SPACE.sample(2, rng=np.random.default_rng(0))]
+    times = {"one": (1.05, 1.1), "two": (3.0, 1.2)}
+    all_rows = tuple(
+        Remeasured(0, device, arch, 1.0, ms, 1.0)
+        for device, found in times.items()
+        for arch, ms in zip(archs, found, strict=True)
+    )
+    assert said in _closest(all_rows, n_needed(share, 2))
+    assert _closest((), 1) == "nothing was timed"
 
 
 def test_the_best_arch_that_met_its_limit_is_better_than_a_winner_that_did_not(

@@ -1,0 +1,145 @@
+"""Networks of users: built by torch alone, or subnets of hwnas whose layers were replaced."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from hwnas.core.errors import CheckFailed, UserError
+from hwnas.exporters import formats
+from hwnas.exporters.apart import DEFINITION, PROGRAM, WEIGHTS, _saved
+from hwnas.exporters.formats import export, open_model
+from hwnas.exporters.parity import torch_logits
+from hwnas.exporters.pt2 import captured, network_of
+from hwnas.exporters.weight_rounding import grid_weights, half_weights
+from hwnas.interfaces import Images
+from hwnas.nets.subnet import build_subnet, computes_as_defined
+from hwnas.spaces.space import SearchSpace
+
+SHAPE = (3, 24, 24)
+
+
+def images(n: int, shape: tuple[int, ...] = SHAPE) -> Images:
+    return np.random.default_rng(0).standard_normal((n, *shape)).astype(np.float32)
+
+
+class Own(nn.Module):
+    """Layers of all kinds; one used twice, and one weight in two layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.bn = nn.Conv2d(3, 8, 3, stride=2, padding=1), nn.BatchNorm2d(8)
+        self.twice = nn.Sequential(nn.Conv2d(8, 8, 1, bias=False), nn.ReLU6())
+        self.same = nn.Conv2d(8, 8, 3, groups=4, padding="same")
+        self.dilated = nn.Conv2d(8, 8, (3, 1), dilation=(2, 1), groups=8)
+        self.first, self.second = nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 1, stride=2)
+        self.second.weight = self.first.weight
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.twice(self.twice(self.bn(self.a(x))))
+        x = self.second(self.first(self.dilated(self.same(x))))
+        found: torch.Tensor = self.head(x.mean((2, 3)))
+        return found
+
+
+@pytest.fixture
+def edited(tiny_space: SearchSpace) -> nn.Module:
+    """A subnet whose activation functions are others, with the same tensors."""
+    net = build_subnet(tiny_space, tiny_space.smallest()).eval()
+    for parent in list(net.modules()):
+        for name, child in list(parent.named_children()):
+            if type(child).__name__ in ("ReLU", "ReLU6"):
+                setattr(parent, name, nn.Hardswish())
+    return net
+
+
+def test_programs_have_layers_again(tmp_path: Path) -> None:
+    net, x = Own().eval(), images(8)
+    torch.export.save(captured(net, SHAPE), tmp_path / PROGRAM)
+    found = network_of(tmp_path / PROGRAM)
+    assert np.abs(torch_logits(found, x) - torch_logits(net, x)).max() < 1e-6
+    layers = {name for name, one in found.named_modules() if isinstance(one, nn.Conv2d | nn.Linear)}
+    assert layers == {"a", "twice.0", "dilated", "second", "head"}
+    assert isinstance(found.dilated, nn.Conv2d) and found.dilated.dilation == (2, 1)
+    for rounded in (half_weights(found, x), grid_weights(found, x, levels=8)):
+        state, exact = rounded.state_dict(), found.state_dict()
+        assert all((state[f"{name}.weight"] != exact[f"{name}.weight"]).any() for name in layers)
+        difference = np.abs(torch_logits(rounded, x) - torch_logits(net, x)).max()
+        assert 0 < difference < 0.5 * np.abs(torch_logits(net, x)).max()
+
+
+def test_a_changed_subnet_does_not_pass_for_its_definition(
+    tiny_space: SearchSpace, edited: nn.Module, tmp_path: Path
+) -> None:
+    net = build_subnet(tiny_space, tiny_space.smallest()).eval()
+    assert computes_as_defined(net) and not computes_as_defined(edited)
+    assert computes_as_defined(copy.deepcopy(net).double().float())
+    shape = (3, *images(1).shape[2:])
+    assert _saved(net, tmp_path, shape) == tmp_path / WEIGHTS and (tmp_path / DEFINITION).exists()
+    assert _saved(edited, tmp_path, shape) == tmp_path / PROGRAM
+
+
+def test_a_replaced_head_and_other_activations_are_exported(
+    edited: nn.Module, tiny_space: SearchSpace, tmp_path: Path
+) -> None:
+    pytest.importorskip("ai_edge_litert")
+    px = tiny_space.macro.resolutions[0]
+    x = images(16, (tiny_space.macro.in_channels, px, px))
+    head = build_subnet(tiny_space, tiny_space.smallest()).eval()
+    head.classifier = nn.Linear(head.classifier.in_features, 3)
+    for number, net in enumerate((edited, head)):
+        for format in ("litert", "litert:fp16"):
+            folder = tmp_path / f"{number}{format[6:]}"
+            path, *_ = export(net, format, folder, images=x)
+            found = open_model("litert", path).logits(x)
+            expected = torch_logits(net, x)
+            assert np.abs(found - expected).max() < 0.01 * np.abs(expected).max()
+        with pytest.raises(UserError, match="changed after hwnas"):
+            export(net, "timm", tmp_path / "timm", images=x)
+
+
+def test_images_that_are_not_finite_are_named(tmp_path: Path) -> None:
+    x = images(4)
+    x[2, 1, 3, 3] = np.nan
+    with pytest.raises(UserError, match="not finite") as error:
+        export(Own().eval(), "onnx", tmp_path, images=x)
+    assert "1 of 4 images, first in image 2" in str(error.value)
+    with pytest.raises(UserError, match="held_out"):
+        export(Own().eval(), "onnx", tmp_path, images=images(4), held_out=x)
+
+
+def test_without_images_the_input_shape_is_asked_for(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="input shape of the network is not known") as error:
+        export(Own().eval(), "onnx", tmp_path)
+    assert "give `images`" in str(error.value)
+
+
+@pytest.mark.parametrize("is_wrong", [False, True])
+def test_half_precision_that_is_simply_wrong_is_an_error(
+    is_wrong: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Rounding explains a few percent of the largest logit, not a third."""
+    logits = torch_logits
+
+    def other(network: nn.Module, x: Images) -> Images:
+        found = logits(network, x)
+        found[0, 0] += (0.3 if is_wrong else 0.05) * np.abs(found).max()
+        return found
+
+    monkeypatch.setattr(formats, "torch_logits", other)
+    if is_wrong:
+        with pytest.raises(CheckFailed, match="differ from those of the torch network"):
+            export(Own().eval(), "fp16", tmp_path, images=images(16))
+    else:
+        export(Own().eval(), "fp16", tmp_path, images=images(16))
+        assert "differs from the torch network" in caplog.text
