@@ -145,7 +145,7 @@ def test_xeon_6130_covers_all_blocks_and_nothing_else(test_data: Path, tmp_path:
     space = build_space(str(tmp_path / "space.yaml"), num_classes=1000)
     missing = [op.kind for op in enumerate_ops(space) if op not in table.rows]
     assert missing == ["conv", "dsconv", "conv", "pool", "linear"]
-    with pytest.raises(UserError, match="5 missing"):
+    with pytest.raises(UserError, match="5 operators missing"):
         TableEstimator(table, space)
     assert table.facts["base_ms"] == pytest.approx(9.35647, abs=1e-5)
     assert any("no space is served" in warning for warning in table.warnings)
