@@ -54,9 +54,8 @@ def export(
         folder: destination; formats that start from ONNX use the `model.onnx` in it.
         images: normalised training images, float32 [n, C, H, W]. `int8` determines the ranges of
             activations on them. `fp16` and `int8` round the weights such that the outputs of the
-            layers for these images change least (GPTQ). The outputs of file and network are
-            compared for the first 16. Without images, `fp16` rounds each weight to the nearest
-            value, and the outputs are compared for noise.
+            layers for these images change least (GPTQ; without images, `fp16` rounds to the nearest
+            values). File and network are compared on the first 16 (without images, on noise).
         held_out: normalised images that are not training images, float32 [n, C, H, W]. The top-1
             agreement of 8-bit files is measured on them. By default it is measured on those of
             `images` that do not determine the ranges; the result is then too optimistic.
@@ -69,8 +68,7 @@ def export(
     Raises:
         UserError: a setting is invalid, the network is in training mode or has no known input
             shape, `images` do not fit, or the format cannot express the network.
-        Crashed: a converter or a runtime crashed. It ran in another process, see
-            `apart.export_safely`.
+        Crashed: a converter or a runtime crashed, in another process (`apart.export_safely`).
         CheckFailed: the outputs of an fp32 file differ from those of the network, or those of a
             file of lower precision by more than rounding explains (`WRONG`). If such a file exceeds
             the tolerance of its format, a warning is logged.

@@ -92,6 +92,8 @@ def read_results(plan: Plan) -> Results:
 
 
 def _turns(line: dict[str, Any], n_items: int, *, has_gaps: bool) -> list[Turn]:
+    if not isinstance(line["turns"], list):
+        raise ValueError(f"expected a list of turns, found {line['turns']!r:.40}")
     marks: list[list[int]] = [[] for _ in line["turns"]]
     for turn, sample in line["preempted"]:
         marks[_whole(turn, 0, len(marks) - 1)].append(sample)

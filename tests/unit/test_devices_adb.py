@@ -125,7 +125,7 @@ def test_two_phones_need_a_serial(
 ) -> None:
     phone.connect(R58M12="device", FAKE123="device")
     transport, plan = opened(phone, tmp_path)
-    with pytest.raises(UserError, match=r"(?s)several devices.*R58M12 \(device\).*serial: R58M12"):
+    with pytest.raises(UserError, match=r"(?s)several phones.*R58M12 \(device\).*serial: R58M12"):
         run(transport, plan)
     chosen, plan = opened(phone, tmp_path, serial="FAKE123")
     run(chosen, plan)

@@ -203,7 +203,7 @@ def test_an_empty_serial_of_the_environment_chooses_no_phone(
 ) -> None:
     phone.connect(R58M12="device", FAKE123="device")
     monkeypatch.setenv("ANDROID_SERIAL", "")
-    with pytest.raises(UserError, match="several devices"):
+    with pytest.raises(UserError, match="several phones or emulators"):
         Reached(None, as_root=False).wait(0)
 
 
