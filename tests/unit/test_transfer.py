@@ -146,7 +146,7 @@ def test_what_cannot_be_transferred_is_refused_before_anything_is_timed(
     few = dict(list(known[1].rows.items())[4:])
     incomplete = LatencyTable(known[1].device, known[1].protocol, "simulated", {}, few)
     for tables, n, word in (
-        ([known[0], incomplete], 10, "4 missing"),
+        ([known[0], incomplete], 10, "4 operators missing"),
         ([], 10, "no table"),
         (known, 4, "too few networks"),
     ):
