@@ -66,7 +66,9 @@ def table_list(*, run: Folder | None = None) -> Listing:
         found.check()
         files = Artifacts(found)
         if not files.config.is_file():
-            raise UserError("this is not a run folder", expected=f"a file {files.config}")
+            raise UserError(
+                "this is not a run folder", expected=f"a file {files.config}", found="none"
+            )
         every = files.table("*")
         paths = sorted(every.parent.glob(every.name))
         rows += [_facts(str(path), LatencyTable.load(path)) for path in paths]
