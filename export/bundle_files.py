@@ -223,7 +223,10 @@ def read_golden(folder, manifest):
     inputs, expected = (read_array(folder, manifest["golden"][key]) for key in ("input", "output"))
     shapes = ((len(inputs), *spec["shape"]), (len(inputs), len(spec["class_names"])))
     if (inputs.shape, expected.shape) != shapes or len(inputs) == 0:
-        raise BundleError(f"golden data: expected {shapes}, found {inputs.shape, expected.shape}")
+        found = f"{inputs.shape} and {expected.shape}"
+        raise BundleError(
+            f"golden data: expected shapes {shapes[0]} and {shapes[1]}, found {found}"
+        )
     if not (np.isfinite(inputs).all() and np.isfinite(expected).all()):
         raise BundleError("golden data: not finite")
     return inputs, expected
@@ -252,7 +255,8 @@ def read_npy(stream, n_bytes):
         shape, _, dtype = headers[version == (2, 0)](stream)
         size = math.prod(shape) * dtype.itemsize
         if min(shape, default=0) < 0 or size != n_bytes - stream.tell():
-            raise ValueError(f"{dtype} {list(shape)} in a file of {n_bytes} bytes")
+            whole = f"{size + stream.tell()} bytes for {dtype} {list(shape)}"
+            raise ValueError(f"expected {whole}, found {n_bytes} bytes")
         stream.seek(0)
         return np.lib.format.read_array(stream, allow_pickle=False)
     except (EOFError, OverflowError, SyntaxError, TypeError, tokenize.TokenError) as error:

@@ -51,7 +51,7 @@ def noise_ceiling(repeats: FloatArray) -> NoiseCeiling:
     if repeats.ndim != 2 or repeats.shape[0] < MIN_ARCHS or repeats.shape[1] < 2:
         raise UserError(
             "too few repeated values to measure the repeatability of the truth",
-            expected=f"two values or more for each of at least {MIN_ARCHS} archs",
+            expected=f"at least two values for each of at least {MIN_ARCHS} archs",
             found=f"an array of shape {repeats.shape}",
         )
     if not np.isfinite(repeats).all():

@@ -180,8 +180,8 @@ def check_pair(scores: FloatArray, truth: FloatArray) -> tuple[FloatArray, Float
     if len(scores) < MIN_ARCHS:
         raise UserError(
             "too few archs to compare scores with the truth",
-            expected=f"at least {MIN_ARCHS} archs that have both",
-            found=len(scores),
+            expected=f"at least {MIN_ARCHS} archs with a score and a true value",
+            found=f"{len(scores)} archs",
             fix="record or label more archs",
         )
     if not (np.isfinite(scores).all() and np.isfinite(truth).all()):

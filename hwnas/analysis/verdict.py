@@ -145,7 +145,11 @@ class Gain:
         return f"{_rounded(self.images_needed):,} labelled {WORDS[split]} images{seeds}"
 
     def summary(self) -> dict[str, Any]:
-        """JSON-ready values; `settled_by` (images and trainings) only if it is not settled."""
+        """The gain as JSON values.
+
+        Only if the verdict is `cannot tell`, they include `settled_by`: the numbers of images and
+        of trainings that would settle it; None if no affordable number of images would.
+        """
         low, high = self.interval
         found: dict[str, Any] = {
             "over": self.over,
@@ -192,7 +196,7 @@ class Verdict:
         return f"{text} (95 % intervals; {of})."
 
     def summary(self) -> dict[str, Any]:
-        """JSON-ready values: the sentence, and the gains as fractions."""
+        """The verdict as JSON values: its sentence, and the gains as fractions of the images."""
         return {
             "sentence": str(self),
             "split": self.split,

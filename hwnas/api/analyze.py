@@ -86,11 +86,11 @@ def analyze(
         folder: a run folder; either this or `records` is required.
         records: a file of labelled archs.
         reader: format of `records`; default: detected.
-        target: column of `records` with the truth.
+        target: column of `records` by which the ranking is judged.
         ranking: `predictor`, `supernet`, `macs`, `params`, or a column of `records`. Default: the
             predictor; with `records`: MACs.
-        truth: files with better labels of the same archs, one per seed. Default for the supernet:
-            labels of archs trained stand-alone; else: the labels of the supernet.
+        truth: labels files by which the ranking is judged; several are averaged. Default: the
+            labels of the run; for the ranking `supernet`, its stand-alone labels.
         table: with `records`: latency tables, for the bias towards slow archs.
         prune: file to which the section `restrict:` of the pruned space is written.
         prune_fraction: share of archs to remove; default: the largest that is safe.

@@ -77,8 +77,8 @@ def require_data_of(bundle: Path, project: Project) -> None:
     if promised is not None and promised != project.source.digest:
         raise UserError(
             "the bundle was made with different data",
-            expected=promised,
-            found=project.source.digest,
+            expected="the data with which the bundle was made (`provenance.data` in its manifest)",
+            found="other data",
             where=bundle,
             fix="restore the data, or export a new bundle; `--config` compares with"
             " the data of another configuration",

@@ -73,7 +73,8 @@ def prune(
     Args:
         folder: the run folder.
         ranking: the ranking for the pruning: `predictor`, `supernet`, `macs` or `params`.
-        truth: files with better labels of the same archs.
+        truth: labels files by which the ranking is judged; several are averaged. Default: the
+            labels of the run; for the ranking `supernet`, its stand-alone labels.
         fraction: share of archs to remove; default: the largest that is safe.
         steps: training steps of each round; default: as in the first round.
         fresh: whether both rounds start from random weights instead of the weights of the run.

@@ -53,7 +53,7 @@ def estimators_of(space: SearchSpace, tables: Any) -> dict[str, TableEstimator]:
             raise UserError(
                 f"two latency tables of {table.device.name}",
                 expected="one table per device",
-                found=len(tables),
+                found="several tables of this device",
                 where="tables",
                 fix="hwnas.table_merge joins tables of one device",
             )

@@ -66,7 +66,9 @@ def table_list(*, run: Folder | None = None) -> Listing:
         found.check()
         files = Artifacts(found)
         if not files.config.is_file():
-            raise UserError("this is not a run folder", expected=files.config, found="none")
+            raise UserError(
+                "this is not a run folder", expected=f"a file {files.config}", found="none"
+            )
         every = files.table("*")
         paths = sorted(every.parent.glob(every.name))
         rows += [_facts(str(path), LatencyTable.load(path)) for path in paths]
@@ -102,7 +104,7 @@ def describe(table: LatencyTable) -> Listing:
 
 
 def table_show(table: Table) -> Listing:
-    """Description of a table, the spaces that it serves, and the quality of its estimates."""
+    """Description of a table, the spaces that it covers, and the quality of its estimates."""
     found = as_table(table)
     served = served_spaces(found)
     for row in served:
@@ -213,7 +215,9 @@ def table_diff(first: Table, second: Table) -> Listing:
 
 
 def table_merge(tables: Sequence[Table], *, out: Folder | None = None) -> LatencyTable:
-    """Rows and corrections of all tables; earlier tables have priority.
+    """One table with the rows and corrections of all tables.
+
+    If several tables have the same row or correction, that of the first of these tables is kept.
 
     out: file to which the table is also written.
 

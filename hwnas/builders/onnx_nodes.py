@@ -33,7 +33,10 @@ def with_least_ir(model: onnx.ModelProto) -> onnx.ModelProto:
 
 @dataclass
 class GraphBuilder:
-    """Nodes and initializers under construction; every `add*` returns the name of its output."""
+    """Nodes and initializers of an ONNX graph under construction.
+
+    Methods that add a node return the name of its output.
+    """
 
     seed: int
     act_first: bool = False

@@ -72,7 +72,7 @@ class Nodes:
         return self.graph.tensors[name].shape
 
     def rename(self, name: str, value: str) -> None:
-        """Makes readers of the node output `name` read `value`."""
+        """Replaces the node output `name` by `value` in all nodes that read it."""
         self.n_readers[value] += self.n_readers[name] - 1
         self.alias[name] = value
 

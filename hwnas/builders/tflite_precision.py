@@ -57,7 +57,7 @@ def to_precision(
 
 
 def quantizable(graph: Graph) -> list[str]:
-    """Outputs of the operators that 8-bit graphs run in 8 bits, in order."""
+    """Outputs of the operators that can run in 8 bits, in the order of the graph."""
     return [op.output for op in graph.ops if _is_quantizable(graph, op)]
 
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import hwnas
-from hwnas.cli.options import FormatOption
+from hwnas.cli.options import FormatOption, TruthOption
 from hwnas.cli.output import Format
 from hwnas.cli.shared import show
 
@@ -24,13 +24,15 @@ def register(parent: typer.Typer) -> None:
 def analyze(
     folder: Annotated[
         Path | None,
-        typer.Argument(metavar="[RUN]", readable=False, help="Run folder; or give --records."),
+        typer.Argument(metavar="[RUN]", readable=False, help="Run folder, instead of --records."),
     ] = None,
     records: Annotated[
         Path | None, typer.Option(help="File of labelled archs, instead of a run folder.")
     ] = None,
     reader: Annotated[str | None, typer.Option(help="Format of --records [detected].")] = None,
-    target: Annotated[str | None, typer.Option(help="Column of --records with the truth.")] = None,
+    target: Annotated[
+        str | None, typer.Option(help="Column of --records by which the ranking is judged.")
+    ] = None,
     ranking: Annotated[
         str | None,
         typer.Option(
@@ -38,10 +40,7 @@ def analyze(
             " --records]."
         ),
     ] = None,
-    truth: Annotated[
-        list[Path] | None,
-        typer.Option(help="File of more accurate labels; may be repeated, e.g. a file per seed."),
-    ] = None,
+    truth: TruthOption = None,
     table: Annotated[
         list[str] | None,
         typer.Option(help="With --records: a latency table, for the bias towards slow archs."),

@@ -20,6 +20,7 @@ __all__ = [
     "SearchOption",
     "SetOption",
     "SpaceSettings",
+    "TruthOption",
 ]
 
 RunArgument = Annotated[
@@ -56,6 +57,17 @@ SpaceSettings = Annotated[
         "--set",
         metavar="KEY=VALUE",
         help="A setting of the space, e.g. resolutions=[16,24]; may be repeated.",
+    ),
+]
+TruthOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--truth",
+        help=(
+            "Labels file by which the ranking is judged; it must contain archs that RUN has"
+            " labelled. Repeat the option to average several files, e.g. one per seed [the labels"
+            " of RUN; its stand-alone labels for --ranking supernet]."
+        ),
     ),
 ]
 ReportOnly = Annotated[bool, typer.Option("--report-only", help="Exit 0 even if a check failed.")]

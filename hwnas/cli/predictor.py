@@ -24,6 +24,9 @@ from hwnas.core.overrides import assignments
 
 __all__ = ["register"]
 
+ClassesOfSpace = Annotated[
+    int | None, typer.Option("--num-classes", min=1, help="Number of classes of --space.")
+]
 app = typer.Typer(help="Fit and use the predictor.", no_args_is_help=True, rich_markup_mode=None)
 
 
@@ -84,7 +87,7 @@ def evaluate(
         str | None,
         typer.Option("--space", help="Space of the archs, if the reader does not define it."),
     ] = None,
-    num_classes: Annotated[int | None, typer.Option("--num-classes", min=1)] = None,
+    num_classes: ClassesOfSpace = None,
     settings: SpaceSettings = None,
     predictor: Annotated[
         str, typer.Option("--predictor", help="Predictor to compare (`hwnas list predictors`).")
@@ -185,7 +188,9 @@ def lookup(
             help="Limit, e.g. latency_ms@local=2.5; may be repeated.",
         ),
     ] = None,
-    top: Annotated[int, typer.Option("--top", min=1, max=10_000)] = 5,
+    top: Annotated[
+        int, typer.Option("--top", min=1, max=10_000, help="Number of archs to show.")
+    ] = 5,
     format: FormatOption = Format.table,
 ) -> None:
     """Find the best archs of a lookup table within limits, without new predictions.

@@ -48,7 +48,10 @@ def import_file(
     ] = None,
     space: Annotated[
         str | None,
-        typer.Option("--space", help="A space or a model of timm [detected from the tensors]."),
+        typer.Option(
+            "--space",
+            help="Space or timm model to which the weights belong [detected from the tensors].",
+        ),
     ] = None,
     images: Annotated[
         Path | None,

@@ -58,7 +58,9 @@ ProfileSettings = Annotated[
         help="A profiling setting, e.g. rounds=60; may be repeated.",
     ),
 ]
-SeedOption = Annotated[int, typer.Option("--seed", min=0)]
+SeedOption = Annotated[
+    int, typer.Option("--seed", min=0, help="Seed for the selection of the networks to time.")
+]
 
 
 def job(
@@ -113,7 +115,7 @@ def device(
     out: Annotated[Path | None, typer.Option("--out", help="Table to write [DEVICE.json].")] = None,
     seed: Annotated[
         int | None,
-        typer.Option("--seed", min=0, help="Seed of the choice of whole networks to time [0]."),
+        typer.Option("--seed", min=0, help="Seed for the selection of the networks to time [0]."),
     ] = None,
     fetch: Annotated[
         bool,

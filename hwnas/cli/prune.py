@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 import hwnas
-from hwnas.cli.options import FormatOption, RunArgument
+from hwnas.cli.options import FormatOption, RunArgument, TruthOption
 from hwnas.cli.output import Format, progress_for
 from hwnas.cli.shared import say_time, show
 
@@ -29,15 +28,7 @@ def prune(
     ranking: Annotated[
         str, typer.Option(help="Ranking for the pruning: predictor, supernet, macs or params.")
     ] = "predictor",
-    truth: Annotated[
-        list[Path] | None,
-        typer.Option(
-            help=(
-                "File of more accurate labels of the same archs [stand-alone labels for --ranking"
-                " supernet]; may be repeated."
-            )
-        ),
-    ] = None,
+    truth: TruthOption = None,
     fraction: Annotated[
         float | None, typer.Option(help="Share of archs to remove [the largest that is safe].")
     ] = None,

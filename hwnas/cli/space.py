@@ -100,8 +100,10 @@ def count(
 @app.command()
 def sample(
     name: NameArgument,
-    n: Annotated[int, typer.Option("-n", "--number", min=1, max=1_000_000)] = 5,
-    seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
+    n: Annotated[
+        int, typer.Option("-n", "--number", min=1, max=1_000_000, help="Number of archs.")
+    ] = 5,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the sample.")] = 0,
     settings: SpaceSettings = None,
     num_classes: ClassesOption = None,
     format: FormatOption = Format.table,

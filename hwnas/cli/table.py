@@ -62,7 +62,7 @@ def list_tables(
 
 @app.command()
 def show(table: TableArgument, format: FormatOption = Format.table) -> None:
-    """Show a table, the spaces that it serves, and the quality of its estimates."""
+    """Show a table, the spaces that it covers, and the quality of its estimates."""
     found = hwnas.latency_table(table)
     shown = hwnas.table_show(found)
     show_result(shown, format)
@@ -186,7 +186,7 @@ def diff(first: TableArgument, second: TableArgument, format: FormatOption = For
 
 @app.command()
 def merge(
-    tables: Annotated[list[str], typer.Argument(metavar="TABLE...", help="Two or more tables.")],
+    tables: Annotated[list[str], typer.Argument(metavar="TABLE...", help="At least two tables.")],
     out: Annotated[Path, typer.Option("--out", help="Table to write.")],
     format: FormatOption = Format.table,
 ) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hwnas.controller.archive_format import EVALUATED, about, code_type, cost_keys, row_type
+from hwnas.controller.archive_format import AGAIN, EVALUATED, about, code_type, cost_keys, row_type
 from hwnas.controller.record_log import append_records, cut_records, read_records
 from hwnas.core.errors import UserError
 from hwnas.core.pareto import non_dominated
@@ -196,7 +196,7 @@ class Archive:
                 expected=f"{n_rows or 'some'} archs, {n_evaluated or 0} of them evaluated",
                 found=f"{n_found} archs, {n_found_evaluated} of them evaluated",
                 where=folder,
-                fix="remove the folder of this search and run it again",
+                fix=AGAIN,
             )
         if n_rows is not None and n_evaluated is not None:
             cut_records(folder / FILES[0], dtype.itemsize, n_rows)
@@ -210,7 +210,9 @@ class Archive:
             for rows in evaluated.parts(EVALUATED, m):
                 archive._replay_evaluated(rows)
         except (ValueError, IndexError) as error:
-            raise UserError("damaged archive", found=repr(error), where=folder) from error
+            raise UserError(
+                "the archive of a search is damaged", found=repr(error), where=folder, fix=AGAIN
+            ) from error
         archive._n_saved, archive._n_evaluated_saved = n, m
         return archive
 

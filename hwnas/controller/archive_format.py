@@ -11,9 +11,10 @@ from hwnas.core.errors import UserError
 from hwnas.core.records import SCHEMA_VERSION
 from hwnas.spaces.space import SearchSpace
 
-__all__ = ["EVALUATED", "about", "code_type", "cost_keys", "row_type"]
+__all__ = ["AGAIN", "EVALUATED", "about", "code_type", "cost_keys", "row_type"]
 
 EVALUATED = np.dtype([("row", "<i8"), ("label", "<f8"), ("score", "<f8")])
+AGAIN = "remove the folder of this search and run it again"
 CODE_TYPE = "code_type"  # key in the first line, present if codes take more than one byte
 
 
@@ -35,17 +36,25 @@ def cost_keys(head: dict[str, Any], space: SearchSpace, folder: Path) -> tuple[s
     ):
         raise UserError(
             "the archive belongs to another space or version",
-            expected=f"{space.id}, version {SCHEMA_VERSION}",
-            found=f"{head.get('space')}, version {head.get('schema_version')}",
+            expected=f"space {space.id}, version {SCHEMA_VERSION}",
+            found=f"space {head.get('space')}, version {head.get('schema_version')}",
             where=folder,
+            fix=AGAIN,
         )
     keys = head.get("cost_keys", [])
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
-        raise UserError("damaged archive", found=f"cost_keys {keys!r:.80}", where=folder)
+        raise UserError(
+            "the archive of a search is damaged",
+            expected="`cost_keys`: a list of texts",
+            found=f"`cost_keys`: {keys!r:.80}",
+            where=folder,
+            fix=AGAIN,
+        )
     if head and head.get(CODE_TYPE, "u1") != code_type(space):
         raise UserError(
-            "the archive of an earlier version stores only the last eight bits of codes",
+            "the archive is of an earlier version, which stored only the last eight bits of codes",
             where=folder,
+            fix=AGAIN,
         )
     return tuple(keys)
 

@@ -37,8 +37,8 @@ def check_stages(space: SearchSpace, config: SearchConfig) -> None:
     if config.held and not config.stages:
         raise UserError(
             "search.held has no effect without stages",
-            expected="search.stages",
-            found=config.held,
+            expected="search.held together with search.stages",
+            found="no search.stages",
             where="search.held",
             fix="add search.stages, or remove search.held",
         )

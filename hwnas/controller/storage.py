@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from hwnas.controller.archive import FILES, Archive
-from hwnas.core.errors import UserError
+from hwnas.core.errors import UserError, in_parts
 from hwnas.core.records import STRICT, Count, NotNegative, dump, load
-from hwnas.core.store import read_json, sealed, unsealed, write_json
+from hwnas.core.store import UNSEALED, read_json, sealed, unsealed, write_json
 from hwnas.spaces.space import SearchSpace
 
 __all__ = ["STATE", "Progressed", "SearchFolder"]
@@ -90,17 +90,17 @@ class SearchFolder:
                 data = unsealed(data)
             except ValueError as error:
                 raise UserError(
-                    "the state of a search was modified", found=error, where=path
+                    "the state of a search was modified", **in_parts(error), where=path
                 ) from error
-        state = load(_State, data, where=path)
+        state = load(_State, data, where=path, what="state of a search")
         self._require_same(state)
         n_rows, n_evaluated = state.n_rows, state.n_evaluated
         archive = Archive.load(self.path, space, n_rows=n_rows, n_evaluated=n_evaluated)
         if state.archive is not None and state.archive != archive.digests:
             raise UserError(
                 "the archive of a search was modified",
-                expected=", ".join(state.archive),
-                found=", ".join(archive.digests),
+                expected=f"content with the hashes that {STATE} states",
+                found=UNSEALED,
                 where=self.path,
             )
         return state, archive

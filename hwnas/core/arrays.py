@@ -49,7 +49,7 @@ def read_npz(
             raise UserError(
                 "arrays are too large",
                 expected=f"at most {most:,} bytes",
-                found=f"{size:,}",
+                found=f"{size:,} bytes",
                 where=path,
             )
         for info in members:

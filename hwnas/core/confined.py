@@ -282,7 +282,10 @@ def _require_regular(path: Path, mode: int) -> None:
 
 def _too_large(path: Path, at_most: int, size: int) -> UserError:
     return UserError(
-        "file is too large", expected=f"at most {at_most:,} bytes", found=f"{size:,}", where=path
+        "a file is too large",
+        expected=f"at most {at_most:,} bytes",
+        found=f"{size:,} bytes",
+        where=path,
     )
 
 

@@ -119,8 +119,8 @@ def read_csv(path: Path, columns: Sequence[str], also: Sequence[str] = ()) -> Cs
         if len(cells) > len(header) and any(cells[len(header) :]):
             raise UserError(
                 "a row has more cells than the header",
-                expected=len(header),
-                found=len(cells),
+                expected=f"{len(header)} cells",
+                found=f"{len(cells)} cells",
                 where=f"{path}:{line}",
                 fix="quote cells that hold the separator" if delimiter == "," else None,
             )

@@ -17,6 +17,7 @@ __all__ = [
     "WorkerKilled",
     "did_you_mean",
     "first_line",
+    "in_parts",
     "no_workers",
     "out_of_memory",
     "worker_killed",
@@ -24,6 +25,7 @@ __all__ = [
 
 
 MAX_TEXT = 10_000  # characters of one part of an error
+_STATED = re.compile(r"((?:(?!expected )[^\n])*?: )?expected (.+?)(?:[,;] found (.+))?", re.DOTALL)
 ERRNO = re.compile(r"^\[(?:Errno|WinError) -?\d+\] ")  # before what the system says in words
 
 
@@ -94,6 +96,21 @@ class NotJudged(HwnasError):
 def first_line(error: HwnasError) -> str:
     """The problem without its details."""
     return str(error).splitlines()[0]
+
+
+def in_parts(error: object) -> dict[str, str]:
+    """The arguments `expected` and `found` of a `UserError`, from "KEY: expected A, found B".
+
+    A text of another form is the value `found`.
+    """
+    if isinstance(error, KeyError):
+        return {"expected": f"the key {error}", "found": f"no key {error}"}
+    text = str(error) or repr(error)
+    if (parts := _STATED.fullmatch(text)) is None:
+        return {"found": text}
+    key, expected, found = parts.groups()
+    stated = {"expected": expected} | ({} if found is None else {"found": found})
+    return {part: f"{key or ''}{value}" for part, value in stated.items()}
 
 
 def did_you_mean(name: str, known: Sequence[str], *, otherwise: str) -> str:

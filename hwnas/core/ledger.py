@@ -10,7 +10,7 @@ from typing import Any, Literal
 from hwnas.core.confined import check_name, holds, require_below
 from hwnas.core.errors import UserError
 from hwnas.core.records import STRICT, dump, load
-from hwnas.core.store import content_hash, json_text, read_json
+from hwnas.core.store import SEALED, UNSEALED, content_hash, json_text, read_json
 
 __all__ = [
     "LEDGER",
@@ -119,12 +119,15 @@ def read_ledger(path: Path) -> Ledger:
         if type(changes) is not int or changes < 0 or check != _check(data) or not is_known:
             raise UserError(
                 "the ledger was modified",
-                expected=f"`check: {_check(data)}`, and the layout that hwnas writes",
-                found=f"`check: {check}`",
+                expected=f"{SEALED}, in the layout that hwnas writes",
+                found=UNSEALED if check != _check(data) else "another layout",
                 where=path,
             )
         stages = {
-            name: safe_record(load(StageRecord, record, where=where, versioned=False), where=where)
+            name: safe_record(
+                load(StageRecord, record, where=where, versioned=False, what="entry of a stage"),
+                where=where,
+            )
             for name, record in data["stages"].items()
             for where in [f"{path}:{name}"]
         }

@@ -28,9 +28,10 @@ def explain(problem: Any, model: type[BaseModel], data: Any) -> str:
         return f"{path}: unknown key" + (f"; {hint}" if hint else "")
     given = problem["input"]
     shown = repr(given) if isinstance(given, str) else in_words(given)
-    found = "" if problem["type"] in ("variant", "missing") else f", found {shown:.80}"
     message = problem["msg"].removeprefix("Value error, ")
-    return f"{path or '(root)'}: {message}{found}{_hint(problem)}"
+    says_found = problem["type"] in ("variant", "missing") or ", found " in message
+    found = "" if says_found else f", found {shown:.80}"
+    return f"{path}{': ' if path else ''}{message}{found}{_hint(problem)}"
 
 
 def _hint(problem: Any) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -11,8 +12,17 @@ from typing import Annotated, Any, Generic, TypeVar
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from hwnas.core.confined import holds
-from hwnas.core.errors import UserError
-from hwnas.core.store import canonical_json, json_text, read_json, sealed, write_text
+from hwnas.core.errors import UserError, in_parts
+from hwnas.core.store import (
+    SEALED,
+    UNSEALED,
+    canonical_json,
+    json_text,
+    read_json,
+    sealed,
+    write_text,
+)
+from hwnas.core.text import in_words, kind_of
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -47,6 +57,8 @@ Count = Annotated[int, Field(ge=0)]
 """Types of numbers in records: a count, a share, a cost, a latency, a rank correlation."""
 
 T = TypeVar("T")
+_MISSING = ("missing", "missing_argument", "missing_keyword_only_argument")
+_UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
 
 
 def dump(record: Any, *, versioned: bool = True, version: int = SCHEMA_VERSION) -> dict[str, Any]:
@@ -91,33 +103,37 @@ def load(
     where: object,
     versioned: bool = True,
     newest: int = SCHEMA_VERSION,
+    what: str = "",
 ) -> T:
     """Builds a `cls` from a JSON value; checks names, types and version (up to `newest`).
+
+    what: name of such a value in errors; default: the words of the name of the class.
 
     Raises:
         UserError: the value does not fit; names every invalid key.
     """
+    what = what or re.sub(r"\B([A-Z])", r" \1", cls.__name__.strip("_")).lower()
     if not isinstance(data, dict):
         raise UserError(
-            f"not a {cls.__name__}",
+            f"not a valid {what}",
             expected="a JSON object",
-            found=type(data).__name__,
+            found=kind_of(data),
             where=where,
         )
     if versioned:
         version = data.get("schema_version")
         if isinstance(version, bool) or not isinstance(version, int) or version < 1:
             raise UserError(
-                f"not a {cls.__name__}: no valid schema_version",
-                expected="an integer of 1 or more",
-                found=repr(version),
+                f"not a valid {what}",
+                expected="`schema_version`: a whole number of at least 1",
+                found=f"`schema_version`: {in_words(version)}",
                 where=where,
             )
         if version > newest:
             raise UserError(
-                f"{cls.__name__} was written by a newer hwnas",
-                expected=f"schema_version <= {newest}",
-                found=version,
+                f"the {what} was written by a newer hwnas",
+                expected=f"`schema_version`: at most {newest}",
+                found=f"`schema_version`: {version}",
                 where=where,
                 fix="upgrade hwnas",
             )
@@ -126,13 +142,41 @@ def load(
         adapter: TypeAdapter[T] = _adapter(cls)  # type: ignore[arg-type]  # a class is hashable
         return adapter.validate_json(canonical_json(data))
     except ValidationError as error:
-        found = "; ".join(
-            f"{'.'.join(str(part) for part in problem['loc']) or '(root)'}: {problem['msg']}"
-            for problem in error.errors()[:8]
-        )
-        raise UserError(f"not a valid {cls.__name__}", found=found, where=where) from error
+        parts = [_parts(problem) for problem in error.errors()[:8]]
+        stated = {
+            part: "; ".join(dict.fromkeys(row[part] for row in parts if part in row))
+            for part in ("expected", "found")
+            if any(part in row for row in parts)
+        }
+        raise UserError(f"not a valid {what}", **stated, where=where) from error
     except (TypeError, ValueError, RecursionError) as error:
-        raise UserError(f"not a valid {cls.__name__}", found=str(error), where=where) from error
+        raise UserError(f"not a valid {what}", **in_parts(error), where=where) from error
+
+
+def _parts(problem: Any) -> dict[str, str]:
+    """The arguments `expected` and `found` of an error, from a problem of pydantic."""
+    key = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] in _MISSING:
+        return {"expected": f"the key `{key}`", "found": f"no key `{key}`"}
+    if problem["type"] in _UNKNOWN:
+        return {"expected": "only known keys", "found": f"the unknown key `{key:.80}`"}
+    at, given = f"`{key:.200}`: " if key else "", problem["input"]
+    text = problem["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    stated = in_parts(text if text == problem["msg"] else f"expected {text}")
+    if problem["type"] == "value_error":
+        stated = in_parts(text)
+    elif "expected" not in stated:  # such as: String should match pattern
+        stated = {"expected": text[0].lower() + text[1:]}
+    if isinstance(given, Mapping):  # only the values that the text is about
+        words = set(re.findall(r"\w+", text))
+        given = {name: value for name, value in given.items() if name in words}
+    if "found" not in stated:
+        stated["found"] = _shortened(repr(given) if isinstance(given, str) else in_words(given))
+    return {part: at + value for part, value in stated.items()}
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= 80 else f"{text[:80]} ..."
 
 
 def _sealed_data(path: Path) -> Any:
@@ -148,8 +192,8 @@ def _sealed_data(path: Path) -> Any:
     if not holds(path, json_text(row := sealed(plain)).encode()):
         raise UserError(
             "a file was modified",
-            expected=f"`check: {row['check']}`, and the layout that hwnas writes",
-            found=f"`check: {data['check']}`",
+            expected=f"{SEALED}, in the layout that hwnas writes",
+            found=UNSEALED if data["check"] != row["check"] else "another layout",
             where=path,
             fix="put back a copy of this file, or remove it",
         )
@@ -174,7 +218,7 @@ class RecordFile(Generic[T]):
             UserError: the file is missing, has other content, or was modified.
         """
         data = _sealed_data(self.path) if self.is_sealed else read_json(self.path)
-        return load(self.kind, data, where=self.path)
+        return load(self.kind, data, where=self.path, what=f"file {self.path.name}")
 
     def read_if_there(self) -> T | None:
         """Reads the record; None if there is no file."""

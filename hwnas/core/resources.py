@@ -53,10 +53,10 @@ def kit_module(name: str) -> ModuleType:
 
 
 def resource_names(folder: str, suffix: str) -> tuple[str, ...]:
-    """Sorted stems of the files with `suffix` in a shipped folder."""
+    """Names without `suffix` of the files with this suffix in a shipped folder, sorted."""
     return tuple(resource_files(folder, suffix))
 
 
 def resource_files(folder: str, suffix: str) -> dict[str, Path]:
-    """The files with `suffix` in a shipped folder, by stem, sorted."""
+    """The files with `suffix` in a shipped folder, by name without the suffix, sorted."""
     return dict(sorted((path.stem, path) for path in resource(folder).glob(f"*{suffix}")))

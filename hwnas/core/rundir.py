@@ -3,10 +3,11 @@
 config.yaml       resolved configuration, as last used      env.json      host and versions
 stages.json       ledger: hash and outputs of every stage   journal.jsonl every evaluation
 metrics.jsonl     training curves                           data.json     facts on the data
-identities/  checkpoints/  tables/  labels/                 outside/      files of settings
+identities/  checkpoints/  tables/  labels/
+outside/          copies of the device files that settings name, and hashes of the other files
 predictor/        search/<name>/                            bundles/<name>/<device>/
 report.html       history/     earlier configurations (`core/history.py`)
-superseded/       files of stages with other settings (`core/versions.py`); nothing is deleted
+superseded/       files of stages with other settings (`core/versions.py`), until `hwnas clean`
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Any
 
 from hwnas.core.command import command_line
 from hwnas.core.confined import check_folder, inside
-from hwnas.core.errors import UserError
+from hwnas.core.errors import UserError, in_parts
 from hwnas.core.ledger import LEDGER, OWNED, Ledger, StageRecord, read_ledger, safe_record
 from hwnas.core.locks import exclusive_lock, require_readable
 from hwnas.core.owners import owner_of
@@ -183,8 +184,7 @@ class RunDir:
             except ValueError as error:
                 raise UserError(
                     "a line of the journal was altered",
-                    expected=f"check {error}",
-                    found=row.get("check"),
+                    **in_parts(error),
                     where=f"{path}:{number}",
                     fix="remove this line; its result will be measured again",
                 ) from error

@@ -16,11 +16,14 @@ from typing import Any
 
 from hwnas.core.beside import PARTIAL, replacing
 from hwnas.core.confined import open_private, open_regular, read_regular, regular
-from hwnas.core.errors import UserError
+from hwnas.core.errors import UserError, in_parts
 from hwnas.core.json_data import parse_json, strict_json
 from hwnas.core.owners import owned
+from hwnas.core.text import kind_of
 
 __all__ = [
+    "SEALED",
+    "UNSEALED",
     "append_jsonl",
     "canonical_json",
     "content_hash",
@@ -41,6 +44,8 @@ __all__ = [
     "write_text",
 ]
 
+SEALED = "content with the hash that its key `check` states"
+UNSEALED = "content with another hash"
 MAX_JSON_BYTES = 256 * 1024 * 1024  # larger files from outside are refused, not parsed
 MAX_JSONL_BYTES = 2 * 1024 * 1024 * 1024
 MAX_LINE_BYTES = 64 * 1024 * 1024
@@ -235,9 +240,9 @@ def _row(line: bytes, path: Path, number: int) -> dict[str, Any]:
     try:
         row = strict_json(line)
     except (ValueError, RecursionError) as error:
-        raise UserError(broken, found=error, where=f"{path}:{number}", fix=fix) from error
+        raise UserError(broken, **in_parts(error), where=f"{path}:{number}", fix=fix) from error
     if not isinstance(row, dict):
-        found = type(row).__name__
+        found = kind_of(row)
         raise UserError(
             broken, expected="a JSON object", found=found, where=f"{path}:{number}", fix=fix
         )
@@ -263,11 +268,11 @@ def unsealed(row: dict[str, Any]) -> dict[str, Any]:
     """The row without its `check`.
 
     Raises:
-        ValueError: the row was modified; the text is the hash that it should have.
+        ValueError: the row was modified.
     """
     plain = {key: value for key, value in row.items() if key != "check"}
-    if row.get("check") != (expected := content_hash(plain)):
-        raise ValueError(expected)
+    if row.get("check") != content_hash(plain):
+        raise ValueError(f"expected {SEALED}, found {UNSEALED}")
     return plain
 
 

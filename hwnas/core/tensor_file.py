@@ -15,6 +15,7 @@ from typing import Any
 
 from hwnas.core.confined import read_regular, regular
 from hwnas.core.errors import UserError
+from hwnas.core.store import UNSEALED
 
 __all__ = ["in_order", "read_arrays", "readable_tensors", "require_sealed", "sealed_tensors"]
 
@@ -49,8 +50,13 @@ def require_sealed(path: Path, problem: str) -> None:
     with readable_tensors(path, problem):
         header, tensors = _parts(read_regular(path, at_most=MAX_BYTES))
         found = header.get("__metadata__", {}).pop(CHECK, None)
-        if found is not None and found != (expected := _hash(_joined(header, tensors))):
-            raise UserError(problem, expected=f"{CHECK} {expected}", found=found, where=path)
+        if found is not None and found != _hash(_joined(header, tensors)):
+            raise UserError(
+                problem,
+                expected=f"content with the hash that `{CHECK}` in the metadata of the file states",
+                found=UNSEALED,
+                where=path,
+            )
 
 
 def _hash(file: bytes) -> str:

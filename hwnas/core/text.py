@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Set
 from typing import Any, TextIO, cast
 
-__all__ = ["guarded_streams", "in_words", "raw", "visible"]
+__all__ = ["guarded_streams", "in_words", "kind_of", "raw", "visible"]
 
 _OBEYED = re.compile(
     "[\x00-\x09\x0b-\x1f\x7f-\x9f"  # control characters except the newline
@@ -38,6 +38,14 @@ def in_words(value: object) -> str:
         items = ", ".join(map(_inner, value))
         return items if value and all(isinstance(item, str) for item in value) else f"[{items}]"
     return str(value)
+
+
+def kind_of(value: object) -> str:
+    """The kind of a value of JSON or YAML: `a list`, `an object with keys`, `a number`."""
+    if value is None or isinstance(value, bool):
+        return in_words(value)
+    kinds = {str: "a text", int: "a number", float: "a number", dict: "an object with keys"}
+    return "a list" if isinstance(value, (list, tuple)) else kinds.get(type(value), "other data")
 
 
 def _inner(value: object) -> str:

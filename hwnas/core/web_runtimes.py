@@ -232,12 +232,11 @@ def _archive(name: str, package: WebPackage, folder: Path) -> bytes:
 
 
 def _checked(content: bytes, package: WebPackage, path: Path) -> bytes:
-    digest = hashlib.sha256(content).hexdigest()
-    if digest != package.sha256:
+    if hashlib.sha256(content).hexdigest() != package.sha256:
         raise UserError(
             f"the archive of {package.name} {package.version} has unexpected content",
-            expected=f"sha256 {package.sha256}",
-            found=digest,
+            expected="the content that the package registry npm has for this version",
+            found="content with another sha256",
             where=path,
             fix="delete this file if it exists, and use --fetch again",
         )

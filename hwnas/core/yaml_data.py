@@ -12,6 +12,7 @@ from hwnas.core.confined import read_regular
 from hwnas.core.errors import UserError
 from hwnas.core.json_data import MAX_INT
 from hwnas.core.store import content_hash
+from hwnas.core.text import kind_of
 
 __all__ = ["is_unaltered", "parse_yaml", "read_yaml", "sealed_yaml", "yaml_text"]
 
@@ -131,7 +132,7 @@ def parse_yaml(text: str, *, where: object) -> dict[str, Any]:
         raise UserError("not valid YAML", found=found, where=where) from error
     if not isinstance(data, dict):
         raise UserError(
-            "not a config", expected="a mapping of keys", found=type(data).__name__, where=where
+            "not a configuration", expected="keys and values", found=kind_of(data), where=where
         )
     _check_plain(data, where)
     return data
@@ -141,16 +142,26 @@ def _check_plain(value: Any, where: object, depth: int = 0) -> None:
     """Refuses values of other types than those of JSON, and too many levels of nesting."""
     if not isinstance(value, (dict, list, str, int, float, type(None))):
         raise UserError(
-            "config is not plain data",
+            "the configuration has a value of an unknown type",
+            expected="texts, numbers, true, false, null, lists, and objects with keys",
             found=f"{type(value).__name__}: {value!r:.80}",
             where=where,
             fix="put text that looks like a date into quotes",
         )
     if depth > MAX_DEPTH:
-        raise UserError("config is too deep", expected=f"at most {MAX_DEPTH} levels", where=where)
+        raise UserError(
+            "the configuration is nested too deeply",
+            expected=f"at most {MAX_DEPTH} levels",
+            where=where,
+        )
     for text in (value,) if isinstance(value, str) else value if isinstance(value, dict) else ():
         if any("\ud800" <= letter <= "\udfff" for letter in text):
-            raise UserError("unpaired surrogate in text", found=f"{text:.80}", where=where)
+            raise UserError(
+                "a text of the configuration has half of a character (an unpaired surrogate)",
+                found=f"{text:.80}",
+                where=where,
+                fix="replace the escape that begins with \\uD by the character itself",
+            )
     children = (
         value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     )

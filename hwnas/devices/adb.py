@@ -104,10 +104,11 @@ class Config(StrictModel):
     def _check(self) -> Config:
         n_binaries = (self.binary is not None) + (self.binary_on_phone is not None)
         if n_binaries != (self.runner == "benchmark_model"):
-            raise ValueError(
-                "runner: benchmark_model needs `binary` (a file on this machine) or"
-                " `binary_on_phone`, not both; other runners need neither"
-            )
+            known = "`binary` (a file on this machine) and `binary_on_phone`"
+            if self.runner != "benchmark_model":
+                raise ValueError(f"{known} only apply to the runner benchmark_model")
+            given = "both" if n_binaries else "neither"
+            raise ValueError(f"runner benchmark_model: expected one of {known}, found {given}")
         return self
 
 

@@ -115,8 +115,8 @@ class Phone:
 
     def _fix(self, state: str) -> str:
         """What to do about a phone in this state."""
-        others = "" if state else _shown(self._connected())
-        return f"check `serial:`; {others}" if others else FIXES.get(state, FIXES[""])
+        others = "" if state else _listed(self._connected())
+        return f"check `serial:`; connected: {others}" if others else FIXES.get(state, FIXES[""])
 
     def is_there(self) -> bool:
         """Whether the phone answers now."""
@@ -153,9 +153,9 @@ class Phone:
         chosen = self.serial or os.environ.get("ANDROID_SERIAL") or None  # as adb itself
         if chosen is None and len(states) > 1:
             raise UserError(
-                "several devices are connected",
-                expected="one device, or `serial:` under `transport:` in the file of the device",
-                found=_shown(states),
+                "several phones or emulators are connected",
+                expected="one, or `serial:` under `transport:` in the file of the device",
+                found=_listed(states),
                 where=self.where,
                 fix=f"set `serial: {next(iter(states))}`, or another of these serial numbers",
             )
@@ -168,9 +168,8 @@ class Phone:
         return ["adb", *serial, *words]
 
 
-def _shown(states: Mapping[str, str]) -> str:
-    named = ", ".join(f"{name} ({state})" for name, state in states.items())
-    return named and f"connected: {named}"
+def _listed(states: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} ({state})" for name, state in states.items())
 
 
 def fast_processors(speeds: Sequence[tuple[int, int]], n_threads: int) -> list[int]:

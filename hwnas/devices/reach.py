@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import shlex
 import subprocess
 import threading
 import time
@@ -86,7 +87,13 @@ def call(
     except OSError as error:
         raise UserError(f"cannot run {command[0]}", found=error.strerror, where=where) from error
     except subprocess.TimeoutExpired as error:
-        raise UserError("the device does not respond", where=where) from error
+        raise UserError(
+            "a command on the device did not finish",
+            expected=f"an end within {CALL_TIMEOUT_S / 60:.0f} minutes",
+            found=f"still running: {shlex.join(command):.200}",
+            where=where,
+            fix="check that the device is connected and idle, then repeat the command",
+        ) from error
     if max(len(answer), len(complaint)) > MOST_BYTES:
         raise UserError(
             "the output of the device is too long",

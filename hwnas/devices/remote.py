@@ -164,7 +164,7 @@ class RemoteKit:
             raise UserError(
                 "this device needs no download",
                 expected="a device with `with_runtime: arm64` under `transport:`",
-                found=self.device.name,
+                found=f"the device {self.device.name} without this setting",
                 where="--fetch",
                 fix="leave --fetch out",
             )

@@ -83,7 +83,10 @@ def put_runtime(reach: Reach, folder: str, carried: CarriedRuntime) -> None:
     archive, part = carried.archive, f"{name}.part"
     megabytes = archive.stat().st_size / 1e6
     log.warning(
-        "copying Python and %s to %s, once: %.0f MB", carried.runtime, reach.where, megabytes
+        "copying Python and %s (%.0f MB) to %s; later commands use this copy",
+        carried.runtime,
+        megabytes,
+        reach.where,
     )
     unpack = f"rm -rf {part} {name} && mkdir {part} && tar -xf {name}.tar -C {part}"
     install = f"{unpack} && rm {name}.tar && mv {part} {name}"

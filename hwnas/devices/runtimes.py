@@ -34,7 +34,10 @@ def install_line(name: str) -> str:
 
 
 def runtime_packages(name: str) -> tuple[str, ...]:
-    """Sorted imports of a runtime's file, without the standard library and the kit."""
+    """Names of the packages that a runtime needs: all that its file imports, sorted.
+
+    Modules of the standard library and of the kit are left out.
+    """
     kit = {path.stem for path in Path(resource("export")).glob("*.py")}
     needed: set[str] = set()
     for node in _parsed(name).body:

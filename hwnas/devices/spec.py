@@ -158,7 +158,9 @@ def device_file(name_or_path: str) -> Path:
         path = resource(_FOLDER, f"{name_or_path}.yaml")
     if not DEVICE_NAME.fullmatch(path.stem):
         raise UserError(
-            "invalid file name of a device", expected="letters, digits, _ . -", found=path.name
+            "invalid file name of a device",
+            expected="a name of letters, digits, and the characters _ . -",
+            found=path.name,
         )
     return path
 

@@ -145,8 +145,8 @@ class Format(ABC):
         if getattr(model, "reads_tokens", False) and not self.TAKES_TOKENS:
             raise UserError(
                 "the format does not support recurrent networks",
-                expected="onnx, ort or timm",
-                found=type(self).__module__.rpartition(".")[2],
+                expected="the format onnx, ort or timm",
+                found=f"the format {type(self).__module__.rpartition('.')[2]}",
             )
         folder = Path(folder)
         source = Source(model, tuple(input_shape), folder, metadata or {}, images, held_out)

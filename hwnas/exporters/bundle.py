@@ -143,11 +143,21 @@ def read_manifest(folder: Path) -> Manifest:
     try:  # the schema next to the kit is the contract
         kit.read_manifest(path)
     except kit.BundleError as error:
-        raise UserError("the device kit refuses this manifest", found=error, where=path) from error
+        raise UserError(
+            "the manifest of the bundle is not valid",
+            found=str(error).removeprefix(f"{path}: ").removeprefix("not a valid manifest: "),
+            where=path,
+            fix="export or copy the bundle again",
+        ) from error
     listed = [file.path for file in manifest.files]
     if len(set(listed)) != len(listed):
         twice = sorted({name for name in listed if listed.count(name) > 1})
-        raise UserError("the manifest lists a file twice", found=twice, where=f"{path}: files")
+        raise UserError(
+            "the manifest lists a file twice",
+            found=twice,
+            where=f"{path}: files",
+            fix="export or copy the bundle again",
+        )
     with explained("read the bundle", folder):
         for file in manifest.files:
             _check_file(folder, file)
@@ -158,7 +168,10 @@ def read_manifest(folder: Path) -> Manifest:
     for name in sorted(needed):
         if name not in listed:
             raise UserError(
-                "the manifest uses a file that its list `files` lacks", found=name, where=path
+                "the manifest uses a file that its list `files` lacks",
+                found=name,
+                where=path,
+                fix="export or copy the bundle again",
             )
     return manifest
 
@@ -177,15 +190,15 @@ def _check_golden(
     if inputs.shape[1:] != manifest.input.shape or len(inputs) == 0:
         raise UserError(
             "golden inputs do not have the input shape of the model",
-            expected=("n", *manifest.input.shape),
-            found=inputs.shape,
+            expected=f"shape [n, {', '.join(map(str, manifest.input.shape))}], n > 0",
+            found=f"shape {list(inputs.shape)}",
         )
     shape = (len(inputs), len(manifest.input.class_names))
     if outputs.shape != shape:
         raise UserError(
             "golden outputs do not have the shape of the logits",
-            expected=shape,
-            found=outputs.shape,
+            expected=f"shape {list(shape)}",
+            found=f"shape {list(outputs.shape)}",
         )
     if not (np.isfinite(inputs).all() and np.isfinite(outputs).all()):
         raise UserError("golden data are not finite", where="golden_input, golden_output")
@@ -254,8 +267,8 @@ def _check_file(folder: Path, file: BundleFile) -> None:
     if path.stat().st_size != file.size_bytes or file_hash(path) != file.sha256:
         raise UserError(
             "a file of the bundle was altered",
-            expected=f"{file.size_bytes} bytes, sha256 {file.sha256}",
-            found=f"{path.stat().st_size} bytes, sha256 {file_hash(path)}",
+            expected=f"{file.size_bytes} bytes with the sha256 in {MANIFEST_NAME}",
+            found=f"{path.stat().st_size} bytes with another sha256",
             where=path,
             fix="export or copy the bundle again",
         )

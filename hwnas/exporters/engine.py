@@ -94,7 +94,8 @@ class EngineConfig(FormatConfig):
     )
     tf32: Annotated[bool, LATER] = Field(
         False,
-        description="Allow TF32 (float32 products in 19 bits); always on for engines of a device.",
+        description="Allow TF32 (float32 products in 19 bits). Always on in engines that hwnas adds"
+        " for a device of the run, because its table is measured with TF32.",
     )
 
     @model_validator(mode="after")
@@ -283,10 +284,11 @@ def check_engine(
         wanted.append(("compute capability", facts.get("capability"), capability, text))
     for what, built, here, message in wanted:
         if built != here:
+            is_hash = what.endswith("sha256")
             raise UserError(
                 message,
-                expected=f"{what} {here}",
-                found=f"{what} {built}",
+                expected=f"the {what} in {path.name}.json" if is_hash else f"{what} {here}",
+                found="another hash" if is_hash else f"{what} {built}",
                 where=path,
                 fix="build the engine again: python trt_build.py in the bundle, or `hwnas export`",
             )

@@ -1,4 +1,4 @@
-"""Exports a network to a format by name, and opens its files."""
+"""Exports a network in a format that is given by name, and opens exported files."""
 
 from __future__ import annotations
 
@@ -52,12 +52,13 @@ def export(
         network: a subnet in eval mode with recalibrated BN; any other network requires `images`.
         format: a name from `hwnas list exporters`.
         folder: destination; formats that start from ONNX use the `model.onnx` in it.
-        images: normalised training images, float32 [n, C, H, W]. `int8` calibrates on them, half
-            precision rounds weights for them, and the first 16 are compared. Without images, half
-            precision rounds to the nearest values, and the comparison uses noise.
+        images: normalised training images, float32 [n, C, H, W]. `int8` determines the ranges of
+            activations on them. `fp16` and `int8` round the weights such that the outputs of the
+            layers for these images change least (GPTQ; without images, `fp16` rounds to the nearest
+            values). File and network are compared on the first 16 (without images, on noise).
         held_out: normalised images that are not training images, float32 [n, C, H, W]. The top-1
-            agreement of 8-bit files is measured on them. By default it is measured on `images` that
-            do not determine the ranges, which is too optimistic.
+            agreement of 8-bit files is measured on them. By default it is measured on those of
+            `images` that do not determine the ranges; the result is then too optimistic.
         metadata: stored in the file if the format supports it.
         settings: settings of the format, such as `dynamic_batch=False`.
 
@@ -67,8 +68,7 @@ def export(
     Raises:
         UserError: a setting is invalid, the network is in training mode or has no known input
             shape, `images` do not fit, or the format cannot express the network.
-        Crashed: a converter or a runtime crashed. It ran in another process, see
-            `apart.export_safely`.
+        Crashed: a converter or a runtime crashed, in another process (`apart.export_safely`).
         CheckFailed: the outputs of an fp32 file differ from those of the network, or those of a
             file of lower precision by more than rounding explains (`WRONG`). If such a file exceeds
             the tolerance of its format, a warning is logged.

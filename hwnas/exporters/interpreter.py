@@ -80,9 +80,10 @@ class Interpreted:
             if self.batch is not None:
                 raise UserError(
                     "the file has a fixed batch size",
-                    expected=self.batch,
-                    found=len(x),
+                    expected=f"batches of {self.batch} images",
+                    found=f"a batch of {len(x)}",
                     where=self._where,
+                    fix="give batches of this size, or export with dynamic_batch=true",
                 )
             self._size[0] = len(x)
             self._model.resize_tensor_input(self._given, self._size)
@@ -157,7 +158,9 @@ def metadata(content: bytes, *, where: object) -> dict[str, str]:
             text = model.Buffers(item.Buffer()).DataAsNumpy()
             found[item.Name().decode()] = bytes(text).decode()
     except Exception as error:  # offsets of a damaged file can raise any exception
-        raise UserError("not a .tflite file", found=error, where=where) from error
+        raise UserError(
+            "not a .tflite file", found=error, where=where, fix="export the file again"
+        ) from error
     return found
 
 

@@ -90,7 +90,9 @@ def coreml_model(path: Path) -> OpenModel:
     except UserError:
         raise
     except Exception as error:  # a damaged file can raise any exception
-        raise UserError("not a zipped Core ML package", found=error, where=path) from error
+        raise UserError(
+            "not a zipped Core ML package", found=error, where=path, fix="export the file again"
+        ) from error
     (main,) = program.functions.values()
     name = f"coremltools {coremltools.__version__}, interpreted"
     return OpenModel(Interpreted(main, where=path), name, 1, untimed=NOT_HERE)

@@ -106,7 +106,9 @@ class _Ncnn(Format):
         path = Path(path)
         weights = path.with_suffix(".bin")
         if net.load_param(str(path)) != 0 or net.load_model(str(weights)) != 0:
-            raise UserError("ncnn rejects the files", where=f"{path}, {weights}")
+            raise UserError(
+                "ncnn rejects the files", where=f"{path}, {weights}", fix="export them again"
+            )
 
         def run(x: Images) -> Images:
             rows = []

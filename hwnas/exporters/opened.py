@@ -39,7 +39,12 @@ def onnxruntime_model(path: Path, *, threads: int = 1) -> OpenModel:
             str(path), options, providers=["CPUExecutionProvider"]
         )
     except Exception as error:  # ONNX Runtime has no public base class of its errors
-        raise UserError("ONNX Runtime rejects the file", found=error, where=path) from error
+        raise UserError(
+            "ONNX Runtime rejects the file",
+            found=error,
+            where=path,
+            fix="export the file again; a file of a newer version needs a newer onnxruntime",
+        ) from error
     tensor, *states = session.get_inputs()
     batch = tensor.shape[0] if isinstance(tensor.shape[0], int) else None
 

@@ -129,7 +129,12 @@ class _OpenVino(Format):
             dim = model.inputs[0].partial_shape[0]
             compiled = core.compile_model(model, "CPU", settings)
         except RuntimeError as error:
-            raise UserError("OpenVINO rejects the file", found=error, where=path) from error
+            raise UserError(
+                "OpenVINO rejects the file",
+                found=error,
+                where=path,
+                fix="export the file again; a file of a newer version needs a newer openvino",
+            ) from error
 
         def run(x: Images) -> Images:
             found: Images = compiled(x)[0]

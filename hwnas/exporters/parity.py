@@ -186,7 +186,11 @@ def promised(described: ModelFile, rounding: float) -> ModelFile:
 
 
 def is_kept(model: ModelFile, found: BatchParity) -> bool:
-    """Whether the differences are within the tolerance and agreement that a file promises."""
+    """Whether the outputs of a file agree with those of torch as its manifest entry promises.
+
+    The relative difference must be at most `parity_tolerance`, and top-1 must agree at a rate of at
+    least `min_agreement`, within the uncertainty of a rate (`core.stats.agrees`).
+    """
     return found.relative <= model.parity_tolerance and found.agrees(model.min_agreement)
 
 
@@ -265,7 +269,11 @@ def compare(
         CheckFailed: shapes differ, or a value is not finite.
     """
     if expected.shape != found.shape:
-        raise CheckFailed("outputs differ in shape", expected=expected.shape, found=found.shape)
+        raise CheckFailed(
+            "outputs differ in shape",
+            expected=f"shape {list(expected.shape)}",
+            found=f"shape {list(found.shape)}",
+        )
     if not (np.isfinite(expected).all() and np.isfinite(found).all()):
         raise CheckFailed("outputs are not finite", where=f"batch {batch}")
     difference = np.abs(expected.astype(np.float64) - found)

@@ -182,7 +182,12 @@ def _loaded(content: bytes, path: Path) -> OpenModel:
         program = torch.export.load(io.BytesIO(content))
         module = program.module()
     except Exception as error:  # torch can raise any exception here
-        raise UserError("torch rejects the file", found=error, where=path) from error
+        raise UserError(
+            "torch rejects the file",
+            found=error,
+            where=path,
+            fix="export the file again; a file of a newer version needs a newer torch",
+        ) from error
     (shape,) = [
         node.meta["val"].shape
         for node in program.graph.nodes

@@ -52,7 +52,12 @@ def executorch_model(path: Path, *, threads: int = 1) -> OpenModel:
         program = runtime.Runtime.get().load_program(content)
         method = program.load_method("forward")
     except Exception as error:  # the runtime has no public base class of its errors
-        raise UserError("ExecuTorch rejects the file", found=error, where=path) from error
+        raise UserError(
+            "ExecuTorch rejects the file",
+            found=error,
+            where=path,
+            fix="export the file again; a file of a newer version needs a newer executorch",
+        ) from error
 
     def run(x: Images, program: Any = program) -> Images:  # a method does not keep its program
         import torch
@@ -82,7 +87,12 @@ def delegation(content: bytes, *, where: object = None) -> Delegation:
         calls = [step.instr_args for chain in plan.chains for step in chain.instructions]
         names = [plan.operators[c.op_index].name for c in calls if hasattr(c, "op_index")]
     except Exception as error:  # a damaged file can raise any exception
-        raise UserError("not a .pte file of this ExecuTorch", found=error, where=where) from error
+        raise UserError(
+            "not a .pte file of this version of ExecuTorch",
+            found=error,
+            where=where,
+            fix="export the file again",
+        ) from error
     return Delegation(inside, tuple(n for n in names if not n.startswith(SHAPES_ONLY)))
 
 

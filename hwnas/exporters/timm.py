@@ -112,7 +112,12 @@ def load_network(weights: Path) -> torch.nn.Module:
     except UserError:
         raise
     except Exception as error:  # a damaged definition or file can raise any exception
-        raise UserError("weights do not fit their definition", found=error, where=path) from error
+        raise UserError(
+            "the weights do not fit their definition",
+            found=error,
+            where=f"{path}, {COMPANIONS[0]}",
+            fix="export the network again",
+        ) from error
     return model.eval()
 
 

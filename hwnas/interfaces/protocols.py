@@ -68,7 +68,10 @@ class LatencyEstimator(Protocol):
         ...
 
     def bound_ms(self, codes: Codes, probability: float) -> FloatArray:
-        """Bound that the median does not exceed with a probability in (0.5, 1), in ms: [n]."""
+        """Upper bounds of the median latency in ms: [n].
+
+        A median is below its bound with `probability`, which is in (0.5, 1).
+        """
         ...
 
 

@@ -85,8 +85,11 @@ class Constraint:
 
     def __post_init__(self) -> None:
         bounds = [b for b in (self.max, self.max_fraction_of_largest) if b is not None]
-        if len(bounds) != 1 or not bounds[0] > 0:
-            raise ValueError("give one of max and max_fraction_of_largest, greater than 0")
+        if len(bounds) != 1:
+            given = "both" if bounds else "neither"
+            raise ValueError(f"expected one of max and max_fraction_of_largest, found {given}")
+        if not bounds[0] > 0:
+            raise ValueError(f"expected a limit above 0, found {bounds[0]}")
         if self.max_fraction_of_largest is not None and self.max_fraction_of_largest > 1:
             raise ValueError("max_fraction_of_largest must be at most 1")
         if self.probability is not None:

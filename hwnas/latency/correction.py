@@ -97,11 +97,13 @@ class Validation:
 
 @dataclass(frozen=True)
 class Spill:
-    """A cache that the weights of large networks exceed, inferred from whole networks.
+    """A cache that holds the weights of small networks but not of large ones.
 
-    params_cached: parameters that fit the cache; 0: no timed network fitted.
-    params_per_ms: reading speed of further parameters. Both are in parameters, so they are valid in
-        any precision.
+    It is inferred from the latencies of timed networks. Both numbers count parameters, not bytes.
+
+    params_cached: number of parameters that the cache holds. 0: fewer than any timed network has,
+        so every run of a network reads all its weights again.
+    params_per_ms: number of parameters read per ms from the memory behind the cache.
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT

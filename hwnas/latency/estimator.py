@@ -32,8 +32,8 @@ __all__ = ["Estimate", "TableEstimator"]
 log = logging.getLogger(__name__)
 
 STRANGE = (
-    "the latency table of %s has a correction for space %s that was fitted on another restriction"
-    " of the space, or on another space: its intervals are wider"
+    "the correction %s of the latency table of %s was fitted on another restriction of this space,"
+    " or on another space of this name: the intervals of estimates are wider"
 )
 
 TITLE, SHOWN = "estimated latency, with its 90 % interval", 10
@@ -108,7 +108,7 @@ class TableEstimator:
             is_of_space = _is_of(correction, space)
             self._is_own = self.correction_id == space.id and is_of_space and not priced
             if self.correction_id == space.id and not is_of_space:
-                log.warning(STRANGE, table.device.name, space.id)
+                log.warning(STRANGE, space.id, table.device.name)
             self._formula = Formula(correction.coefficients, correction.spill)
         self._prices = self._formula.prices(rows, ops)
         self._doubts, self._shifts = np.zeros(len(ops)), np.zeros(len(ops))
@@ -173,8 +173,8 @@ class TableEstimator:
         if len(known) < len(energies):
             raise UserError(
                 f"the latency table of {self.device.name} has no energies",
-                expected=f"an energy of all {len(energies)} operators of {self.space.id}",
-                found=len(known),
+                expected=f"energies of all {len(energies)} operators of {self.space.id}",
+                found=f"energies of {len(known)} operators",
                 fix="hwnas does not measure energy; use a table converted from a published source "
                 "that has it, such as hw_nasbench201 (`hwnas table convert`)",
             )
@@ -194,7 +194,9 @@ class TableEstimator:
         return np.stack([ms * np.maximum(1 - fraction, 0.0), ms * (1 + fraction)], axis=1)
 
     def bound_ms(self, codes: Codes, probability: float) -> FloatArray:
-        """Bound that the median does not exceed with a probability in (0.5, 1), in ms: [n].
+        """Upper bounds of the median latency in ms: [n].
+
+        A median is below its bound with `probability`, which is in (0.5, 1).
 
         Raises:
             UserError: the table was never validated on whole networks.

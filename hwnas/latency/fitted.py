@@ -63,8 +63,11 @@ def fit_table(
         UserError: too few networks, or latencies that are not positive and finite.
     """
     if len(codes) < MIN_NETWORKS:
-        least = f"{MIN_NETWORKS} or more"
-        raise UserError("too few networks to fit rows", expected=least, found=len(codes))
+        raise UserError(
+            "too few networks to fit rows",
+            expected=f"at least {MIN_NETWORKS} networks",
+            found=f"{len(codes)} networks",
+        )
     if not (np.isfinite(measured_ms).all() and (measured_ms > 0).all()):
         raise UserError("latencies of networks must be positive and finite")
     ops = enumerate_ops(space)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from hwnas.core.errors import UserError
+from hwnas.core.errors import UserError, in_parts
 from hwnas.core.store import iter_jsonl
 from hwnas.latency.plan import PROTOCOL, Plan
 
@@ -82,11 +82,18 @@ def read_results(plan: Plan) -> Results:
         if turns and max(turn.round for turn in turns) >= len(turns):
             raise ValueError("rounds are missing")
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-        raise UserError("malformed results", found=_shown(error), where=plan.results) from error
+        raise UserError(
+            "malformed results",
+            **in_parts(error),
+            where=plan.results,
+            fix="restore a copy of the file, or remove it and time the models again",
+        ) from error
     return Results(header, tuple(turns), warnings)
 
 
 def _turns(line: dict[str, Any], n_items: int, *, has_gaps: bool) -> list[Turn]:
+    if not isinstance(line["turns"], list):
+        raise ValueError(f"expected a list of turns, found {line['turns']!r:.40}")
     marks: list[list[int]] = [[] for _ in line["turns"]]
     for turn, sample in line["preempted"]:
         marks[_whole(turn, 0, len(marks) - 1)].append(sample)

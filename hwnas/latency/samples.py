@@ -72,11 +72,14 @@ class Timing:
 
 @dataclass(frozen=True)
 class Samples:
-    """Hot and cold runs in ms; missing values are NaN. `facts`: the header of the results file.
+    """Latencies of the hot and cold runs of a plan in ms; missing values are NaN.
 
-    cold: [items, rounds].
-    hot: [items, rounds, samples].
-    reference: fastest hot runs of the reference, [rounds].
+    ids: names of the timed models (items), in the order of the plan.
+    cold: latency of the cold run of each turn, [items, rounds].
+    hot: latencies of the hot runs of each turn, [items, rounds, samples].
+    facts: header of the results file.
+    reference: speed of the machine in each round, [rounds]. One model of the plan, the reference,
+        has several turns per round; the value is the median over its turns of the fastest hot run.
     warnings: problems of the machine that the kit reports.
 
     Interrupted runs are left out, unless all hot runs of a turn were interrupted. This happens if a
@@ -156,8 +159,8 @@ def read_samples(plan: Plan) -> Samples:
     if n_items * rounds * n_samples > MAX_SAMPLES_IN_MEMORY:
         raise UserError(
             "results have too many samples",
-            expected=f"at most {MAX_SAMPLES_IN_MEMORY:,}",
-            found=f"{n_items * rounds * n_samples:,}",
+            expected=f"at most {MAX_SAMPLES_IN_MEMORY:,} samples",
+            found=f"{n_items * rounds * n_samples:,} samples",
             where=plan.results,
         )
     runs = np.full((n_items, rounds, n_samples), np.nan)
@@ -169,8 +172,8 @@ def read_samples(plan: Plan) -> Samples:
     if complete.min() < 2:
         raise UserError(
             "results are incomplete",
-            expected="two rounds or more",
-            found=f"{complete.min()} of {plan.ids[int(complete.argmin())]}",
+            expected="at least two rounds of each model",
+            found=f"{complete.min()} rounds of model {plan.ids[int(complete.argmin())]}",
             where=plan.results,
             fix="run the same command again to resume; if you started bench.py yourself, run it"
             " again on the device with the same --out",

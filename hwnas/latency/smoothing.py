@@ -1,4 +1,4 @@
-"""Replaces latencies of whole networks, timed or not, by the estimates of an additive model."""
+"""Estimates the latencies of whole networks by an additive model of their choices."""
 
 from __future__ import annotations
 
@@ -17,14 +17,19 @@ MIN_SHARE = 0.01  # share of a device's median; an additive model may extrapolat
 def smooth_additively(
     choices: FloatArray, known_ms: FloatArray, timed: NDArray[np.int64] | None = None
 ) -> FloatArray:
-    """Latencies [n, d] of n networks on d devices, each the sum of a constant and choice prices.
+    """Estimates of the latencies of n networks on d devices in ms, [n, d].
 
-    A known device is a source of the prior of `hwnas.latency.transfer`. Its noise, and interactions
-    that other devices lack, mislead the prior. The prices of its choices do not. Sources smoothed
-    in this way raise the mean rank correlation of the estimates (docs/results.md).
+    The estimate of a network is a constant plus one summand (price) for the value of each choice;
+    constant and prices of a device are fitted on its latencies by least squares.
 
-    choices: [n, c], one-hot. known_ms: [n, d], positive. timed: [m] positions of the networks whose
-    latencies are used [all]; the others are estimated from these alone.
+    `hwnas.latency.transfer` makes its prior from the latencies of known devices. Noise in these
+    latencies, and effects that depend on several choices of one device, mislead the prior. The
+    estimates of this function have neither. With them, the mean rank correlation on new devices is
+    higher (docs/results.md).
+
+    choices: [n, c], the values of the choices of each network, one-hot.
+    known_ms: latencies in ms, [n, d], positive.
+    timed: [m], indices of the networks whose latencies are used; default: all.
 
     Raises:
         UserError: fewer than two networks, or a latency that is not positive and finite.
@@ -32,7 +37,11 @@ def smooth_additively(
     timed = np.arange(len(choices)) if timed is None else timed
     x, y = choices[timed], known_ms[timed]
     if len(timed) < 2:
-        raise UserError("too few networks to smooth", expected="two or more", found=len(timed))
+        raise UserError(
+            "too few networks to smooth",
+            expected="at least 2 networks",
+            found=f"{len(timed)} networks",
+        )
     if not (np.isfinite(y).all() and (y > 0).all()):
         raise UserError("latencies of known devices must be positive and finite")
     centre, mean = x.mean(axis=0), y.mean(axis=0)

@@ -181,7 +181,7 @@ class LatencyTable:
                 finite or implausible, text with control characters, or duplicate rows.
         """
         try:
-            stored = load(_File, read_json(path), where=path)
+            stored = load(_File, read_json(path), where=path, what="latency table")
         except OSError as error:
             raise UserError("cannot read the latency table", found=error, where=path) from error
         texts = (*stored.warnings, *(v for v in stored.facts.values() if isinstance(v, str)))
@@ -226,7 +226,7 @@ class LatencyTable:
         return tuple(f"{name} {a} and {b}" for name, a, b in found if a != b)
 
     def merge(self, other: LatencyTable) -> LatencyTable:
-        """Rows and corrections of both tables; those of `self` have priority.
+        """One table with the rows and corrections of both; those of `self` replace the other's.
 
         Raises:
             UserError: the tables differ in device, protocol, source, processor or runtime version.

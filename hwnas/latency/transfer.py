@@ -23,8 +23,7 @@ The best single device: 0.945 | 0.912. Alternatives on raw sources (this model: 
   maximum variance (D-optimal) 0.955 | 0.923, by minimum remaining variance 0.955 | 0.925;
 - log latency instead of ratios: 0.961 | 0.933, but it gives no table of rows;
 - Student-t noise instead of outliers: 0.965 | 0.934, more sensitive to the pool;
-- a free weight on 1 / mu for launch overhead: 0.964 | 0.934, but it reversed the order of networks
-  on a phone with outliers.
+- a free weight on 1 / mu for launch overhead: 0.964 | 0.934, worse on a phone with outliers.
 """
 
 from __future__ import annotations
@@ -61,12 +60,14 @@ MIN_SHARE = 0.01
 
 @dataclass(frozen=True)
 class DevicePrior:
-    """Prior belief about a new device, on n networks.
+    """Prior distribution of the latencies of n networks on a new device.
 
-    mu: relative latencies, [n].
-    features: features of the weights, [n, q]. All weights are standard normal a priori; the
-        variance of the last `n_particular` is scaled by a hypothesis of `PARTICULAR`.
-    rows: relative price of every operator, linear in (1, weights), [p, 1 + q].
+    Up to a factor, the latencies are mu * (1 + features @ w). The regression coefficients w [q] are
+    independent and normal with mean 0 and standard deviations `scales`.
+
+    mu: mean over the known devices of the latencies divided by their median, [n].
+    features: factors of w, [n, q]. The last `n_particular` are effects specific to the new device.
+    rows: latencies of the p operators in the units of `mu` are rows @ (1, w): [p, 1 + q].
     """
 
     mu: FloatArray
@@ -75,7 +76,7 @@ class DevicePrior:
     rows: FloatArray
 
     def scales(self, particular: float) -> FloatArray:
-        """Standard deviations of the weights, [q]."""
+        """Standard deviations [q] of the coefficients; `particular`: variance of the last ones."""
         shared = self.features.shape[1] - self.n_particular
         variances = np.concatenate([np.ones(shared), np.full(self.n_particular, particular)])
         deviations: FloatArray = np.sqrt(variances)
@@ -104,8 +105,7 @@ class DeviceEstimate:
 def operator_similarity(ops: Sequence[OpSpec]) -> FloatArray:
     """Prior correlation [p, p] of the costs of operators, relative to other devices.
 
-    A squared exponential of the distance in kind, kernels, stride, and octaves of channels, map
-    size and groups.
+    A squared exponential of the distance in kind, kernels, stride, log2 of channels, map, groups.
     """
     kinds = sorted({op.kind for op in ops})
     points = np.array(
@@ -193,7 +193,7 @@ def choose_networks(
     pool = np.arange(len(prior.mu)) if pool is None else pool
     if n > len(pool):
         raise UserError(
-            "fewer candidate networks than networks to time", expected=n, found=len(pool)
+            "too few networks to choose from", expected=f"at least {n}", found=len(pool)
         )
     noise, particular = (float(np.median(grid)) for grid in (NOISE, PARTICULAR))
     scaled = prior.features[pool] * prior.scales(particular)
@@ -220,7 +220,7 @@ def fit_device(
         UserError: fewer than three timings, or one that is not positive and finite.
     """
     if len(timed) < 3:
-        raise UserError("too few networks timed", expected="three or more", found=len(timed))
+        raise UserError("too few networks timed", expected="at least 3", found=len(timed))
     if not (np.isfinite(measured_ms).all() and (measured_ms > 0).all()):
         raise UserError("latencies of networks must be positive and finite")
     scale = float(np.median(measured_ms / prior.mu[timed]))

@@ -48,7 +48,11 @@ def fit_correction(
         UserError: fewer than four networks, or operators that do not explain their latencies.
     """
     if len(codes) < MIN_NETS:
-        raise UserError("too few networks for a correction", expected=MIN_NETS, found=len(codes))
+        raise UserError(
+            "too few networks for a correction",
+            expected=f"at least {MIN_NETS} networks",
+            found=f"{len(codes)} networks",
+        )
     measured = np.array([timing.median_ms for timing in timings])
     sums = NetworkSums(rows, space, codes)
     estimates = cross_fit(sums, measured)

@@ -143,7 +143,12 @@ def _golden(path: Path) -> NDArray[Any]:
     try:
         return read_npy(path)
     except (OSError, ValueError) as error:
-        raise UserError("cannot read golden data", found=error, where=path) from error
+        raise UserError(
+            "cannot read golden data",
+            found=error,
+            where=path,
+            fix="export or copy the bundle again",
+        ) from error
 
 
 def _images(

@@ -119,7 +119,7 @@ def networks_to_time(
 
 def _candidates(known: Sequence[LatencyTable], space: SearchSpace, seed: int) -> _Candidates:
     if not known:
-        raise UserError("no table to transfer from", expected="one table or more")
+        raise UserError("no table to transfer from", expected="at least one table", found="none")
     ends = space.codes([smallest_connected(space), space.largest()])
     sampled = space.sample(N_CANDIDATES, rng=rng(seed, "transfer/candidates"))
     codes = np.unique(np.concatenate([ends, sampled]), axis=0)

@@ -153,7 +153,12 @@ def read_folded(path: Path) -> Folded:
     try:
         arrays = read_npz(path)
     except (OSError, ValueError) as error:
-        raise UserError("cannot read the weights", found=str(error), where=path) from error
+        raise UserError(
+            "cannot read the weights",
+            found=str(error),
+            where=path,
+            fix="download or copy the file again",
+        ) from error
     try:
         px, scale, zero = data["input"]["hwc"][0], data["input"]["scale"], data["input"]["zero"]
         channels = int(data["input"]["hwc"][2])
@@ -205,7 +210,8 @@ def _layer(layer: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Fold
         for name, kind in (("w_scale", np.floating), ("w_zero", np.integer))
     )
     if is_depthwise and codes.shape[0] != 1:
-        raise ValueError(f"{number}.weight {list(codes.shape)}: expected [1, kh, kw, channels]")
+        shape = list(codes.shape)
+        raise ValueError(f"{number}.weight of shape {shape} instead of [1, kh, kw, channels]")
     weight = codes.transpose(3, 0, 1, 2) if is_depthwise else codes.transpose(0, 3, 1, 2)
     per_channel = (-1, 1, 1, 1)
     values = (weight - zero.reshape(per_channel)) * scale.reshape(per_channel)
@@ -235,7 +241,7 @@ def _moment(arrays: Mapping[str, NDArray[Any]], name: str, size: int) -> Tensor 
         return None
     values = _array(arrays, name, np.floating, 1)
     if values.shape != (size,) or not np.isfinite(values).all():
-        raise ValueError(f"{name} {list(values.shape)}: expected {size} finite numbers")
+        raise ValueError(f"{name} of shape {list(values.shape)} instead of {size} finite numbers")
     if name.endswith(".var") and (values < 0).any():
         raise ValueError(f"{name} has negative values")
     return _tensor(values)

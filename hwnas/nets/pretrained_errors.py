@@ -76,7 +76,9 @@ def unknown_network(source: Source, network: Network, found: Fit) -> UserError:
 def another_space(source: Source, name: str, *, expected: object, found: object) -> UserError:
     """The error for weights of a supernet or of a single network that do not fit a space."""
     if name.startswith(f"{CLASSIFIER}."):
-        fix = "set train.steps to 1 or more (in Python: num_classes) to start with a new classifier"
+        fix = (
+            "set train.steps to at least 1 (in Python: num_classes) to start with a new classifier"
+        )
     else:
         fix = _nearest(source) or "use the space and options that the weights were trained with"
     return UserError(

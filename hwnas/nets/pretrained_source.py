@@ -119,7 +119,12 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     try:
         return readers.get(path.suffix, read_torch)(path)
     except (OSError, TypeError, ValueError, safetensors.SafetensorError) as error:
-        raise UserError("cannot read the weights", found=str(error), where=path) from error
+        raise UserError(
+            "cannot read the weights",
+            found=str(error),
+            where=path,
+            fix="download or copy the file again",
+        ) from error
 
 
 def _read_npz(path: Path) -> dict[str, Tensor]:

@@ -113,9 +113,9 @@ def definition_of(model: nn.Module) -> dict[str, Any]:
     definition = getattr(model, "definition", None)
     if not isinstance(definition, dict):
         raise UserError(
-            "the network has no definition",
-            expected="a network made by hwnas.nets.subnet or hwnas.nets.extract",
-            found=type(model).__name__,
+            "the architecture of a network is unknown, because hwnas did not build the network",
+            expected="a network from hwnas.nets.subnet or hwnas.nets.extract",
+            found=f"an object of the class {type(model).__name__}",
         )
     return definition
 

@@ -179,7 +179,7 @@ def enough_images(project: Project, needs: Mapping[str, int]) -> None:
                 f"{setting} is larger than the training split",
                 expected=f"at most {found:,} images, which data set"
                 f" {project.config.data.name!r} has for training",
-                found=n,
+                found=f"{setting} = {n:,}",
                 where=setting,
                 fix=f"lower {setting}, or add images",
             )
@@ -196,7 +196,7 @@ def validation_can_be_halved(project: Project) -> None:
         raise UserError(
             "too few validation images to fit the blend of supernet score and prediction",
             expected=f"at least {MIN_VALIDATION} images",
-            found=data.n_images["val"],
+            found=f"{data.n_images['val']} images",
             where="data",
             fix="add images, or raise the share of the validation images",
         )

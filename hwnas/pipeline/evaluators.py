@@ -17,6 +17,7 @@ from hwnas.core.progress import Progress
 from hwnas.core.records import dump, load
 from hwnas.core.rundir import RunDir
 from hwnas.core.store import content_hash, file_hash
+from hwnas.core.text import in_words
 from hwnas.interfaces import AccuracyPredictor, Evaluation, Evaluator, FloatArray, quality_of
 from hwnas.pipeline.project import Project
 from hwnas.predictors.records import Records
@@ -222,7 +223,9 @@ class TabularEvaluator:
     def __init__(self, records: Records, space: SearchSpace) -> None:
         if records.space.id != space.id:
             raise UserError(
-                "the records belong to another space", expected=space.id, found=records.space.id
+                "the records belong to another space",
+                expected=f"records of the space {space.id}",
+                found=f"records of the space {records.space.id}",
             )
         self._space = space
         self._scores = dict(zip(space.keys(records.codes), records.scores.tolist(), strict=True))
@@ -239,7 +242,11 @@ class TabularEvaluator:
         """
         (key,) = self._space.keys(self._space.codes([arch]))
         if key not in self._scores:
-            raise UserError("an arch is not in the records", found=arch.codes, where=self._space.id)
+            raise UserError(
+                "an arch is not in the records",
+                expected=f"one of the {len(self._scores):,} recorded archs of {self._space.id}",
+                found=f"an arch with the codes {in_words(arch.codes)}",
+            )
         return Evaluation(arch, self._scores[key], "trained", "test", n_images=0, seed=0)
 
 

@@ -42,8 +42,8 @@ def require_own_table(project: Project, device: str) -> None:
         raise UserError(
             f"the latency table of {device!r} was measured on another machine, so it cannot be "
             "checked by timing on this machine",
-            expected=measured_on,
-            found=host_facts()["cpu"],
+            expected=f"the processor {measured_on}",
+            found=f"the processor {host_facts()['cpu']}",
             where=project.files.table(device),
             fix=command_line("profile", device, "--run", project.run.root)
             + "; or continue on that machine",

@@ -87,9 +87,9 @@ def changed_settings(names: Sequence[str], settings: Any, before: Mapping[str, s
 
 
 def why_absent(error: UserError, *, has_files: bool, lenient: bool) -> str:
-    """Why the data are not compared with those of the run, in one line.
+    """One line that explains why the data cannot be compared with those that the run recorded.
 
-    error: the error from reading them.
+    error: the error from reading the data.
     has_files: whether the data set consists of files of the user.
     lenient: whether files that exist but cannot be read as a data set are accepted.
 

@@ -54,6 +54,7 @@ def training_rows(run: RunDir) -> list[TrainingRow]:
             "rows of the training metrics have different curves",
             expected="the same names of curves in every row",
             where=run.metrics_file,
+            fix="remove the rows that differ, or restore a copy of the file",
         )
     return found
 

@@ -144,10 +144,12 @@ def _network(project: Project, config: ReferencesConfig, name: str) -> torch.nn.
             found = adapt_input_conv(in_channels, found)
         if found is None or found.shape != own[key].shape:
             raise UserError(
-                f"the weights do not fit timm's {name}: {key}",
-                expected=f"a tensor of shape {list(own[key].shape)}",
+                f"the published weights do not fit timm's {name}",
+                expected=f"a tensor {key} of shape {list(own[key].shape)}",
                 found="no such tensor" if found is None else f"shape {list(found.shape)}",
                 where=file,
+                fix="remove the file, so that it is downloaded again, or install the timm version"
+                " for which it was published",
             )
         own[key] = found
     network.load_state_dict(own)

@@ -79,7 +79,7 @@ def look_after(plan: Plan, run: RunDir) -> None:
         return
     for name in (*run.altered(record.kept), *run.rewritten(record)):
         log.warning(
-            "%s: %s was changed or removed; no result depends on this file any more",
+            "stage %s is done, but %s was changed or removed; its results no longer depend on it",
             plan.stage.name,
             run.path(name),
         )

@@ -36,8 +36,8 @@ def can_search(project: Project) -> None:
         if most is not None and n > most:
             raise UserError(
                 f"searcher {section.searcher.name!r} takes at most {most} constraint",
-                expected=f"<= {most}",
-                found=n,
+                expected=f"at most {most} constraint per device",
+                found=f"{n} constraints",
                 where="search.constraints",
                 fix="remove further constraints, or search with `evolution` or `policy_gradient`",
             )

@@ -145,8 +145,8 @@ def check_labels(space: SearchSpace, codes: Codes, scores: FloatArray) -> FloatA
     if len(scores) < MIN_LABELS:
         raise UserError(
             "too few labelled archs to fit a predictor",
-            expected=f"at least {MIN_LABELS}",
-            found=len(scores),
+            expected=f"at least {MIN_LABELS} archs",
+            found=f"{len(scores)} archs",
         )
     if not np.isfinite(scores).all():
         n_bad = int((~np.isfinite(scores)).sum())

@@ -133,8 +133,8 @@ def table_of_space(
     if size > MAX_ARCHS:
         raise UserError(
             "the space has too many archs for a lookup table",
-            expected=f"at most {MAX_ARCHS:,}",
-            found=f"{size:,}" if size < 10**15 else f"{size:.2g}",
+            expected=f"at most {MAX_ARCHS:,} archs",
+            found=f"{size:,} archs" if size < 10**15 else f"{size:.2g} archs",
             where=space.id,
             fix="restrict the space with --restrict CHOICE=[VALUES] (may be repeated)",
         )
@@ -172,16 +172,21 @@ def load_table(path: Path, space: SearchSpace) -> ScoreTable:
     if about.get("space") != space.id:
         found = about.get("space")
         raise UserError(
-            "the lookup table belongs to another space", expected=space.id, found=found, where=path
+            "the lookup table belongs to another space",
+            expected=f"scores of archs of {space.id}",
+            found=f"scores of archs of {found}",
+            where=path,
+            fix=_MAKE,
         )
     codes = parse_json(about.get("allowed", ""), where=path, problem="the lookup table is damaged")
-    allowed = load(_Part, {"allowed": codes}, where=path, versioned=False).allowed
+    known = load(_Part, {"allowed": codes}, where=path, versioned=False, what="restriction")
+    allowed = known.allowed
     part = replace(space, allowed=allowed)
     if arrays["mean"].shape != (part.size(),) or arrays["std"].shape != (part.size(),):
         raise UserError(
             "the lookup table is damaged",
-            expected=f"{part.size()} scores",
-            found=arrays["mean"].shape,
+            expected=f"two arrays of shape [{part.size()}]",
+            found=f"arrays of shape {list(arrays['mean'].shape)} and {list(arrays['std'].shape)}",
             where=path,
             fix=_MAKE,
         )

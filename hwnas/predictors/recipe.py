@@ -37,7 +37,7 @@ class Recipe(StrictModel):
     switch: Annotated[SwitchName, LATER] = "never"
     """Loss of the second half of the steps: `never` stays with `loss`; `warp` and `mape` are
     top-weighted. `held_out` trains all three, and keeps the one that ranks the best of the held-out
-    labels best. It needs 20 labels or more, and a fit takes twice as long.
+    labels best. It needs at least 20 labels, and a fit takes twice as long.
     """
     ranking_weight: Annotated[float, Field(ge=0, le=100)] = 3.0
     """Weight of the pairwise hinge in `both`."""

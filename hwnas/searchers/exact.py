@@ -65,8 +65,8 @@ class Exact:
         if len(grid) > config.max_contexts:
             raise UserError(
                 "too many combinations of resolutions and widths for the exact searcher",
-                expected=f"at most {config.max_contexts} (max_contexts)",
-                found=len(grid),
+                expected=f"at most {config.max_contexts} combinations (max_contexts)",
+                found=f"{len(grid)} combinations",
                 where=space.id,
                 fix="restrict the space, for example to one resolution",
             )
@@ -102,7 +102,7 @@ class Exact:
             raise UserError(
                 "the exact searcher supports only one constraint",
                 expected="at most 1 constraint",
-                found=points.shape[1] - 1,
+                found=f"{points.shape[1] - 1} constraints",
                 where="search.constraints",
             )
         self._told += points.tolist()

@@ -48,7 +48,7 @@ class Config(StrictModel):
     baseline: Baseline = "self_critical"
     """Subtracted from rewards: reward of the mode, a moving average, or the mean of the others."""
     learning_rate: Annotated[
-        float, Field(gt=0, le=10, description="Learning rate of Adam on the logits.")
+        float, Field(gt=0, le=10, description="Learning rate of the policy (Adam).")
     ] = 0.1
     entropy: Annotated[
         float, Field(ge=0, le=100, description="Initial weight of the entropy bonus.")

@@ -56,12 +56,16 @@ def check_ends(in_channels: Any, num_classes: Any, *, where: str) -> None:
 def check_member(space: SearchSpace, arch: Arch) -> None:
     """Checks that the arch belongs to the space, and that its inactive codes are 0."""
     if arch.space != space.id:
-        raise UserError("arch belongs to another space", expected=space.id, found=arch.space)
+        raise UserError(
+            "an arch belongs to another space",
+            expected=f"an arch of {space.id}",
+            found=f"an arch of {arch.space}",
+        )
     if len(arch.codes) != len(space.choices):
         raise UserError(
-            "arch has the wrong number of codes",
-            expected=len(space.choices),
-            found=len(arch.codes),
+            "an arch has the wrong number of codes",
+            expected=f"{len(space.choices)} codes",
+            found=f"{len(arch.codes)} codes",
             where=space.id,
         )
     active = space.active(np.asarray(arch.codes, dtype=np.int64)[None])[0]
@@ -122,7 +126,7 @@ def one_generator(seed: int | None, generator: Any) -> np.random.Generator:
         return rng(seed, "cli/sample")  # old name of the stream
     if generator is None or seed is not None:
         raise UserError(
-            "sample() needs either `seed` or `rng`, not both",
+            "sample() needs one of `seed` and `rng`",
             expected="sample(n, seed=0) or sample(n, rng=generator)",
             found="neither" if generator is None else "both",
         )

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwnas.core.errors import UserError
+from hwnas.core.text import in_words
 
 __all__ = [
     "Choice",
@@ -141,8 +142,8 @@ def check_choices(choices: Sequence[Choice], resolutions: tuple[int, ...], *, wh
         if not 0 <= choice.parent < column:
             raise UserError(
                 "the parent of a choice must come before it",
-                expected=f"a column from 0 to {column - 1}",
-                found=choice.parent,
+                expected=f"`parent`: the number of an earlier choice, from 0 to {column - 1}",
+                found=f"`parent`: {choice.parent}",
                 where=place,
                 fix="put the parent first in `choices()`",
             )
@@ -151,7 +152,7 @@ def check_choices(choices: Sequence[Choice], resolutions: tuple[int, ...], *, wh
             raise UserError(
                 "a choice depends on codes that its parent does not have",
                 expected=f"codes from 0 to {n_codes - 1}",
-                found=choice.parent_codes,
+                found=f"codes {in_words(choice.parent_codes)}",
                 where=place,
                 fix="give indices into the values of the parent, not the values",
             )
@@ -168,8 +169,8 @@ def check_allowed(
     if len(allowed) != len(choices):
         raise UserError(
             "`allowed` must have one entry per choice",
-            expected=len(choices),
-            found=len(allowed),
+            expected=f"{len(choices)} entries",
+            found=f"{len(allowed)} entries",
             where=where,
             fix="use SearchSpace.restrict, which takes values",
         )

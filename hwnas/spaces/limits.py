@@ -66,7 +66,7 @@ def check_operators(space: SearchSpace, n: int, columns: Sequence[int]) -> None:
     """
     if n > MAX_OPERATORS:
         limit = f"{MAX_OPERATORS:,} different operators"
-        raise _too_large(space, "operators", limit, f"{n:,} or more", columns)
+        raise _too_large(space, "operators", limit, f"at least {n:,}", columns)
 
 
 def _too_large(

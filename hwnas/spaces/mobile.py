@@ -138,9 +138,11 @@ class StageConfig(StrictModel):
     def _chooses_one_way(self) -> StageConfig:
         """Requires either kernels and expansions, or whole operators."""
         if self.ops and (self.kernels or self.expands or self.per_stage):
-            raise ValueError("give either `ops`, or `kernels` and `expands`, not both")
+            raise ValueError("expected `ops`, or `kernels` and `expands`, found both")
         if not self.ops and not (self.kernels and self.expands):
-            raise ValueError("give `kernels` and `expands`, or `ops`")
+            given = "only `kernels`" if self.kernels else "only `expands`"
+            given = given if self.kernels or self.expands else "neither"
+            raise ValueError(f"expected `ops`, or `kernels` and `expands`, found {given}")
         if (self.start_kernels or self.first_kernels) and not self.kernels:
             raise ValueError("`start_kernels` and `first_kernels` need `kernels`, not `ops`")
         if self.first_kernels and self.per_stage:
@@ -178,9 +180,10 @@ class HeadConfig(StrictModel):
     @model_validator(mode="after")
     def _has_one_width(self) -> HeadConfig:
         if bool(self.width) == bool(self.expand):
-            raise ValueError("give either `width` or `expand`")
+            given = "both" if self.width else "neither"
+            raise ValueError(f"expected one of `width` and `expand`, found {given}")
         if self.feature_bias and self.feature_bn:
-            raise ValueError("give either `feature_bias` or `feature_bn`")
+            raise ValueError("expected at most one of `feature_bias` and `feature_bn`, found both")
         return self
 
 

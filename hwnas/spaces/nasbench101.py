@@ -164,8 +164,8 @@ class GraphCells(Skeleton):
         if n > self.max_vertices:
             raise UserError(
                 "the cell has too many vertices",
-                expected=f"at most {self.max_vertices}",
-                found=n,
+                expected=f"at most {self.max_vertices} vertices (max_vertices)",
+                found=f"{n} vertices",
                 where=where,
                 fix=f"set max_vertices of the space to {n}" if n <= 5 else None,
             )

@@ -78,7 +78,10 @@ class Config(StrictModel):
     @model_validator(mode="after")
     def _has_one_network(self) -> Config:
         if (self.model is None) == (self.network is None):
-            raise ValueError("give either `model`, see `hwnas space models`, or `network`")
+            given = "neither" if self.model is None else "both"
+            raise ValueError(
+                f"expected one of `model` (see `hwnas space models`) and `network`, found {given}"
+            )
         return self
 
 

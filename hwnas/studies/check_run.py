@@ -171,15 +171,20 @@ def _altered(run: RunDir, done: Mapping[str, StageRecord]) -> Iterator[Damage]:
 
 
 def _require_same_data(files: Artifacts, path: Path) -> None:
-    """Checks that the file list of a data set has the digests that the run recorded.
+    """Checks that the file list of a data set matches its record in data.json.
 
     Raises:
-        UserError: the digests differ, or the list cannot be read.
+        UserError: they differ, or the list cannot be read.
     """
     listed, known = files.data_files(path.stem).read(), files.data.read_if_there()
     for seen in () if known is None else known.seen:
         if seen.digest == path.stem and dict(seen.info.digests) != dict(listed.digests):
-            raise UserError("the digests of a data set differ from those in data.json", where=path)
+            raise UserError(
+                "the file list of a data set does not match its record in data.json: one of the"
+                " two files was changed",
+                where=path,
+                fix="restore a copy of it",
+            )
 
 
 def _owned(run: RunDir) -> list[Path]:

@@ -82,8 +82,11 @@ def of_timings(folder: Path) -> Iterator[Leftover]:
     if not _is_timed(folder / PLAN):
         raise UserError(
             "neither a run folder nor a folder of timings",
-            expected=f"a folder with config.yaml, or a TABLE.samples of `hwnas profile` ({PLAN})",
-            found=f"a {PLAN} of another program" if (folder / PLAN).exists() else None,
+            expected="a run folder (it has config.yaml), or a folder TABLE.samples that `hwnas"
+            f" profile` made (it has {PLAN})",
+            found=f"a {PLAN} that `hwnas profile` did not make"
+            if (folder / PLAN).exists()
+            else f"neither config.yaml nor {PLAN}",
             where=folder,
         )
     if (folder / REBUILT).is_dir():

@@ -234,8 +234,8 @@ def _split(n: int, n_fit: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np
     if n < n_fit + 2:
         raise UserError(
             "fewer labelled archs than requested",
-            expected=f"at least {n_fit + 2}: {n_fit} to fit on and 2 to rank",
-            found=n,
+            expected=f"at least {n_fit + 2} archs: {n_fit} to fit on and 2 to rank",
+            found=f"{n} archs",
             fix=(f"lower --train-size to at most {n - 2}, or " if n >= MIN_FIT + 2 else "")
             + "label more archs",
         )

@@ -222,7 +222,7 @@ class DatasetSuite(Suite):
         assert len(set(drawn)) > 90
 
     def test_too_few_images_for_a_batch_say_so(self, data: DataModule) -> None:
-        """The error comes before anything is computed."""
+        """Batches that are larger than the data set are refused before any image is computed."""
         too_many = data.info.n_images["train"] + 1
         with pytest.raises(UserError, match=str(too_many)):
             data.train_batches(0, too_many)

@@ -54,7 +54,11 @@ def _build(variant: Any, config: Any, space: SearchSpace, seed: int = 0) -> Sear
 
 
 class SearcherSuite(Suite):
-    """Contract of a searcher. Slow searchers can be exempt only from the promises of quality."""
+    """Contract of a searcher.
+
+    A slow searcher can be exempt from `PROMISES`, the tests of the quality of its results, and from
+    no other test.
+    """
 
     CONTRACT = SearcherModule
     PROMISES = frozenset({"beats_random", "finds_the_best"})

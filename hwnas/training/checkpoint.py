@@ -13,9 +13,16 @@ import safetensors.torch
 import torch
 
 from hwnas.core.confined import read_regular
-from hwnas.core.errors import UserError
+from hwnas.core.errors import UserError, in_parts
 from hwnas.core.records import SCHEMA_VERSION
-from hwnas.core.store import read_json, sealed, unsealed, write_bytes, write_json
+from hwnas.core.store import (
+    UNSEALED,
+    read_json,
+    sealed,
+    unsealed,
+    write_bytes,
+    write_json,
+)
 from hwnas.core.tensor_file import in_order
 from hwnas.nets.origin import origin_metadata
 
@@ -109,7 +116,9 @@ class Checkpoints:
                 data = read_regular(path.with_suffix(".safetensors"), at_most=MAX_BYTES)
                 if hashlib.sha256(data).hexdigest() != sha256:
                     raise UserError(
-                        "the sha256 of the file does not match", found=f"{len(data)} bytes"
+                        "the weights were changed after hwnas wrote them",
+                        expected=f"content with the sha256 that {path.name} states",
+                        found=UNSEALED,
                     )
             except (UserError, OSError, KeyError, TypeError, ValueError) as error:
                 log.warning("skipping the damaged checkpoint %s: %s", path.with_suffix(""), error)
@@ -158,8 +167,7 @@ def read_meta(path: Path) -> dict[str, Any]:
     except (TypeError, ValueError, AttributeError) as error:
         raise UserError(
             "not the JSON file of a checkpoint",
-            expected=f"the keys {', '.join(_META)}",
-            found=str(error),
+            **{"expected": f"the keys {', '.join(_META)}", **in_parts(error)},
             where=path,
         ) from error
     return dict(meta)

@@ -37,9 +37,16 @@ def listed_classes(classes: str, root: Path) -> tuple[str, ...]:
     try:
         text = read_regular(path, at_most=MAX_BYTES).decode()
     except FileNotFoundError as error:
-        raise DataAbsent("the list of classes is missing", where=path) from error
+        raise DataAbsent(
+            "the list of classes is missing", where=path, fix="copy the file there"
+        ) from error
     except (OSError, ValueError) as error:
-        raise UserError("cannot read the list of classes", found=str(error), where=path) from error
+        raise UserError(
+            "cannot read the list of classes",
+            expected="text in UTF-8, one line per class",
+            found=str(error),
+            where=path,
+        ) from error
     names = [one_form(line.split()[0]) for line in text.splitlines() if line.strip()]
     if len(names) < 2 or len(set(names)) < len(names):
         twice = next((name for name in names if names.count(name) > 1), None)

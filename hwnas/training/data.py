@@ -129,7 +129,8 @@ def part_of_batch(batch_size: int, rank: int, n_ranks: int) -> slice:
     if n_ranks > 1 and (rest or size < 2):
         raise UserError(
             "a batch does not divide evenly among the processes",
-            expected=f"a multiple of {n_ranks} processes, 2 images or more for each",
+            expected=f"a multiple of {n_ranks}, the number of processes, and at least 2 images per"
+            " process",
             found=f"batch_size {batch_size}",
             fix=f"batch_size={n_ranks * max(2, size)}, or another number of processes",
         )

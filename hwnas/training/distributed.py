@@ -137,8 +137,8 @@ class Ranks:
         if gpus and local >= gpus:
             raise UserError(
                 "more processes than GPUs",
-                expected=f"--nproc-per-node of at most {gpus}",
-                found=f"local rank {local}",
+                expected=f"at most {gpus} processes on this machine",
+                found=f"at least {local + 1} processes",
                 fix=f"torchrun --nproc-per-node={gpus}, or CUDA_VISIBLE_DEVICES= to use CPUs",
             )
         if gpus:
@@ -169,7 +169,7 @@ class Ranks:
             raise UserError(
                 "this machine sees a different checkpoint than rank 0",
                 expected=f"the checkpoint of step {first}",
-                found=f"step {step} on rank {self.rank}",
+                found=f"the checkpoint of step {step} on rank {self.rank}",
                 fix="put the run folder on a file system that all machines share",
             )
         for tensor in weights:

@@ -80,7 +80,11 @@ def identity_of_files(
     try:
         hashes = file_hashes(folder, names)
     except FileNotFoundError as error:
-        raise DataAbsent("a file of the data set is missing", where=error.filename) from error
+        raise DataAbsent(
+            "a file of the data set is missing",
+            where=error.filename,
+            fix="restore the file, or repeat the command without it",
+        ) from error
     files = {part: {name: hashes[name] for name in stored[part]} for part in stored}
     return DataIdentity(tuple(class_names), files, dict(parts))
 

@@ -71,7 +71,10 @@ class LabelConfig(StrictModel):
         if self.records is None and (self.reader or self.target):
             raise ValueError("`reader` and `target` need `records`")
         if self.records is not None and self.trained.n:
-            raise ValueError("labels come from `records` or from archs `trained` here, not both")
+            raise ValueError(
+                "expected one of `records` (labels from a file) and `trained.n` (labels from archs"
+                " that are trained in the run), found both"
+            )
         return self
 
     @classmethod

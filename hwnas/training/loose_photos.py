@@ -42,4 +42,9 @@ def _pixels(path: Path, px: int) -> torch.Tensor:
         with open_regular(path) as stream:
             return torch.from_numpy(square_rgb(stream, px).copy())
     except (OSError, ValueError, SyntaxError) as error:  # errors of Pillow on damaged files
-        raise UserError("an image cannot be decoded", found=str(error), where=path) from error
+        raise UserError(
+            "an image cannot be decoded",
+            found=str(error),
+            where=path,
+            fix="remove or replace the file",
+        ) from error

@@ -31,7 +31,10 @@ __all__ = [
     "read_groups",
 ]
 
-FORMAT = "arrays jpeg uint8 [bytes], offset int64 [n + 1], label [n], class_names str [classes]"
+FORMAT = (
+    "arrays jpeg uint8 [bytes], offset int64 [n + 1], label int [n], class_names str [classes],"
+    " name str [n] (optional)"
+)
 
 
 @dataclass(frozen=True)
@@ -110,9 +113,6 @@ def read_archive(path: Path) -> JpegArchive:
         and label.dtype.kind in "iu"
         and names.dtype.kind == "U"
         and len(offset) == n + 1 == len(names) + 1
-        and (np.diff(offset.astype(np.int64)) >= 0).all()
-        and offset[0] >= 0
-        and offset[-1] <= len(jpeg)
     )
     if not fits:
         found = {"jpeg": jpeg, "offset": offset, "label": label, "name": names}
@@ -120,6 +120,7 @@ def read_archive(path: Path) -> JpegArchive:
             f"{key} {value.dtype}{list(value.shape)}" for key, value in found.items()
         )
         raise UserError("not an archive of JPEG files", expected=FORMAT, found=shapes, where=path)
+    _check_offsets(offset.astype(np.int64), len(jpeg), path)
     if n and not (label.min() >= 0 and label.max() < len(class_names)):
         raise UserError(
             "a label is not the number of a class",
@@ -163,6 +164,24 @@ def _opened(path: Path, names: tuple[str, ...]) -> Iterator[dict[str, NDArray[An
         raise UserError(
             "not an archive of JPEG files", expected=FORMAT, found=found, where=path
         ) from error
+
+
+def _check_offsets(offset: NDArray[np.int64], n_bytes: int, path: Path) -> None:
+    """Checks that `offset` cuts the array `jpeg` of `n_bytes` into images."""
+    falls = np.flatnonzero(np.diff(offset) < 0)
+    if len(falls):
+        i = int(falls[0])
+        found = f"offset[{i}] = {offset[i]}, offset[{i + 1}] = {offset[i + 1]}"
+    elif offset[0] < 0 or offset[-1] > n_bytes:
+        found = f"offsets from {offset[0]} to {offset[-1]}"
+    else:
+        return
+    raise UserError(
+        "the array `offset` does not cut the array `jpeg` into images",
+        expected=f"offsets that never decrease, from 0 to at most {n_bytes}, the size of `jpeg`",
+        found=found,
+        where=path,
+    )
 
 
 def _class_names(names: NDArray[Any], path: Path) -> tuple[str, ...]:

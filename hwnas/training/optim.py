@@ -1,4 +1,4 @@
-"""Optimiser, learning rate and guarded step, for supernet training and fine-tuning."""
+"""Optimiser, learning rate, and training steps that refuse non-finite losses and gradients."""
 
 from __future__ import annotations
 

@@ -86,8 +86,9 @@ class PhotoConfig(StrictModel):
     normalise: Annotated[Normalise, LATER] = Field(
         default="data",
         description=(
-            "Normalisation of images: mean and std of the training images, of ImageNet, or"
-            " 0.5 and 0.5 (Inception); use the same as the starting weights."
+            "Mean and standard deviation with which images are normalised: those of the training"
+            " images (`data`), those of ImageNet, or 0.5 and 0.5 (`inception`). Use those with"
+            " which the starting weights were trained."
         ),
     )
 

@@ -117,7 +117,7 @@ def class_folders(folder: Path, *, least: int = 1) -> dict[str, Path]:
         (only,) = found if len(found) == 1 else [("", folder)]
         deeper = only[1] if only[0] and len(_folders(only[1])) >= least else None
         raise UserError(
-            "a classifier needs two classes or more",
+            "a classifier needs at least two classes",
             expected="one folder per class",
             found=f"{len(found)} folders: {', '.join(name for name, _ in found)}",
             where=folder,

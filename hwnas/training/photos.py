@@ -113,7 +113,7 @@ def photo_data(
     if len(class_names) < 2 or empty:
         raise UserError(
             f"the data set {name!r} has too few classes, or a class without training images",
-            expected="two classes or more, each with training images",
+            expected="at least two classes, each with training images",
             found=f"no training image of {', '.join(empty)}" if empty else list(class_names),
         )
     for split in parts:

@@ -112,7 +112,10 @@ class SupernetConfig(StrictModel):
 
 
 class RankingConfig(StrictModel):
-    """Pairs of archs in every step, ordered by a prior (PGONAS 2206.13329): two passes per pair."""
+    """Ranking loss on pairs of archs in every step (PGONAS 2206.13329).
+
+    A prior says which arch of a pair should have the lower loss. A pair costs two forward passes.
+    """
 
     pairs: Count = 2
     """Pairs per step."""
@@ -227,7 +230,7 @@ class TrainConfig(StrictModel):
         if self.accumulation > 1 and (rest or size < 2):
             raise ValueError(
                 f"accumulation {self.accumulation} does not divide batch_size {self.batch_size} "
-                "into equal parts of 2 images or more"
+                "into equal parts of at least 2 images"
             )
         return self
 

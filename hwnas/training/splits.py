@@ -43,8 +43,8 @@ def grouped_split(
     if len(found) < 2:
         raise UserError(
             "images of one group cannot be split into training and validation images",
-            expected="two groups or more",
-            found=len(found),
+            expected="at least two groups",
+            found=f"{len(found)} group",
         )
     order = random.permutation(len(found))
     misses = np.abs(np.cumsum(sizes[order]) - fraction * len(groups))

@@ -68,14 +68,16 @@ def _read(path: Path, size: int, changed_ns: int) -> Words:
     try:
         lines = content.decode().splitlines()
     except UnicodeDecodeError as error:
-        raise UserError("the text is not UTF-8", found=error, where=path) from error
+        raise UserError(
+            "the text is not UTF-8", found=error, where=path, fix="save the file in UTF-8"
+        ) from error
     known: dict[str, str] = {}  # a word is stored once
     words = tuple(known.setdefault(w, w) for line in lines for w in (*line.split(), END))
     if (longest := max(map(len, known), default=0)) > MAX_WORD:
         raise UserError(
             "a word of the text is too long",
             expected=f"words between white space, of at most {MAX_WORD:,} characters",
-            found=f"{longest:,}",
+            found=f"a word of {longest:,} characters",
             where=path,
         )
     if len(words) == len(lines):

@@ -238,7 +238,7 @@ def test_photos_of_few_images_and_of_many_classes(searched, tmp_path, n_classes,
 @pytest.mark.parametrize(
     ("n_classes", "n_each", "says"),
     [
-        (1, 10, "two classes or more"),
+        (1, 10, "at least two classes"),
         (3, 1, "has no val images"),
         (4, 0, "class folders without images"),
     ],

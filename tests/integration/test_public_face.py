@@ -289,7 +289,7 @@ def test_a_space_samples_by_seed_or_generator(n: int) -> None:
     generators = np.random.default_rng(0), np.random.default_rng(0)
     assert (space.sample(n, rng=generators[0]) == space.sample(n, rng=generators[1])).all()
     for given in ({}, {"seed": 1, "rng": generators[0]}):
-        with pytest.raises(hwnas.UserError, match="needs either `seed` or `rng`"):
+        with pytest.raises(hwnas.UserError, match="needs one of `seed` and `rng`"):
             space.sample(n, **given)  # type: ignore[arg-type]
 
 

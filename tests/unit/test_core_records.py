@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from hwnas.core.errors import UserError
-from hwnas.core.records import dump, load
+from hwnas.core.errors import UserError, in_parts
+from hwnas.core.records import RecordFile, dump, load
 from hwnas.core.store import read_json
 from hwnas.interfaces import Constraint, DataInfo, DeviceSpec, Evaluation
+from hwnas.latency.samples import Timing
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.ops import OpSpec
 
@@ -84,6 +85,78 @@ def test_a_newer_record_says_to_upgrade():
         load(Arch, {**dump(ARCH), "schema_version": 2}, where="x")
 
 
+TIMING = {"median_ms": 2.0, "p10_ms": 1.0, "p90_ms": 3.0, "p95_ms": 3.5, "n": 4}
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected", "found"),
+    [
+        ({"p95_ms": 1.0}, "p95_ms >= median_ms and n >= 1", "{median_ms: 2.0, n: 4, p95_ms: 1.0}"),
+        ({"n": 1.5}, "`n`: a valid integer", "`n`: 1.5"),
+        ({"median_ms": "2"}, "`median_ms`: a valid number", "`median_ms`: '2'"),
+        ({"mean": 2.0}, "only known keys", "the unknown key `mean`"),
+        ({"n": None, "mean": 1}, "`n`: a valid integer; only known keys", "`n`: null; the unknown"),
+    ],
+)
+def test_errors_separate_what_was_expected_from_what_was_found(
+    changes: dict, expected: str, found: str
+):
+    with pytest.raises(UserError) as caught:
+        load(Timing, {**TIMING, **changes}, where="table.json", versioned=False)
+    head, *details = str(caught.value).splitlines()
+    assert head == "not a valid timing"
+    assert details[0] == f"  expected: {expected}"
+    assert details[1].startswith(f"  found: {found}")
+    assert details[2:] == ["  where: table.json"]
+
+
+def test_a_missing_key_is_named():
+    some = {key: value for key, value in TIMING.items() if key != "n"}
+    with pytest.raises(UserError, match=r"expected: the key `n`\n  found: no key `n`"):
+        load(Timing, some, where="x", versioned=False)
+
+
+def test_errors_name_the_kind_of_record_without_class_names(tmp_path: Path):
+    (tmp_path / "a.json").write_text('{"schema_version": 9}')
+    with pytest.raises(UserError, match=r"^the file a.json was written by a newer hwnas\n"):
+        RecordFile(tmp_path / "a.json", Arch).read()
+    with pytest.raises(UserError, match=r"^not a valid device spec\n  expected: a JSON object"):
+        load(DeviceSpec, [], where="x")
+    with pytest.raises(UserError, match="not a valid latency table"):
+        load(Arch, [], where="x", what="latency table")
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("expected 1 to 3 rows, found 4", ("1 to 3 rows", "4")),
+        ("expected a; found b", ("a", "b")),
+        ("a.npz: rows: expected x, found y", ("a.npz: rows: x", "a.npz: rows: y")),
+        ("nets: expected archs of one space", ("nets: archs of one space", None)),
+        ("a turn occurs twice", (None, "a turn occurs twice")),
+    ],
+)
+def test_a_text_is_split_into_the_parts_of_an_error(text: str, parts: tuple):
+    expected, found = parts
+    wanted = {"expected": expected, "found": found}
+    assert in_parts(ValueError(text)) == {k: v for k, v in wanted.items() if v is not None}
+
+
+def test_a_missing_key_and_an_empty_text_are_explained():
+    assert in_parts(KeyError("host")) == {"expected": "the key 'host'", "found": "no key 'host'"}
+    assert in_parts(ValueError()) == {"found": "ValueError()"}
+
+
+def test_a_changed_file_is_described_without_bare_hashes(tmp_path: Path):
+    file = RecordFile(tmp_path / "a.json", Arch, is_sealed=True)
+    file.write(ARCH)
+    file.path.write_text(file.path.read_text().replace("2", "3"))
+    with pytest.raises(UserError, match="was modified") as caught:
+        file.read()
+    assert caught.value.found == "content with another hash"
+    assert "`check`" in str(caught.value.expected)
+
+
 @pytest.mark.parametrize("data", [None, [], 3, "x"])
 def test_a_record_that_is_no_object_is_refused(data: object):
     with pytest.raises(UserError, match="expected: a JSON object"):
@@ -100,10 +173,16 @@ def test_numbers_must_be_finite_and_of_their_type():
 
 
 @pytest.mark.parametrize(
-    "bounds", [{}, {"max": 1.0, "max_fraction_of_largest": 0.5}, {"max": 0.0}, {"max": -1.0}]
+    ("bounds", "message"),
+    [
+        ({}, "one of .* found neither"),
+        ({"max": 1.0, "max_fraction_of_largest": 0.5}, "one of .* found both"),
+        ({"max": 0.0}, "above 0, found 0.0"),
+        ({"max": -1.0}, "above 0, found -1.0"),
+    ],
 )
-def test_a_constraint_has_exactly_one_positive_bound(bounds: dict):
-    with pytest.raises(ValueError, match="one of"):
+def test_a_constraint_has_exactly_one_positive_bound(bounds: dict, message: str):
+    with pytest.raises(ValueError, match=message):
         Constraint("macs", **bounds)
     with pytest.raises(ValueError, match="at most 1"):
         Constraint("macs", max_fraction_of_largest=1.5)

@@ -59,6 +59,9 @@ def test_a_sealed_file_tells_flipped_bits(tmp_path: Path) -> None:
         if b'"__metadata__"' in damaged and b'"check"' in damaged:  # else the weights are whole
             with pytest.raises(UserError):
                 require_sealed(path, "not as written")
+    path.write_bytes(bytes([*content[:-1], content[-1] ^ 1]))
+    with pytest.raises(UserError, match=r"`check` [\s\S]*found: content with another hash\n"):
+        require_sealed(path, "not as written")
     for n in range(0, len(content), 50):
         path.write_bytes(content[:n])
         with pytest.raises(UserError):

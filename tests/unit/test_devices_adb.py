@@ -125,7 +125,7 @@ def test_two_phones_need_a_serial(
 ) -> None:
     phone.connect(R58M12="device", FAKE123="device")
     transport, plan = opened(phone, tmp_path)
-    with pytest.raises(UserError, match=r"(?s)several devices.*R58M12 \(device\).*serial: R58M12"):
+    with pytest.raises(UserError, match=r"(?s)several phones.*R58M12 \(device\).*serial: R58M12"):
         run(transport, plan)
     chosen, plan = opened(phone, tmp_path, serial="FAKE123")
     run(chosen, plan)
@@ -267,9 +267,9 @@ def test_what_is_left_on_the_phone_can_be_removed(phone: Phone, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"runner": "benchmark_model"}, "needs `binary`"),
-        ({"runner": "benchmark_model", "binary": "b", "binary_on_phone": "/b"}, "not both"),
-        ({"binary": "b"}, "other runners need neither"),
+        ({"runner": "benchmark_model"}, "one of `binary` .*found neither"),
+        ({"runner": "benchmark_model", "binary": "b", "binary_on_phone": "/b"}, "found both"),
+        ({"binary": "b"}, "only apply to the runner benchmark_model"),
         ({"binary_on_phone": "$(reboot)"}, "binary_on_phone"),
         ({"wait_s": -1}, "wait_s"),
         ({"runner": "bench"}, "runner"),

@@ -273,7 +273,7 @@ def test_choosing_is_deterministic_and_stays_in_the_pool(prior: DevicePrior):
     chosen = choose_networks(prior, 12, pool)
     assert len(set(chosen)) == 12 and set(chosen) <= set(pool)
     assert (chosen == choose_networks(prior, 12, pool)).all()
-    with pytest.raises(UserError, match="fewer candidate networks"):
+    with pytest.raises(UserError, match="too few networks to choose from"):
         choose_networks(prior, 12, pool[:11])
 
 

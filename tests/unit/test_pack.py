@@ -187,8 +187,10 @@ def test_hostile_results_are_refused(name: str, planned: Plan, packed: tuple[Pat
     HOSTILE[name](lines[0], lines)
     text = "".join(json.dumps(line) + "\n" for line in lines)
     planned.results.write_text(text.replace(str(LARGE), "1e999"))  # which Python reads as infinity
-    with pytest.raises(UserError):
+    with pytest.raises(UserError) as caught:
         read_samples(planned)
+    assert "expected" not in str(caught.value.found), "it has a line of its own"
+    assert caught.value.fix
 
 
 @pytest.mark.parametrize(

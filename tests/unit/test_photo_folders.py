@@ -288,7 +288,7 @@ def test_folders_of_splits_go_by_the_names_that_people_give(
         (("seg_train", "seg_test", "seg_pred"), ("named like splits", "seg_test, seg_train")),
         (("Training Set", "Test Set"), ("named like splits", "rename splits to train, val and")),
         (("images-train", "images-val"), ("named like splits", "images-train")),
-        (("dataset",), ("two classes or more", "--set data.root=", "dataset")),
+        (("dataset",), ("at least two classes", "--set data.root=", "dataset")),
     ],
 )
 def test_folders_that_are_unclear_are_refused(

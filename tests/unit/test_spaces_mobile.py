@@ -57,15 +57,22 @@ def test_the_order_of_choices_in_yaml_does_not_matter():
         ("resolutions: [32]", "resolutions: [0]", "resolutions.0", "greater than or equal to 8"),
         ("widths: [24]", "widths: [24.5]", "stages.1.widths.0", "valid integer"),
         ("expands: [4]", "expand: [4]", "stages.1.expand", "expands"),
-        ("head: {width: 64}", "head: {}", "head", "either `width` or `expand`"),
-        ("expands: [2]", "ops: [{name: a}]", "stages.0", "either `ops`"),
+        ("head: {width: 64}", "head: {}", "head", "one of `width` and `expand`, found neither"),
+        ("expands: [2]", "ops: [{name: a}]", "stages.0", "`kernels` and `expands`, found both"),
         (
             "kernels: [3], expands: [2]",
             "ops: [{name: a}, {name: b, kind: dsconv, expand: 6}]",
             "stages.0.ops.1",
             "`expand` and `groups` do not apply to a dsconv",
         ),
-        ("kernels: [3], expands: [2],", "", "stages.0", "`kernels` and `expands`, or `ops`"),
+        ("kernels: [3], expands: [2],", "", "stages.0", "`kernels` and `expands`, found neither"),
+        ("head: {width: 64}", "head: {width: 64, expand: 6}", "head", "`expand`, found both"),
+        (
+            "head: {width: 64}",
+            "head: {width: 64, feature_bias: true, feature_bn: true}",
+            "head",
+            "at most one of `feature_bias` and `feature_bn`, found both",
+        ),
     ],
 )
 def test_errors_in_yaml_carry_the_path(before: str, after: str, path: str, message: str):

@@ -196,7 +196,7 @@ def space_of(network: dict[str, Any], **settings: Any) -> SearchSpace:
     [
         ({"model": "mobilenetv2_10"}, r"unknown network(?s:.)*did you mean 'mobilenetv2_1"),
         ({"model": "../../etc/passwd"}, "unknown network"),
-        ({"model": None}, "either `model`, see"),
+        ({"model": None}, "one of `model` .see .* and `network`, found neither"),
         ({"resolutions": [8]}, "the resolution is too small(?s:.)*a map of 1 px in .* at 8 px"),
         ({"resolutions": [16]}, "the resolution is too small"),
         ({"width_ratios": [1.5]}, r"width_ratios(?s:.)*less than or equal to 1"),
@@ -213,7 +213,7 @@ def test_bad_settings_say_what_is_wrong(settings: dict[str, Any], message: str) 
 
 
 def test_both_a_model_and_a_network_are_refused() -> None:
-    with pytest.raises(UserError, match="either `model`, see"):
+    with pytest.raises(UserError, match=r"one of `model` .see .* and `network`, found both"):
         space_of(_as_data("mobilenetv2_100"), model="mobilenetv2_100")
 
 

@@ -79,6 +79,8 @@ def read_rows(path: Path, file: str, columns: Sequence[str]) -> Iterator[Row]:
         missing = f"the columns {', '.join(lost)}"
         raise UserError("not a file of this source", expected=missing, where=table.path)
     if not table.rows:
-        raise UserError("the file has no measurements", expected="a row or more", where=table.path)
+        raise UserError(
+            "the file has no measurements", expected="at least one row", where=table.path
+        )
     for number, row in enumerate(table.rows):
         yield Row(row, table.where(number))

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwnas.core.arrays import read_npz
-from hwnas.core.errors import UserError
+from hwnas.core.errors import UserError, in_parts
 from hwnas.interfaces import FloatArray
 from hwnas.spaces import fbnet, mobilenet_v3, nasbench201
 from hwnas.spaces.graphs import live_graph
@@ -88,15 +88,23 @@ def read_measurements(folder: Path) -> Measurements:
         space, codes = reader(arrays)
         if latency_ms.shape != (len(codes), len(columns)):
             expected = (len(codes), len(columns))
-            raise ValueError(f"expected latencies {expected}, found {latency_ms.shape}")
+            raise ValueError(f"expected latencies of shape {expected}, found {latency_ms.shape}")
     except FileNotFoundError as error:
-        raise UserError("file not found", where=path) from error
+        raise UserError(
+            "file not found", expected="the folder of a data set, with latency.npz", where=path
+        ) from error
     except StopIteration as error:
-        raise UserError("the measurements belong to no known space", where=path) from error
+        spaces = " or ".join(f"({', '.join(sorted(keys))})" for keys, _ in _READERS)
+        raise UserError(
+            "the measurements belong to no known space",
+            expected=f"the arrays {spaces}",
+            found=f"the arrays {', '.join(sorted(arrays))}",
+            where=path,
+        ) from error
     except UserError:
         raise
     except Exception as error:  # a damaged file can raise many kinds of errors
-        raise UserError("malformed measurements", found=repr(error), where=path) from error
+        raise UserError("malformed measurements", **in_parts(error), where=path) from error
     if not (np.isfinite(latency_ms).all() and (latency_ms > 0).all()):
         raise UserError("latencies must be positive and finite", where=path)
     return Measurements(space, codes, _live(space, codes), latency_ms, columns)
@@ -157,7 +165,7 @@ def _codes_of(values: tuple[Any, ...], chosen: NDArray[Any]) -> NDArray[np.int16
     known: NDArray[Any] = np.array(values)
     position: NDArray[np.int64] = np.searchsorted(known, chosen)
     if not (known[np.minimum(position, len(known) - 1)] == chosen).all():
-        raise ValueError(f"expected only the values {values}, found others")
+        raise ValueError(f"expected only the values {values}, found other values")
     codes: NDArray[np.int16] = position.astype(np.int16)
     return codes
 

@@ -89,7 +89,7 @@ def check(project: Project) -> None:
     if not project.config.train.steps and project.config.supernet.init is None:
         raise UserError(
             "without training, the supernet needs starting weights",
-            expected="train.steps of 1 or more, or supernet.init",
+            expected="train.steps of at least 1, or starting weights (supernet.init)",
             found="train.steps: 0",
             where="supernet.init",
             fix="see `hwnas pretrained list`",

@@ -9,6 +9,7 @@ from typing import Any
 
 from hwnas.core.errors import UserError
 from hwnas.core.store import read_json
+from hwnas.core.text import kind_of
 from hwnas.interfaces import Reader, Table
 from hwnas.predictors.records import number, table_of
 from hwnas.spaces.choice import Value
@@ -28,7 +29,7 @@ def _read(path: Path, space: SearchSpace) -> Table:
         raise UserError(
             "not a list of DARTS cells",
             expected="a JSON list of objects with `normal`, `reduce` and `top1`",
-            found=type(rows).__name__,
+            found=kind_of(rows),
             where=path,
         )
     places = [f"{path}, entry {i}" for i in range(len(rows))]
@@ -44,7 +45,7 @@ def _view(row: dict[str, Any], space: SearchSpace, *, where: str) -> dict[str, V
         raise UserError(
             "the archs belong to another space",
             expected="the space darts",
-            found=space.name,
+            found=f"the space {space.name}",
             where=where,
         )
     return space.view(space.arch(codes))

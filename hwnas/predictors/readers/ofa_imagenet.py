@@ -9,6 +9,7 @@ from typing import Any
 
 from hwnas.core.errors import UserError
 from hwnas.core.store import read_json
+from hwnas.core.text import kind_of
 from hwnas.interfaces import Reader, Table
 from hwnas.predictors.records import number, table_of
 from hwnas.spaces.choice import Value
@@ -30,7 +31,7 @@ def _read(path: Path, space: SearchSpace) -> Table:
         raise UserError(
             "not a list of OFA subnets",
             expected="a JSON list of objects with `ks`, `e`, `d` and `top1`",
-            found=type(rows).__name__,
+            found=kind_of(rows),
             where=path,
         )
     views = [_view(row, where=f"{path}, entry {i}") for i, row in enumerate(rows)]

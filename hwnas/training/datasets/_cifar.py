@@ -153,7 +153,9 @@ def _found(config: CifarConfig, context: DatasetContext, *, skip_broken: bool) -
     n, n_val = len(train), config.n_val
     if n_val >= n:
         less = f"less than the {n} training images"
-        raise UserError("data.n_val leaves no training images", expected=less, found=n_val)
+        raise UserError(
+            "data.n_val leaves no training images", expected=less, found=f"data.n_val = {n_val}"
+        )
     kept, val = stratified_split(train.labels, (1 - n_val / n,), rng(context.seed, "data/split"))
     parts: dict[Split, Photos] = {"train": train.take(kept), "val": train.take(val), "test": test}
     return found_in_archives(folder, names, parts, train, skips_broken=False)

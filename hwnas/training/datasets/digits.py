@@ -74,9 +74,9 @@ class Config(StrictModel):
         ge=0,
         le=10,
         description=(
-            "Standard deviation of Gaussian noise on every pixel in [0, 1], new in every"
-            " training epoch; without noise the digits are so easy that good and bad networks"
-            " score alike."
+            "Standard deviation of the Gaussian noise that is added to all images, whose pixels"
+            " are in [0, 1]. Training images get new noise in every epoch. Without noise the"
+            " digits are so easy that good and bad networks score alike."
         ),
     )
     augment: Warp = Warp()

@@ -155,8 +155,8 @@ def build(config: Config, context: DatasetContext) -> DataModule:
     if config.num_classes not in (None, len(names)):
         raise UserError(
             "the number of class folders differs from data.num_classes",
-            expected=f"data.num_classes = {config.num_classes} folders of classes",
-            found=len(names),
+            expected=f"{config.num_classes} folders, one per class (data.num_classes)",
+            found=f"{len(names)} folders",
             where=stored["train"].folder,
             fix="correct data.num_classes, or data.root",
         )

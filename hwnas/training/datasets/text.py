@@ -119,7 +119,7 @@ def build(config: Config, context: DatasetContext) -> DataModule:
         raise UserError(
             f"the {short[0]} text is too short",
             expected=f"more than {2 * config.steps} tokens (data.steps)",
-            found=len(tokens[short[0]]),
+            found=f"{len(tokens[short[0]])} tokens",
             where=data_root(config.root) / config.files[0],
             fix="lower data.steps, or use a longer text",
         )

@@ -38,7 +38,7 @@ class Config(CostConfig):
     baseline: Baseline = "self_critical"
     """Subtracted from rewards, as in the searcher `policy_gradient`."""
     learning_rate: float = Field(
-        default=0.05, gt=0, le=10, description="Learning rate of Adam on the logits."
+        default=0.05, gt=0, le=10, description="Learning rate of the policy (Adam)."
     )
     entropy: float = Field(default=0.05, ge=0, le=100, description="Weight of the entropy bonus.")
     cost_weight: float = Field(default=0.0, ge=0, description="Weight of the cost in the reward.")
