@@ -65,30 +65,32 @@ def test_a_subnet_knows_what_it_is_shown(name: str) -> None:
 
 
 class _Wrong:
-    """An exporter whose file computes something else by a tenth of the largest logit."""
+    """An exporter whose file computes something else: all logits times `factor`."""
 
-    def __init__(self, right: Exporter) -> None:
-        self.right = right
+    def __init__(self, right: Exporter, factor: float) -> None:
+        self.right, self.factor = right, np.float32(factor)
         self.export, self.describe = self.right.export, self.right.describe
 
     def open_model(self, path: Path, *, threads: int = 1) -> OpenModel:
         opened = self.right.open_model(path, threads=threads)
-        return OpenModel(lambda x: opened.run(x) * np.float32(1.1), "test", opened.batch)
+        return OpenModel(lambda x: opened.run(x) * self.factor, "test", opened.batch)
 
 
 @pytest.fixture
-def wrong(monkeypatch: pytest.MonkeyPatch) -> None:
-    """All formats are wrong."""
+def wrong(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All formats are wrong by the factor that the test asks for."""
     right = PlannedFormat.exporter
-    monkeypatch.setattr(PlannedFormat, "exporter", lambda one: _Wrong(right(one)))
+    monkeypatch.setattr(PlannedFormat, "exporter", lambda one: _Wrong(right(one), request.param))
 
 
+@pytest.mark.parametrize("wrong", [1.05], indirect=True)
 @pytest.mark.usefixtures("wrong")
 def test_a_file_that_computes_something_else_fails(subnet: nn.Module, with_onnx: Path) -> None:
-    with pytest.raises(CheckFailed, match=r"1\.0e-01 of the largest logit"):
+    with pytest.raises(CheckFailed, match=r"5\.0e-02 of the largest logit"):
         export(subnet, "onnx", with_onnx)
 
 
+@pytest.mark.parametrize("wrong", [1.05], indirect=True)
 @pytest.mark.usefixtures("wrong")
 def test_lower_precision_that_differs_is_a_warning(
     subnet: nn.Module, with_onnx: Path, caplog: pytest.LogCaptureFixture
@@ -96,6 +98,15 @@ def test_lower_precision_that_differs_is_a_warning(
     with caplog.at_level(logging.WARNING):
         assert export(subnet, "fp16", with_onnx)
     assert "model.fp16.onnx differs from the torch network" in caplog.text
+
+
+@pytest.mark.parametrize("wrong", [1.15], indirect=True)
+@pytest.mark.usefixtures("wrong")
+def test_lower_precision_that_differs_by_more_than_rounding_fails(
+    subnet: nn.Module, with_onnx: Path
+) -> None:
+    with pytest.raises(CheckFailed, match=r"1\.5e-01 of the largest logit"):
+        export(subnet, "fp16", with_onnx)
 
 
 def test_settings_are_those_of_the_format(subnet: nn.Module, tmp_path: Path) -> None:
@@ -113,7 +124,7 @@ def test_what_cannot_be_exported_is_refused(
     fresh = extract(Supernet(tiny_space, seed=0), tiny_space.smallest())
     with pytest.raises(UserError, match="training mode"):
         export(fresh, "onnx", tmp_path)
-    with pytest.raises(UserError, match="no definition"):
+    with pytest.raises(UserError, match="input shape of the network is not known"):
         export(nn.Flatten().eval(), "onnx", tmp_path)
     with pytest.raises(UserError, match="calibration images"):
         export(subnet, "int8", tmp_path)
