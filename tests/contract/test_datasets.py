@@ -13,10 +13,12 @@ from tests.photos import small_config
 
 class TestDatasets(DatasetSuite):
     @pytest.fixture(scope="class", params=REGISTRY.names)
-    def variant(self, request: pytest.FixtureRequest) -> Any:
+    @classmethod
+    def variant(cls, request: pytest.FixtureRequest) -> Any:
         return load_or_skip(REGISTRY, request.param)
 
     @pytest.fixture(scope="class")
-    def config(self, variant: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    @classmethod
+    def config(cls, variant: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
         name = variant.Config.model_fields["name"].default
         return small_config(name, tmp_path_factory.mktemp("data"))
