@@ -31,7 +31,7 @@ from hwnas.exporters import parity
 from hwnas.exporters.bundle import read_manifest
 from hwnas.exporters.manifest import AccuracyFact
 from hwnas.exporters.samples import SampleImage
-from hwnas.interfaces import DeviceSpec, ModelFile
+from hwnas.interfaces import MOST_TOLERANCE, DeviceSpec, ModelFile
 from hwnas.latency.plan import write_plan
 from hwnas.latency.sections import ProfileConfig
 from hwnas.measure.bundle_check import verify_bundle
@@ -359,6 +359,11 @@ def test_data_that_cannot_be_used_are_explained(arrays, message, folder: Path, t
     checks = kit_module("bundle_checks")
     with pytest.raises(kit_module("bundle_files").BundleError, match=message):
         checks.check_accuracy(manifest, manifest["models"][0], lambda x: x, tmp_path / "set.npz")
+
+
+def test_the_tolerances_of_the_kit_are_those_of_hwnas() -> None:
+    assert kit_module("bundle_files").MOST_TOLERANCE == MOST_TOLERANCE
+    assert kit_module("bundle_checks").TIE == parity.TIE
 
 
 def counted(n_right: list[int], n: list[int]) -> dict[str, Any]:
