@@ -77,7 +77,7 @@ def refused(settings: dict[str, Any], *words: str, folder: str = "run") -> UserE
 SLIPS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "a batch larger than the data": (
         {"train.batch_size": 4000},
-        ("train.batch_size", f"at most {N_TRAIN}", "4000", "lower train.batch_size"),
+        ("train.batch_size", f"at most {N_TRAIN}", "4,000", "lower train.batch_size"),
     ),
     "a batch of fine-tuning": ({"finetune.batch_size": 64}, ("finetune.batch_size", "64")),
     "images of the curves": (

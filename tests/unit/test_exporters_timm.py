@@ -122,6 +122,6 @@ def test_the_code_for_timm_is_short_and_needs_only_timm(tmp_path: Path) -> None:
 
 
 def test_a_network_without_a_definition_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no definition"):
+    with pytest.raises(UserError, match="hwnas did not build the network"):
         build(Config()).export(nn.Linear(2, 2), input_shape=(2,), folder=tmp_path)
     assert not list(tmp_path.iterdir())

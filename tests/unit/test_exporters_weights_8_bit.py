@@ -43,6 +43,7 @@ def test_8_bit_weights_are_integers_times_the_scale_of_the_converter(
 ) -> None:
     torch.manual_seed(0)
     net = nn.Sequential(copy.deepcopy(layer)).eval()
+    net[0].reset_parameters()
     x = images(40, *SHAPE)
     found = grid_weights(net, x[:32], levels=levels)
     exact, weight = (one[0].weight.detach().flatten(1) for one in (net, found))

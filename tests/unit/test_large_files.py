@@ -55,7 +55,7 @@ def test_every_row_of_a_thinned_curve_is_checked(
         old = f'"step": {step}, "lr": 0.1'
         assert text.count(old) == 1
         run.metrics_file.write_text(text.replace(old, f'"step": {step}, "lr": "x"'))
-        with pytest.raises(UserError, match="TrainingRow"):
+        with pytest.raises(UserError, match="not a valid training row"):
             check_training_rows(run)
 
 

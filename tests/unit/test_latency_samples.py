@@ -168,7 +168,7 @@ def test_every_item_needs_two_rounds(
     else:
         with pytest.raises(UserError, match="incomplete") as caught:
             read(monkeypatch, *turns, n_items=2)
-        assert caught.value.found == "1 of 1"
+        assert caught.value.found == "1 rounds of model 1"
 
 
 def test_the_reference_is_the_median_of_its_fastest_runs(monkeypatch: pytest.MonkeyPatch) -> None:

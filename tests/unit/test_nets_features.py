@@ -86,7 +86,7 @@ def test_strides_that_the_network_lacks_are_refused(strides: tuple[int, ...]) ->
 
 
 def test_any_other_network_is_refused() -> None:
-    with pytest.raises(UserError, match="no definition"):
+    with pytest.raises(UserError, match="hwnas did not build the network"):
         features_only(nn.Sequential(nn.Conv2d(3, 4, 3)))
 
 
