@@ -89,11 +89,11 @@ def _is_known_bn(module: nn.Module) -> TypeGuard[nn.BatchNorm2d]:
     return type(module) in known and module.running_mean is not None
 
 
-class _Calls(TorchDispatchMode):
+class _Calls(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """What some modules read and compute, and what operators outside of them read."""
 
     def __init__(self, modules: Sequence[nn.Module]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._inputs: dict[nn.Module, list[Any]] = defaultdict(list)
         self._outputs: dict[nn.Module, list[Any]] = defaultdict(list)
         self._read: dict[int, Any] = {}  # by id; the values keep their ids from being used again

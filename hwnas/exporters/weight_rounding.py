@@ -101,7 +101,7 @@ def _rounded(
     return net
 
 
-class _Grams(TorchDispatchMode):
+class _Grams(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Adds the products of all pairs of inputs of layers that run: [groups, inputs, inputs].
 
     The last input of a layer with a bias is the constant 1. The inputs of a convolution are those
@@ -109,7 +109,7 @@ class _Grams(TorchDispatchMode):
     """
 
     def __init__(self, layers: Sequence[Layer]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.found: dict[Layer, torch.Tensor] = {}
         self._running: Layer | None = None
         self._hooks = [
@@ -122,7 +122,7 @@ class _Grams(TorchDispatchMode):
         ]
 
     def __exit__(self, *error: Any) -> None:
-        super().__exit__(*error)
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
         for hook in self._hooks:
             hook.remove()
 
@@ -165,7 +165,7 @@ def _rows(
     """
     del bias
     groups, kernel = others[-1], weight.shape[2:]
-    windows = functional.unfold(x, kernel, dilation, padding, stride)
+    windows = functional.unfold(x, kernel, *map(tuple, (dilation, padding, stride)))
     n, _, positions = windows.shape
     by_group = windows.view(n, groups, -1, positions)
     return by_group.permute(1, 0, 3, 2).reshape(groups, n * positions, -1)
