@@ -44,8 +44,7 @@ N_IMAGES = 64
 
 def nearest(network: torch.nn.Module, images: Images) -> torch.nn.Module:
     """The folded network with the nearest values of half precision."""
-    del images
-    net = folded(network)
+    net = folded(network, images.shape[1:])
     for value in net.parameters():
         value.data = value.data.half().float()
     return net

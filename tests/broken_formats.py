@@ -49,11 +49,15 @@ FORMATS = {
         "return {{'talking': str(sorted(source.metadata)).encode()}}",
         "return OpenModel(lambda x: x[:, :2, 0, 0], 'talking 1')",
     ),
+    "hanging": ("__import__('subprocess').run(['sleep', '600'])", "pass"),
+    "waiting": (WRITTEN, "__import__('time').sleep(600)"),
     "sudden": (WRITTEN, f"return OpenModel(lambda x: {ABORT.replace('; ', ' and ')}, 'sudden 1')"),
 }
 """By name: what its converter does, and what its runtime does with the file.
 
 `falling` crashes when it converts, `crashing` when it opens a file, `sudden` when it runs one.
+`hanging` does not end when it converts, because a program that it calls does not end; `waiting`
+when it opens a file.
 """
 
 

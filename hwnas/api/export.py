@@ -6,16 +6,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
+from pydantic import BaseModel
+
 from hwnas.api.options import refuse_both, refuse_unused
 from hwnas.api.result import Folder, Listing, ProgressFor, Settings, listed, no_progress
 from hwnas.api.stage import bring_up_to_date, of_known_search
 from hwnas.core.command import command_line
+from hwnas.core.config import build_model
 from hwnas.core.errors import CheckFailed, UserError
 from hwnas.core.progress import Progress
 from hwnas.exporters import REGISTRY
 from hwnas.exporters.every import ALL
 from hwnas.exporters.formats import export as export_network
-from hwnas.pipeline.config import with_formats
+from hwnas.pipeline.config import sections_of, with_formats
 from hwnas.pipeline.opening import open_project
 from hwnas.pipeline.project import Project
 from hwnas.studies.format_table import format_table
@@ -166,14 +169,8 @@ def export_changes(
             fix=f"see `{command_line('list', 'exporters')}`",
         )
     given = [name.strip() for name in listed(formats)]
-    if twice := sorted({name for name in given if given.count(name) > 1}):
-        raise UserError(
-            "a format is named twice",
-            expected="every format once",
-            found=", ".join(given),
-            where="--formats",
-            fix=f"name {', '.join(twice)} once",
-        )
+    for name in given:
+        _configs(name, ())  # an invalid name is found before the run is opened
     with open_project(
         Path(folder),
         config=config,
@@ -182,7 +179,49 @@ def export_changes(
         command="hwnas export",
         read_only=True,
     ) as project:
-        return changes | {"export": with_formats(listed(formats), project.config.export)}
+        configured = project.config.export
+        _refuse_twice(given, configured)
+        return changes | {"export": with_formats(given, configured)}
+
+
+def _configs(name: str, configured: Sequence[BaseModel]) -> list[BaseModel]:
+    """The settings that `name` stands for, except for `all`; see `sections_of`.
+
+    Raises:
+        UserError: the format or its precision is unknown.
+    """
+    found: list[BaseModel] = []
+    for section in sections_of(name, configured) if name != ALL else ():
+        try:
+            kind = REGISTRY.declaration(section["name"]).Config
+            found.append(build_model(kind, section, where=f"--formats {name}"))
+        except UserError as error:
+            if error.where is None:
+                error.say_where(f"--formats {name}")
+            raise
+    return found
+
+
+def _refuse_twice(names: Sequence[str], configured: Sequence[BaseModel]) -> None:
+    """Refuses two names for the same format, such as `onnx` and `onnx:fp32`.
+
+    Raises:
+        UserError: shows both names.
+    """
+    before: list[tuple[str, list[BaseModel]]] = []
+    for name in names:
+        configs = _configs(name, configured)
+        twice = next((one for one, others in before if any(c in others for c in configs)), None)
+        if twice is not None or (name == ALL and ALL in dict(before)):
+            same = dict.fromkeys((twice or name, name))
+            raise UserError(
+                "a format is named twice",
+                expected="every format once",
+                found=", ".join(names),
+                where="--formats",
+                fix=f"name {name} once" if len(same) == 1 else f"name only {' or '.join(same)}",
+            )
+        before.append((name, configs))
 
 
 def _exports(project: Project) -> Listing:

@@ -21,6 +21,8 @@ __all__ = ["Converter"]
 
 FUSING = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "ADD", "MUL")
 """Operators that can apply a ReLU themselves."""
+AROUND = ("Cast", "Constant", "Expand", "Gather", "Shape", "Squeeze", "Unsqueeze")
+"""Operators with which torch surrounds others, such as DFT; an error names them last."""
 
 
 class Converter(WeightedNodes):
@@ -30,7 +32,7 @@ class Converter(WeightedNodes):
         """Converts the whole model.
 
         Raises:
-            UserError: LiteRT has no counterpart of an operator, which the error names.
+            UserError: LiteRT has no counterpart of some operators, which the error names.
         """
         convert: Mapping[str, Callable[[onnx.NodeProto], object]] = {
             "Conv": self.conv,
@@ -52,9 +54,11 @@ class Converter(WeightedNodes):
             "Transpose": self._transpose,
             "Identity": lambda node: self.rename(node.output[0], self.value(node, 0)),
         }
+        if missing := [node for node in self.nodes if node.op_type not in convert]:
+            missing.sort(key=lambda node: node.op_type in AROUND)
+            kinds = list(dict.fromkeys(node.op_type for node in missing))
+            raise unknown(missing[0], f"the operator{'s' * (len(kinds) > 1)} {', '.join(kinds)}")
         for node in self.nodes:
-            if node.op_type not in convert:
-                raise unknown(node, f"the operator {node.op_type}")
             convert[node.op_type](node)
         self.graph.output = self.alias.get(self.output, self.output)
         return self.graph
@@ -75,10 +79,11 @@ class Converter(WeightedNodes):
         self.emit(kind, node, names[1], shape=shape, read=names[0])
 
     def _clip(self, node: onnx.NodeProto) -> None:
-        bounds = [float(self.constant(node, position)) for position in (1, 2)]
-        if bounds != [0.0, 6.0]:
+        given = [position < len(node.input) and bool(node.input[position]) for position in (1, 2)]
+        bounds = [float(self.constant(node, n)) if given[n - 1] else None for n in (1, 2)]
+        if bounds not in ([0.0, 6.0], [0.0, None]):
             raise unknown(node, f"Clip to {bounds}")
-        self._activation(node, "RELU6")
+        self._activation(node, "RELU6" if bounds[1] else "RELU")
 
     def _activation(self, node: onnx.NodeProto, kind: str) -> None:
         """Fuses the activation into the previous operator, if nothing else reads its output."""
@@ -125,12 +130,17 @@ class Converter(WeightedNodes):
         """Means or maxima of windows, with more operators if TensorFlow cannot pad like torch."""
         facts, read = attributes(node), self.value(node, 0)
         (kernel, *_), (stride, *_) = facts["kernel_shape"], facts.get("strides", [1, 1])
+        sizes = [facts["kernel_shape"], *(facts.get(name, [0]) for name in ("strides", "pads"))]
+        if any(len({*given}) > 1 for given in sizes):
+            raise unknown(node, f"{node.op_type} whose kernel, stride or padding is not square")
         pad, dilation = facts.get("pads", [0] * 4)[0], max(facts.get("dilations", [1]))
         if dilation > 1 or (pad and (facts.get("count_include_pad") or 2 * pad > kernel)):
             raise unknown(node, f"{node.op_type} with the attributes {facts}")
         batch, *size, channels = self.shape(read)
         if facts.get("ceil_mode") and not pad and stride == kernel:
             padding, sides = "SAME", [-(-side // stride) for side in size]
+        elif facts.get("ceil_mode") and any((side + 2 * pad - kernel) % stride for side in size):
+            raise unknown(node, f"{node.op_type} with a last window that is not whole")
         else:
             padding = padding_name(size, kernel, stride, pad)
             sides = [(side + 2 * pad - kernel) // stride + 1 for side in size]

@@ -9,6 +9,7 @@ REGISTRY = Registry[ExporterModule](
     infrastructure=frozenset(
         {
             "apart",
+            "apart_network",
             "apart_server",
             "artifact",
             "base",
@@ -38,6 +39,7 @@ REGISTRY = Registry[ExporterModule](
             "samples",
             "sections",
             "step",
+            "time_limits",
             "weight_rounding",
         }
     ),

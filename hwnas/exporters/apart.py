@@ -14,7 +14,8 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,29 +25,30 @@ import numpy as np
 from hwnas.core.arrays import read_npy
 from hwnas.core.errors import CheckFailed, UserError
 from hwnas.exporters import REGISTRY
+from hwnas.exporters.apart_network import Uncaptured, saved
 from hwnas.exporters.artifact import PlannedFormat
 from hwnas.exporters.by_name import open_model
 from hwnas.exporters.opened import CannotRunHere
+from hwnas.exporters.time_limits import export_limit_s, run_limit_s
 from hwnas.interfaces import Images, OpenModel
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["KINDS", "Apart", "Crashed", "Runner", "export_safely", "opened_safely"]
+__all__ = ["KINDS", "Apart", "Crashed", "Runner", "TimedOut", "export_safely", "opened_safely"]
 
 START = "from hwnas.exporters.apart_server import serve; serve()"
 KINDS = {kind.__name__: kind for kind in (UserError, CannotRunHere, CheckFailed)}
 """Errors that the other process passes on, by name."""
 TAIL = 300  # characters of the last output of a crashed runtime
-WEIGHTS, DEFINITION, PROGRAM = "network.safetensors", "arch.json", "network.pt2"
 
 
 class Crashed(UserError):
     """A converter or a runtime crashed, and its process ended."""
 
 
-class Uncaptured(Exception):
-    """A network that cannot be passed to another process."""
+class TimedOut(Crashed):
+    """A converter or a runtime did not answer within its time limit, and was ended."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ class Runner:
 
     def __exit__(self, *error: object) -> None:
         if self._process is not None:
-            self._process.kill()
+            _kill(self._process)
             self._end()
         self._folder.cleanup()
 
@@ -92,11 +94,12 @@ class Runner:
 
         Raises:
             UserError: the format cannot express the network.
-            Crashed: the converter crashed. No file of the format was written.
+            Crashed: the converter crashed, or took too long (`TimedOut`). No file of the format was
+                written.
             Uncaptured: hwnas did not build the network, and torch.export cannot capture it.
         """
         here = Path(self._folder.name)
-        path = _saved(network, here, arguments["input_shape"])
+        path = saved(network, here, arguments["input_shape"])
         for name, array in images.items():
             np.save(here / f"{name}.npy", array, allow_pickle=False)
         asked = {
@@ -108,7 +111,8 @@ class Runner:
             "images": {name: str(here / f"{name}.npy") for name in images},
             "arguments": arguments,
         }
-        names: list[str] = self._ask("export", asked, "converter")
+        limit_s = export_limit_s(network, arguments["input_shape"])
+        names: list[str] = self._ask("export", asked, limit_s, who="converter")
         return tuple(Path(folder, name) for name in names)
 
     def open(self, format: str, path: Path, *, trust: bool = False) -> Apart:
@@ -116,23 +120,26 @@ class Runner:
 
         Raises:
             UserError, CannotRunHere: as in `by_name.open_model`.
-            Crashed: the runtime crashed. Every run of the model can raise this, too.
+            Crashed: the runtime crashed, or took too long (`TimedOut`). Every run of the model can
+                raise this, too.
         """
         file = Path(path).absolute()
         asked = {"format": format, "path": str(file), "threads": self._threads, "trust": trust}
-        facts = self._ask("open", asked)
+        facts = self._ask("open", asked, run_limit_s())
 
         def run(x: Images) -> Images:
             given, found = (Path(self._folder.name, name) for name in ("x.npy", "y.npy"))
             np.save(given, x, allow_pickle=False)
-            self._ask("run", {**asked, "given": str(given), "found": str(found)})
+            question = {**asked, "given": str(given), "found": str(found)}
+            self._ask("run", question, run_limit_s(len(x)))
             logits: Images = read_npy(found)
             return logits
 
         def times(x: Images, n: int) -> list[float]:
             given = Path(self._folder.name, "x.npy")
             np.save(given, x, allow_pickle=False)
-            ms: list[float] = self._ask("times", {**asked, "given": str(given), "n": n})
+            question = {**asked, "given": str(given), "n": n}
+            ms: list[float] = self._ask("times", question, run_limit_s(n * len(x)))
             return ms
 
         return Apart(OpenModel(run, **facts), times)
@@ -140,26 +147,54 @@ class Runner:
     def close(self, format: str, path: Path) -> None:
         """Closes a model file that the process opened."""
         if self._process is not None:
-            self._ask("close", {"format": format, "path": str(Path(path).absolute())})
+            asked = {"format": format, "path": str(Path(path).absolute())}
+            self._ask("close", asked, run_limit_s())
 
-    def _ask(self, command: str, arguments: dict[str, Any], who: str = "runtime") -> Any:
+    def _ask(
+        self, command: str, arguments: dict[str, Any], limit_s: float, *, who: str = "runtime"
+    ) -> Any:
         process = self._process or self._start()
         assert process.stdin is not None and process.stdout is not None
-        with contextlib.suppress(BrokenPipeError):
-            process.stdin.write(json.dumps([command, arguments]) + "\n")
-            process.stdin.flush()
-        while (line := process.stdout.readline()).endswith("\n"):
-            answer = json.loads(line)
-            if "said" in answer:
-                name, level, text = answer["said"]
-                logging.getLogger(name).log(level, "%s", text)
-                continue
-            if "error" in answer:
-                raise KINDS[answer["kind"]](**answer["error"])
-            return answer["result"]
-        raise Crashed(
-            f"the {who} of the format {arguments['format']} crashed",
-            found=self._last_words(),
+        is_late = threading.Event()
+
+        def end() -> None:
+            is_late.set()
+            _kill(process)
+
+        timer = threading.Timer(limit_s, end)
+        timer.daemon = True
+        timer.start()
+        try:
+            with contextlib.suppress(BrokenPipeError):
+                process.stdin.write(json.dumps([command, arguments]) + "\n")
+                process.stdin.flush()
+            while (line := process.stdout.readline()).endswith("\n"):
+                answer = json.loads(line)
+                if "said" in answer:
+                    name, level, text = answer["said"]
+                    logging.getLogger(name).log(level, "%s", text)
+                    continue
+                if "error" in answer:
+                    raise KINDS[answer["kind"]](**answer["error"])
+                return answer["result"]
+        finally:
+            timer.cancel()
+        raise self._ended(command, arguments, who, limit_s if is_late.is_set() else None)
+
+    def _ended(
+        self, command: str, arguments: Mapping[str, Any], who: str, limit_s: float | None
+    ) -> Crashed:
+        """The error for a process that ended; limit_s: because it took longer than this."""
+        ending, said = self._last_words()
+        kind, what, expected = Crashed, "crashed", None
+        if limit_s is not None:
+            kind, what = TimedOut, "takes too long"
+            expected = f"an answer within {limit_s:,.0f} s"
+            ending = f"no answer after {limit_s:,.0f} s, so it was ended"
+        return kind(
+            f"the {who} of the format {arguments['format']} {what}",
+            expected=expected,
+            found=f"{ending}; {said}" if said else ending,
             where=arguments["folder"] if command == "export" else arguments["path"],
             fix="update the package of this format, or leave the format out; other formats are not"
             " affected",
@@ -179,16 +214,17 @@ class Runner:
                 stderr=log,
                 env=environment,
                 text=True,
+                start_new_session=True,  # so that `_kill` also ends what it has started
             )
         return self._process
 
-    def _last_words(self) -> str:
+    def _last_words(self) -> tuple[str, str]:
+        """How the process ended, and the end of its output."""
         status = self._end()
         ending = f"exit status {status}"
         with contextlib.suppress(ValueError):
             ending = signal.Signals(-status).name
-        said = self._log.read_text("utf-8", "replace").strip()[-TAIL:]
-        return f"{ending}; {said}" if said else ending
+        return ending, self._log.read_text("utf-8", "replace").strip()[-TAIL:]
 
     def _end(self) -> int:
         assert self._process is not None
@@ -200,33 +236,10 @@ class Runner:
         return process.wait()
 
 
-def _saved(network: torch.nn.Module, folder: Path, input_shape: Sequence[int]) -> Path:
-    """Saves a network for the other process: weights and `definition`, or else its program.
-
-    Raises:
-        Uncaptured: the network has no definition or differs from it, and torch.export cannot
-            capture it.
-    """
-    import torch
-    from safetensors.torch import save_file
-
-    from hwnas.nets.subnet import computes_as_defined
-
-    definition = getattr(network, "definition", None)
-    if isinstance(definition, dict) and computes_as_defined(network):
-        state = {name: value.cpu().contiguous() for name, value in network.state_dict().items()}
-        save_file(state, folder / WEIGHTS)
-        (folder / DEFINITION).write_text(json.dumps(definition))
-        return folder / WEIGHTS
-    from hwnas.exporters.float_graph import quiet
-    from hwnas.exporters.pt2 import captured
-
-    try:
-        with quiet():
-            torch.export.save(captured(network, input_shape), folder / PROGRAM)
-    except Exception as error:  # torch can raise any exception here
-        raise Uncaptured(f"{type(error).__name__}: {error}") from error
-    return folder / PROGRAM
+def _kill(process: subprocess.Popen[str]) -> None:
+    """Ends a process and the processes that it has started."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def _is_apart(format: str) -> bool:

@@ -16,7 +16,8 @@ from hwnas.core.arrays import read_npy
 from hwnas.core.config import build_model
 from hwnas.core.errors import HwnasError, UserError
 from hwnas.exporters import REGISTRY
-from hwnas.exporters.apart import KINDS, PROGRAM
+from hwnas.exporters.apart import KINDS
+from hwnas.exporters.apart_network import load
 from hwnas.exporters.artifact import PlannedFormat
 from hwnas.exporters.by_name import open_model
 from hwnas.interfaces import OpenModel
@@ -95,14 +96,10 @@ def _answer(command: str, asked: dict[str, Any], models: Models) -> Any:
 
 def _exported(asked: dict[str, Any]) -> list[str]:
     """Exports a format; returns the names of its files in the folder, the model first."""
-    from hwnas.exporters.pt2 import network_of
-    from hwnas.exporters.timm import load_network
-
     kind = REGISTRY.declaration(asked["format"]).Config
     config = build_model(kind, asked["section"], where=f"the format {asked['format']}")
     given: dict[str, Any] = {name: read_npy(Path(path)) for name, path in asked["images"].items()}
-    folder, path = Path(asked["folder"]), Path(asked["path"])
-    network = network_of(path) if path.name == PROGRAM else load_network(path)
+    folder, network = Path(asked["folder"]), load(Path(asked["path"]))
     files = (
         PlannedFormat(config, asked["label"])
         .exporter()

@@ -99,7 +99,8 @@ class _CoreMl(Format):
         source = self._rounded(source.in_precision(self.config.precision))
         shape = (1, *source.input_shape)
         with torch.no_grad():
-            program = torch.export.export(folded(source.model).cpu(), (torch.zeros(shape),))
+            network = folded(source.model, source.input_shape)
+            program = torch.export.export(network, (torch.zeros(shape),))
         is_fp32 = self.config.precision == "fp32"
         precision = coremltools.precision
         model = coremltools.convert(

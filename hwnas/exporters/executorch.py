@@ -93,7 +93,7 @@ class _ExecuTorch(Format):
             chosen = calibration(source, config.n_calibration, config.seed, "exporters/executorch")
         with converting("ExecuTorch", name), torch.no_grad():
             example = torch.zeros(1, *source.input_shape)
-            net = _flat(source.model)
+            net = _flat(source.model, source.input_shape)
             program = torch.export.export(net, (example,))
             if chosen is not None:
                 rounding, in_float = self._rounding(net, chosen)
@@ -144,14 +144,14 @@ class _ExecuTorch(Format):
         return executorch_model(path, threads=threads)
 
 
-def _flat(model: torch.nn.Module) -> torch.nn.Module:
+def _flat(model: torch.nn.Module, input_shape: Sequence[int]) -> torch.nn.Module:
     """The folded network; its means keep their axes, because XNNPACK runs no others."""
     from timm.layers import SelectAdaptivePool2d
     from torch import nn
 
     from hwnas.exporters.fold import folded
 
-    net = folded(model).cpu()
+    net = folded(model, input_shape)
     for parent in list(net.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, SelectAdaptivePool2d) and child.pool_type == "fast":

@@ -108,7 +108,7 @@ def _translated(
     from hwnas.exporters.step import Step
 
     batch, n = {0: torch.export.Dim("batch")}, 2 if dynamic_batch else 1
-    network, inputs = folded(model).cpu(), [INPUT_NAME]
+    network, inputs = folded(model, input_shape), [INPUT_NAME]
     example: tuple[torch.Tensor, ...] = (torch.zeros(n, *input_shape),)
     if getattr(model, "reads_tokens", False):
         network, inputs, outputs = Step(network), [*STEP_INPUTS], [*STEP_OUTPUTS]

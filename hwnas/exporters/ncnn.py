@@ -69,7 +69,7 @@ class _Ncnn(Format):
             script = Path(temporary, "model.pt")
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", FutureWarning)  # pnnx only reads TorchScript
-                traced = torch.jit.trace(folded(source.model).cpu(), example)  # type: ignore[no-untyped-call]
+                traced = torch.jit.trace(folded(source.model, source.input_shape), example)  # type: ignore[no-untyped-call]
             traced.save(str(script))
             sizes = ",".join(str(n) for n in example.shape)
             done = subprocess.run(

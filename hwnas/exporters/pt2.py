@@ -96,7 +96,7 @@ def captured(
 
     example = torch.zeros(2 if dynamic_batch else 1, *input_shape)
     dynamic = ({0: torch.export.Dim("batch")},) if dynamic_batch else None
-    net = folded(model).cpu()
+    net = folded(model, input_shape)
     for parameter in net.parameters():
         parameter.requires_grad_(False)
     with torch.no_grad():
@@ -123,7 +123,7 @@ def _restore_layers(module: torch.fx.GraphModule) -> None:
 
     aten, made = torch.ops.aten, dict[str, list[Any]]()
     for node in list(module.graph.nodes):
-        if node.target not in (aten.conv2d.default, aten.linear.default):
+        if node.target not in (aten.conv2d.default, aten.conv2d.padding, aten.linear.default):
             continue
         x, weight, *how = node.args
         name, _, leaf = str(weight.target).rpartition(".")
@@ -134,7 +134,7 @@ def _restore_layers(module: torch.fx.GraphModule) -> None:
         layer = module.get_submodule(name)
         if type(layer) is torch.nn.Module:
             values = dict(layer.named_parameters())
-            is_conv = node.target is aten.conv2d.default
+            is_conv = node.target is not aten.linear.default
             layer = _layer(values, how[1:] if is_conv else None)
             parent, _, leaf = name.rpartition(".")
             setattr(module.get_submodule(parent), leaf, layer)
@@ -146,7 +146,10 @@ def _restore_layers(module: torch.fx.GraphModule) -> None:
 
 
 def _layer(values: Mapping[str, Any], options: Sequence[Any] | None) -> torch.nn.Module:
-    """A layer with these parameters. `options`: stride, padding, dilation, groups; None: linear."""
+    """A layer with these parameters. `options`: stride, padding, dilation, groups; None: linear.
+
+    `padding` is a size or a name, as in `nn.Conv2d`.
+    """
     import torch
 
     n_outputs, n_inputs, *kernel = values["weight"].shape

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,12 +14,19 @@ from hwnas.interfaces import Images
 
 __all__ = ["State", "logits", "quantized", "savings"]
 
-LAYERS = ("aten.conv2d.default", "aten.linear.default")
+TRANSPOSED = "aten.conv_transpose2d.input"
+LAYERS = ("aten.conv2d.default", "aten.conv2d.padding", "aten.linear.default", TRANSPOSED)
+"""Operators that can be in 8 bits or in float. XNNPACK runs transposed convolutions of one group in
+8 bits; their weights are rounded to the nearest values, because `weight_rounding` has no rule for
+them.
+"""
 BATCH = 64
 RELU, HARDTANH, RELU6 = (
     getattr(torch.ops.aten, name).default for name in ("relu", "hardtanh", "relu6")
 )
+CAT = torch.ops.aten.cat.default
 MOST = 6.0  # of ReLU6
+ANNOTATION = "quantization_annotation"  # key of torchao
 State = Mapping[str, torch.Tensor]
 """Parameters, by name."""
 
@@ -28,10 +35,17 @@ def savings(program: torch.export.ExportedProgram) -> dict[str, float]:
     """`mixed.saving` of every layer with weights, by the name of its node."""
     found = {}
     for node in program.graph.nodes:
-        if str(node.target) in LAYERS:
-            maps = node.meta["val"].shape[2:]
+        if _is_layer(node):
+            at = node.args[0] if str(node.target) == TRANSPOSED else node  # where weights multiply
+            maps = at.meta["val"].shape[2:]
             found[node.name] = saving(node.args[1].meta["val"].numel(), math.prod(maps))
     return found
+
+
+def _is_layer(node: torch.fx.Node) -> bool:
+    """Whether XNNPACK can run an operator with weights in 8 bits."""
+    kind, *groups = str(node.target), *node.args[6:7]
+    return kind in LAYERS and not (kind == TRANSPOSED and groups not in ([], [1]))
 
 
 def quantized(
@@ -56,7 +70,7 @@ def quantized(
         layers = [
             node
             for node in module.graph.nodes
-            if str(node.target) in LAYERS and (node.name in only if only else node.name not in but)
+            if _is_layer(node) and (node.name in only if only else node.name not in but)
         ]
         for layer in layers:
             _set_parameters(module, layer, rounded)
@@ -92,8 +106,9 @@ def _watched(
     clipped = [_clipped(layer) for layer in layers] if clips else []
     module.recompile()
     related = {name for layer in layers for name in _names_around(layer)}
+    kept = {*but, *_joins_beside(module.graph.nodes, but)}
     quantizer = _quantizer(
-        lambda node: node.name in related if is_named else node.name not in but,
+        lambda node: node.name in related if is_named else node.name not in kept,
         clipped={name for name in clipped if name},
     )
     watched: torch.fx.GraphModule = prepare_pt2e(module, quantizer)
@@ -133,6 +148,23 @@ def _names_around(layer: torch.fx.Node) -> Iterator[str]:
     yield from (one.name for one in layer.users if one.target is RELU)
 
 
+def _joins_beside(nodes: Iterable[torch.fx.Node], layers: Collection[str]) -> Iterator[str]:
+    """Names of the `cat` operators that read a layer (also through an activation), or it them.
+
+    In 8 bits they would round what a float layer computes or reads, in the range of all parts.
+    """
+
+    def source(value: torch.fx.Node) -> str:
+        while value.target in (RELU, HARDTANH, RELU6):
+            (value, *_) = value.all_input_nodes
+        return value.name
+
+    for join in (node for node in nodes if node.target is CAT):
+        around = (*map(source, join.all_input_nodes), *(user.name for user in join.users))
+        if any(name in layers for name in around):
+            yield join.name
+
+
 def _quantizer(admits: Callable[[torch.fx.Node], bool], *, clipped: Collection[str]) -> Any:
     """XNNPACK's rule for nodes that `admits`, with ranges from extremes, up to 6 for `clipped`."""
     from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
@@ -140,6 +172,7 @@ def _quantizer(admits: Callable[[torch.fx.Node], bool], *, clipped: Collection[s
         get_symmetric_quantization_config,
     )
     from torchao.quantization.pt2e import MinMaxObserver, PerChannelMinMaxObserver
+    from torchao.quantization.pt2e.quantizer import QuantizationAnnotation
 
     class UpToSix(MinMaxObserver):  # type: ignore[misc]  # torchao has no types
         def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -148,11 +181,14 @@ def _quantizer(admits: Callable[[torch.fx.Node], bool], *, clipped: Collection[s
 
     class Quantizer(XNNPACKQuantizer):  # type: ignore[misc]  # nor has executorch
         def annotate(self, model: torch.fx.GraphModule) -> torch.fx.GraphModule:
+            for node in model.graph.nodes:
+                if node.target is CAT and not admits(node):  # XNNPACK's rule does not ask
+                    node.meta[ANNOTATION] = QuantizationAnnotation(_annotated=True)
             model = super().annotate(model)
             for node in model.graph.nodes:
                 if node.name not in clipped:
                     continue
-                found = node.meta.get("quantization_annotation")
+                found = node.meta.get(ANNOTATION)
                 if found is None or found.output_qspec is None:  # it stays in float
                     node.target = RELU6
                 else:

@@ -78,7 +78,7 @@ def on_grid(
     rounded = grid_weights(model, images, levels=levels).state_dict()
     stored = {one.name: numpy_helper.to_array(one) for one in proto.graph.initializer}
     found: dict[str, Weights] = {}
-    for layer, module in folded(model).named_modules():
+    for layer, module in folded(model, images.shape[1:]).named_modules():
         if not isinstance(module, Layer):
             continue
         exact = {f"{layer}.{name}": value.numpy() for name, value in module.state_dict().items()}

@@ -9,13 +9,14 @@ keep their class with weights of 7 bits.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from hwnas.core.rng import rng
 from hwnas.exporters.fold import folded
@@ -27,6 +28,7 @@ N_IMAGES = 32  # 8 to 64 are equally good
 BATCH = 4
 DAMPING = 1e-4  # of the mean square of a layer's inputs
 TOP = 1 - 1e-9
+CONVOLUTION = torch.ops.aten.convolution.default
 
 Layer = nn.Conv2d | nn.Linear
 Column = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -88,48 +90,85 @@ def _rounded(
 
     rule: of a layer, from its weights [groups, outputs, inputs].
     """
-    net = folded(model).cpu()
+    net = folded(model, images.shape[1:])
     chosen = rng(0, "exporters/weight_rounding").permutation(len(images))[:N_IMAGES]
-    grams: dict[Layer, torch.Tensor] = {}
-    hooks = [
-        module.register_forward_pre_hook(partial(_add_gram, grams))
-        for module in net.modules()
-        if isinstance(module, Layer) and module.weight.numel() >= at_least
-    ]
-    for batch in torch.split(torch.from_numpy(images[chosen]), BATCH):
-        net(batch)
-    for hook in hooks:
-        hook.remove()
-    for layer, gram in grams.items():
+    layers = [one for one in net.modules() if isinstance(one, Layer)]
+    with _Grams([one for one in layers if one.weight.numel() >= at_least]) as grams:
+        for batch in torch.split(torch.from_numpy(images[chosen]), BATCH):
+            net(batch)
+    for layer, gram in grams.found.items():
         _round(layer, gram, rule, bias)
     return net
 
 
-def _add_gram(
-    grams: dict[Layer, torch.Tensor], layer: Layer, inputs: tuple[torch.Tensor, ...]
-) -> None:
-    """Adds the products of all pairs of inputs of a layer: [groups, inputs, inputs].
+class _Grams(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Adds the products of all pairs of inputs of layers that run: [groups, inputs, inputs].
 
-    The last input of a layer with a bias is the constant 1.
+    The last input of a layer with a bias is the constant 1. The inputs of a convolution are those
+    of its operator, so they have the padding of any kind of layer.
     """
-    if not inputs:  # called with keywords
-        return
-    rows = _rows(layer, inputs[0])
-    if layer.bias is not None:
-        rows = torch.cat([rows, torch.ones_like(rows[..., :1])], -1)
-    grams[layer] = grams.get(layer, 0.0) + (rows.mT @ rows).double()
+
+    def __init__(self, layers: Sequence[Layer]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.found: dict[Layer, torch.Tensor] = {}
+        self._running: Layer | None = None
+        self._hooks = [
+            hook
+            for layer in layers
+            for hook in (
+                layer.register_forward_pre_hook(self._enter),
+                layer.register_forward_hook(self._leave),
+            )
+        ]
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
+        for hook in self._hooks:
+            hook.remove()
+
+    def _enter(self, layer: Layer, inputs: tuple[torch.Tensor, ...]) -> None:
+        self._running = layer
+        if isinstance(layer, nn.Linear) and inputs:  # else it was called with keywords
+            self._add(layer, inputs[0].reshape(1, -1, inputs[0].shape[-1]))
+
+    def _leave(self, *_: object) -> None:
+        self._running = None
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        del types
+        layer = self._running
+        if func is CONVOLUTION and layer is not None and args[1] is layer.weight:
+            self._running = None  # what follows is not the layer
+            self._add(layer, _rows(*args))
+        return func(*args, **(kwargs or {}))
+
+    def _add(self, layer: Layer, rows: torch.Tensor) -> None:
+        if layer.bias is not None:
+            rows = torch.cat([rows, torch.ones_like(rows[..., :1])], -1)
+        self.found[layer] = self.found.get(layer, 0.0) + (rows.mT @ rows).double()
 
 
-def _rows(layer: Layer, x: torch.Tensor) -> torch.Tensor:
-    """What the weights of one output are multiplied with: [groups, positions, inputs]."""
-    if isinstance(layer, nn.Linear):
-        return x.reshape(1, -1, x.shape[-1])
-    (d_y, d_x), (k_y, k_x) = layer.dilation, layer.kernel_size
-    padding = (d_y * (k_y - 1) // 2, d_x * (k_x - 1) // 2)
-    windows = functional.unfold(x, layer.kernel_size, layer.dilation, padding, layer.stride)
+def _rows(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    bias: object,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    *others: Any,
+) -> torch.Tensor:
+    """What the weights of one output are multiplied with: [groups, positions, inputs].
+
+    The arguments are those of `aten.convolution`; the last one is the number of groups.
+    """
+    del bias
+    groups, kernel = others[-1], weight.shape[2:]
+    windows = functional.unfold(x, kernel, *map(tuple, (dilation, padding, stride)))
     n, _, positions = windows.shape
-    by_group = windows.view(n, layer.groups, -1, positions)
-    return by_group.permute(1, 0, 3, 2).reshape(layer.groups, n * positions, -1)
+    by_group = windows.view(n, groups, -1, positions)
+    return by_group.permute(1, 0, 3, 2).reshape(groups, n * positions, -1)
 
 
 def _round(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -46,6 +46,7 @@ __all__ = [
     "StandaloneConfig",
     "load_config",
     "read_config_data",
+    "sections_of",
     "with_formats",
 ]
 
@@ -282,11 +283,16 @@ def with_formats(names: Iterable[str], configured: tuple[Any, ...]) -> list[dict
     `NAME:PRECISION` selects a variant of a format, see `format_section`; `all` stands for every
     format that is installed.
     """
-    known = [config.model_dump(mode="json") for config in configured]
     given = [name.strip() for name in names if name.strip()]
     every = every_format() if ALL in given else []
     chosen: list[dict[str, Any]] = []
-    for wanted in map(format_section, ["onnx", *(one for one in given if one != ALL), *every]):
-        matching = [one for one in known if wanted.items() <= one.items()] or [wanted]
-        chosen += [one for one in matching if one not in chosen]
+    for wanted in ["onnx", *(one for one in given if one != ALL), *every]:
+        chosen += [one for one in sections_of(wanted, configured) if one not in chosen]
     return chosen
+
+
+def sections_of(format: Any, configured: Sequence[Any]) -> list[dict[str, Any]]:
+    """The configured sections that a format stands for, or else its own with defaults."""
+    wanted: dict[str, Any] = format_section(format)
+    known = [config.model_dump(mode="json") for config in configured]
+    return [one for one in known if wanted.items() <= one.items()] or [wanted]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from unittest.mock import MagicMock
@@ -17,9 +19,10 @@ import hwnas
 from hwnas.builders.onnx import context
 from hwnas.core import plugins
 from hwnas.core.errors import CheckFailed, UserError
-from hwnas.exporters import REGISTRY, apart, fp16
-from hwnas.exporters.apart import Crashed, Runner, opened_safely
+from hwnas.exporters import REGISTRY, apart, fp16, time_limits
+from hwnas.exporters.apart import Crashed, Runner, TimedOut, export_safely, opened_safely
 from hwnas.exporters.artifact import PlannedFormat
+from hwnas.exporters.by_name import planned
 from hwnas.exporters.every import every_format, not_installed
 from hwnas.exporters.formats import export, open_model
 from hwnas.nets.subnet import build_subnet, input_shape_of
@@ -55,6 +58,56 @@ def test_a_crash_ends_only_the_process_of_the_runtime(tmp_path: Path) -> None:
             runner.open("onnx", bad)
     with pytest.raises(Crashed), opened_safely("crashing", bad):
         pass
+
+
+@pytest.mark.usefixtures("formats")
+def test_what_hangs_is_ended_after_its_time_limit(
+    network: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, other = tmp_path / "m.onnx", tmp_path / "waiting"
+    model.write_bytes(context(8, 4).SerializeToString())
+    other.write_bytes(b"x")
+    x = np.random.default_rng(0).standard_normal((1, 8, 4, 4)).astype(np.float32)
+    waited = r"(?s)takes too long.*answer within 2 s.*no answer after 2 s, so it was ended"
+    with Runner() as runner:
+        opened = runner.open("onnx", model)
+        group = runner._process.pid
+        with monkeypatch.context() as patch:
+            patch.setattr(apart, "export_limit_s", lambda network, shape: 2.0)
+            patch.setattr(apart, "run_limit_s", lambda n_images=0: 2.0)
+            with pytest.raises(TimedOut, match=f"the converter of the format hanging {waited}"):
+                export_safely(
+                    planned("hanging", {}),
+                    network,
+                    runner=runner,
+                    folder=tmp_path,
+                    images={},
+                    input_shape=input_shape_of(network),
+                    metadata={},
+                )
+            with pytest.raises(Crashed, match=f"the runtime of the format waiting {waited}"):
+                runner.open("waiting", other)
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            try:
+                os.killpg(group, 0)
+            except ProcessLookupError:
+                break
+            time.sleep(0.1)
+        else:
+            pytest.fail("what the converter has started still runs")
+        assert opened.model.run(x).shape[0] == 1  # in a new process
+
+
+def test_time_limits_follow_the_cost_of_the_network() -> None:
+    class Slow(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            time.sleep(0.05)
+            return x.mean((2, 3))
+
+    least = time_limits.LEAST_S
+    assert time_limits.export_limit_s(Slow(), (3, 4, 4)) >= least + 5000
+    assert time_limits.run_limit_s() == least < time_limits.run_limit_s(8)
 
 
 @pytest.mark.usefixtures("formats")
@@ -162,7 +215,7 @@ def test_a_foreign_network_is_converted_in_a_process_that_may_crash(
 ) -> None:
     images = np.random.default_rng(0).standard_normal((16, 3, 8, 8)).astype(np.float32)
     if kind is Dynamic:  # it would end this process
-        monkeypatch.setattr(apart, "_saved", saved := MagicMock(wraps=apart._saved))
+        monkeypatch.setattr(apart, "saved", saved := MagicMock(wraps=apart.saved))
         with pytest.raises(UserError, match="no such operator"):
             hwnas.export(Dynamic().eval(), "unsayable", tmp_path, images=images)
         assert saved.call_count == 1

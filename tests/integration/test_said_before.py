@@ -168,6 +168,37 @@ def test_a_format_that_is_named_twice_is_refused(folder: Path, formats: list[str
         hwnas.export(folder, formats=formats)
 
 
+@pytest.mark.parametrize(
+    ("formats", "one"),
+    [
+        (["onnx", "onnx:fp32"], "onnx or onnx:fp32"),
+        (["int8", "onnx", "onnx:int8"], "int8 or onnx:int8"),
+        (["litert", "litert:fp32"], "litert or litert:fp32"),
+    ],
+)
+def test_two_names_of_one_format_are_refused(folder: Path, formats: list[str], one: str) -> None:
+    shown = ", ".join(formats)
+    expected = rf"named twice[\s\S]*every format once[\s\S]*{shown}[\s\S]*--formats[\s\S]*{one}"
+    with pytest.raises(UserError, match=expected):
+        hwnas.export(folder, formats=formats)
+
+
+@pytest.mark.parametrize(
+    ("format", "problem"),
+    [
+        ("onxn", r"unknown exporter 'onxn'[\s\S]*onnx"),
+        ("litert:fp17", r"precision[\s\S]*fp32[\s\S]*fp17"),
+        ("onnx:fp17", r"unknown exporter 'onnx:fp17'"),
+        ("timm:int8", r"precision"),
+    ],
+)
+def test_a_wrong_format_is_located_in_formats(folder: Path, format: str, problem: str) -> None:
+    with pytest.raises(UserError, match=problem) as error:
+        hwnas.export(folder, formats=["onnx", format])
+    assert str(error.value.where) == f"--formats {format}"
+    assert "--set" not in str(error.value)
+
+
 def test_accuracies_of_training_and_labels_are_listed_with_their_error(folder: Path) -> None:
     trained, labels = hwnas.train(folder), hwnas.label(folder)
     n = hwnas.open_run(folder).project.source.info.n_images["val"]

@@ -270,6 +270,25 @@ def test_an_activation_that_others_need_without_is_not_fused() -> None:
     assert difference(model, converted(model), random_input(model, 1)) < 1e-6
 
 
+@pytest.mark.parametrize(
+    ("bounds", "kind"), [(["zero", "six"], "RELU6"), (["zero"], "RELU"), (["zero", ""], "RELU")]
+)
+def test_clips_of_relu(bounds: list[str], kind: str) -> None:
+    values = [helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, [1, 2, 4, 4])]
+    logits = [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, 2, 4, 4])]
+    limits = [
+        numpy_helper.from_array(np.float32(value), name)
+        for name, value in (("zero", 0), ("six", 6))
+    ]
+    node = helper.make_node("Clip", [INPUT, *bounds], ["logits"], name="here")
+    graph = helper.make_graph([node], "g", values, logits, limits)
+    assert [op.kind for op in converted(helper.make_model(graph)).ops] == [kind]
+    node.input[1] = "six"
+    graph = helper.make_graph([node], "g", values, logits, limits)
+    with pytest.raises(UserError, match=r"(?s)Clip to \[6.*here"):
+        converted(helper.make_model(graph))
+
+
 # --- bad input ------------------------------------------------------------------------------------
 
 
@@ -279,6 +298,10 @@ def test_an_activation_that_others_need_without_is_not_fused() -> None:
         ("Softmax", {}),
         ("LeakyRelu", {}),
         ("MaxPool", {"kernel_shape": [3, 3], "dilations": [2, 2]}),
+        ("MaxPool", {"kernel_shape": [3, 2]}),
+        ("AveragePool", {"kernel_shape": [2, 2], "strides": [2, 1]}),
+        ("MaxPool", {"kernel_shape": [2, 2], "pads": [0, 0, 1, 1]}),
+        ("MaxPool", {"kernel_shape": [3, 3], "strides": [2, 2], "ceil_mode": 1}),
         ("Transpose", {"perm": [0]}),
     ],
 )
@@ -290,6 +313,22 @@ def test_an_operator_without_a_counterpart_is_named_with_the_format_that_has_it(
     node = helper.make_node(kind, [INPUT], ["logits"], name="here", **attributes)
     with pytest.raises(UserError, match=rf"(?s){kind}.*here.*`onnx`"):
         converted(helper.make_model(helper.make_graph([node], "g", values, logits)))
+
+
+def test_all_missing_operators_are_named_those_of_the_network_first() -> None:
+    """torch writes an FFT as Unsqueeze, DFT and Squeeze."""
+    values = [helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, [1, 2, 4, 4])]
+    logits = [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, 2, 4, 4])]
+    names = ["Unsqueeze", "Relu", "DFT", "Squeeze", "Softmax", "DFT"]
+    values_of = [INPUT, *map(str, range(len(names) - 1)), "logits"]
+    nodes = [
+        helper.make_node(kind, [values_of[n]], [values_of[n + 1]], name=f"node_{kind}_{n}")
+        for n, kind in enumerate(names)
+    ]
+    with pytest.raises(UserError) as error:
+        converted(helper.make_model(helper.make_graph(nodes, "g", values, logits)))
+    assert "does not support the operators DFT, Softmax, Unsqueeze, Squeeze" in str(error.value)
+    assert error.value.where == "node_DFT_2"
 
 
 def test_a_package_that_is_absent_or_too_old_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ import torch
 from hwnas.core.errors import UserError
 from hwnas.core.rng import rng
 from hwnas.exporters import executorch, pt2e
+from hwnas.exporters.mixed import MACS_PER_WEIGHT
 from hwnas.exporters.pte import Delegation, executorch_model
 
 
@@ -113,6 +114,7 @@ def test_a_layer_that_costs_agreement_stays_in_float(
             "MinMaxObserver": torch.nn.Identity,
             "PerChannelMinMaxObserver": torch.nn.ReLU,
         },
+        "torchao.quantization.pt2e.quantizer": {"QuantizationAnnotation": object},
         "torchao.quantization.pt2e.quantize_pt2e": {
             "prepare_pt2e": Watched,
             "convert_pt2e": convert,
@@ -253,3 +255,99 @@ def test_relu6_whose_range_is_also_that_of_another_value(is_first: bool) -> None
         assert net.b(torch.from_numpy(x)).max() > 9 < net.a(torch.from_numpy(x)).max()
         error = pt2e.quantized(program, x, {})(torch.from_numpy(x)) - expected
     assert 0 < error.square().mean() < 1e-2 * expected.var()
+
+
+# --- layers in float ----------------------------------------------------------------------------
+
+
+class Mixture(torch.nn.Module):
+    """Convolutions of all kinds; two are joined, one of them through ReLU6, and one reads both."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.same = torch.nn.Conv2d(3, 4, 3, padding="same")
+        self.a, self.b = torch.nn.Conv2d(4, 4, 1), torch.nn.Conv2d(4, 4, 1)
+        self.c = torch.nn.Conv2d(8, 4, 1)
+        self.up = torch.nn.ConvTranspose2d(4, 6, 4, 2, 1)
+        self.grouped = torch.nn.ConvTranspose2d(6, 6, 2, 2, groups=2)
+        self.head = torch.nn.Linear(6, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.same(x)
+        x = self.c(torch.cat([torch.nn.functional.relu6(self.a(x)), self.b(x)], 1))
+        x = torch.nn.functional.relu6(self.grouped(torch.nn.functional.relu6(self.up(x))))
+        return self.head(x.mean((2, 3)))
+
+
+@pytest.fixture(scope="module")
+def mixture() -> torch.export.ExportedProgram:
+    batch = {0: torch.export.Dim("batch")}
+    example = torch.zeros(2, 3, 6, 6)
+    return torch.export.export(Mixture().eval(), (example,), dynamic_shapes=(batch,))
+
+
+def test_layers_of_all_kinds_can_stay_in_float(mixture: torch.export.ExportedProgram) -> None:
+    found = pt2e.savings(mixture)
+    assert found == {
+        "conv2d": 3 * 4 * 9 * (36 + MACS_PER_WEIGHT),
+        **dict.fromkeys(("conv2d_1", "conv2d_2"), 4 * 4 * (36 + MACS_PER_WEIGHT)),
+        "conv2d_3": 8 * 4 * (36 + MACS_PER_WEIGHT),
+        "conv_transpose2d": 4 * 6 * 16 * (36 + MACS_PER_WEIGHT),  # XNNPACK has no grouped ones
+        "linear": 6 * 4 * (1 + MACS_PER_WEIGHT),
+    }
+
+
+def test_joins_beside_float_layers() -> None:
+    program = torch.export.export(Mixture().eval(), (torch.zeros(2, 3, 6, 6),))
+    nodes = program.module().graph.nodes
+    beside = {name: list(pt2e._joins_beside(nodes, [name])) for name in pt2e.savings(program)}
+    (join,) = {node.name for node in nodes if node.target is pt2e.CAT}
+    assert {name for name, found in beside.items() if found == [join]} == {
+        "conv2d_1",
+        "conv2d_2",
+        "conv2d_3",
+    }
+    assert {name for name, found in beside.items() if not found} == {
+        "conv2d",
+        "conv_transpose2d",
+        "linear",
+    }
+
+
+def in_8_bits(module: torch.nn.Module) -> dict[str, bool]:
+    """Whether the first value that an operator reads was rounded, by the kind of operator."""
+    found: dict[str, bool] = {}
+    for node in module.graph.nodes:
+        kind = str(node.target).removeprefix("aten.").partition(".")[0]
+        if kind in ("conv2d", "conv_transpose2d", "linear", "cat"):
+            place = f"{kind} {sum(name.startswith(kind + ' ') for name in found)}"
+            found[place] = "dequantize" in str(node.all_input_nodes[0].target)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("only", "but", "rounded"),
+    [
+        ([], [], {"conv2d 0", "conv2d 1", "conv2d 2", "cat 0", "conv2d 3"}),
+        ([], ["conv2d", "conv_transpose2d"], {"conv2d 1", "conv2d 2", "cat 0", "conv2d 3"}),
+        ([], ["conv2d_1"], {"conv2d 0", "conv2d 2", "conv2d 3"}),
+        ([], ["conv2d_3"], {"conv2d 0", "conv2d 1", "conv2d 2"}),
+        (["conv2d"], [], {"conv2d 0"}),
+        (["conv_transpose2d"], [], set()),
+    ],
+)
+def test_a_join_stays_in_float_beside_float_layers(
+    only: list[str], but: list[str], rounded: set[str], mixture: torch.export.ExportedProgram
+) -> None:
+    pytest.importorskip("executorch", reason="pip install 'hwnas[executorch]'")
+    x = rng(0, "x").standard_normal((64, 3, 6, 6)).astype(np.float32)
+    with torch.no_grad():
+        module = pt2e.quantized(mixture, x, {}, only, but)
+        found, expected = module(torch.from_numpy(x)), mixture.module()(torch.from_numpy(x))
+    assert 0 < (found - expected).square().mean() < 0.01 * expected.var()
+    places = in_8_bits(module)
+    before = {name for name, is_rounded in places.items() if is_rounded}
+    assert before & {"cat 0", *(f"conv2d {n}" for n in range(4))} == rounded
+    is_up = "conv_transpose2d" in only or not (only or "conv_transpose2d" in but)
+    assert places["conv_transpose2d 0"] == is_up and not places["conv_transpose2d 1"]

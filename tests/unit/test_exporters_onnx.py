@@ -66,7 +66,7 @@ def test_folding_changes_no_output(net: nn.Module) -> None:
     x = torch.from_numpy(inputs(4)).double()
     with torch.no_grad():
         expected = net.double()(x)
-        found = folded(net)(x)
+        found = folded(net, x.shape[1:])(x)
     net.float()
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
     assert any(isinstance(module, nn.BatchNorm2d) for module in net.modules()), "folds a copy"

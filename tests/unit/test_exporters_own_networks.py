@@ -12,7 +12,7 @@ from torch import nn
 
 from hwnas.core.errors import CheckFailed, UserError
 from hwnas.exporters import formats
-from hwnas.exporters.apart import DEFINITION, PROGRAM, WEIGHTS, _saved
+from hwnas.exporters.apart_network import DEFINITION, PROGRAM, WEIGHTS, saved
 from hwnas.exporters.formats import export, open_model
 from hwnas.exporters.parity import torch_logits
 from hwnas.exporters.pt2 import captured, network_of
@@ -66,7 +66,7 @@ def test_programs_have_layers_again(tmp_path: Path) -> None:
     found = network_of(tmp_path / PROGRAM)
     assert np.abs(torch_logits(found, x) - torch_logits(net, x)).max() < 1e-6
     layers = {name for name, one in found.named_modules() if isinstance(one, nn.Conv2d | nn.Linear)}
-    assert layers == {"a", "twice.0", "dilated", "second", "head"}
+    assert layers == {"a", "twice.0", "same", "dilated", "second", "head"}
     assert isinstance(found.dilated, nn.Conv2d) and found.dilated.dilation == (2, 1)
     for rounded in (half_weights(found, x), grid_weights(found, x, levels=8)):
         state, exact = rounded.state_dict(), found.state_dict()
@@ -82,8 +82,8 @@ def test_a_changed_subnet_does_not_pass_for_its_definition(
     assert computes_as_defined(net) and not computes_as_defined(edited)
     assert computes_as_defined(copy.deepcopy(net).double().float())
     shape = (3, *images(1).shape[2:])
-    assert _saved(net, tmp_path, shape) == tmp_path / WEIGHTS and (tmp_path / DEFINITION).exists()
-    assert _saved(edited, tmp_path, shape) == tmp_path / PROGRAM
+    assert saved(net, tmp_path, shape) == tmp_path / WEIGHTS and (tmp_path / DEFINITION).exists()
+    assert saved(edited, tmp_path, shape) == tmp_path / PROGRAM
 
 
 def test_a_replaced_head_and_other_activations_are_exported(

@@ -11,12 +11,15 @@ import onnx
 import pytest
 import torch
 from onnx import TensorProto, numpy_helper
+from timm.layers import Conv2dSame
 from torch import nn
 
 from hwnas.exporters import fp16, weight_rounding
 from hwnas.exporters.fold import folded
 from hwnas.exporters.weight_rounding import half_weights
 from hwnas.interfaces import Images
+from hwnas.nets.depthwise import DepthwiseConv2d
+from hwnas.nets.plain_net import PaddedConv2d
 from hwnas.nets.subnet import build_subnet
 from hwnas.spaces.space import SearchSpace
 
@@ -79,7 +82,7 @@ def test_a_network_with_bn_is_folded_first(tiny_space: SearchSpace) -> None:
     x = images(40, 3, 16, 16)
     found = half_weights(net, x[:32])
     assert of_half(found) and not any(isinstance(m, nn.BatchNorm2d) for m in found.modules())
-    exact = folded(net)
+    exact = folded(net, (3, 16, 16))
     assert 0 < error(found, net, x[32:]) < 0.6 * error(nearest(exact), net, x[32:])
 
 
@@ -150,7 +153,7 @@ def test_formats_in_half_precision_and_no_others_round_so(
 
     def rounded(model: nn.Module, images: Images) -> nn.Module:
         asked.append(images)
-        return folded(model)
+        return folded(model, SHAPE)
 
     monkeypatch.setattr(weight_rounding, "half_weights", rounded)
     name, _, precision = format.partition(":")
@@ -160,3 +163,36 @@ def test_formats_in_half_precision_and_no_others_round_so(
     module.build(config).export(net, input_shape=SHAPE, folder=tmp_path, images=x)
     is_half = precision == "fp16" or format in ("fp16", "coreml")
     assert len(asked) == int(is_half) and all(given is x for given in asked)
+
+
+PADDED = {
+    "zeros": nn.Conv2d(4, 4, 3, padding=1),
+    "none": nn.Conv2d(4, 4, 3),
+    "uneven": nn.Conv2d(4, 4, (3, 2), padding=(0, 1), stride=(2, 1)),
+    "same": nn.Conv2d(4, 4, (4, 3), padding="same", dilation=(2, 1), groups=2),
+    "circular": nn.Conv2d(4, 4, 3, padding=1, padding_mode="circular"),
+    "reflect": nn.Conv2d(4, 4, 5, padding=2, padding_mode="reflect"),
+    "replicate": nn.Conv2d(4, 4, 3, padding="same", padding_mode="replicate", bias=False),
+    "of timm": Conv2dSame(4, 4, 3, stride=2),
+    "more": PaddedConv2d(4, 4, 4, padding=1),
+    "depthwise": DepthwiseConv2d(4, 4, 3, stride=2, groups=4, bias=False),
+}
+
+
+@pytest.mark.parametrize("layer", PADDED.values(), ids=PADDED)
+def test_inputs_of_a_layer_have_its_padding(layer: nn.Conv2d) -> None:
+    """With these inputs, products of weights and Gram matrix are the squares of the outputs."""
+    layer = copy.deepcopy(layer).eval()
+    if isinstance(layer, PaddedConv2d | DepthwiseConv2d):
+        layer.pad_more = 1
+    layer.pads_same = isinstance(layer, DepthwiseConv2d)
+    x = torch.from_numpy(images(2, *SHAPE))
+    with torch.no_grad(), weight_rounding._Grams([layer]) as grams:
+        outputs = layer(x)
+    weights = layer.weight.detach().reshape(layer.groups, 4 // layer.groups, -1)
+    if layer.bias is not None:
+        biases = layer.bias.detach().reshape(layer.groups, -1, 1)
+        weights = torch.cat([weights, biases], -1)
+    weights = weights.double()
+    found = (weights @ grams.found[layer] * weights).sum(-1).flatten()
+    torch.testing.assert_close(found, outputs.double().square().sum((0, 2, 3)), rtol=1e-5, atol=0)

@@ -1,0 +1,56 @@
+"""Networks as files for the other process of `apart.Runner`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["DEFINITION", "PROGRAM", "WEIGHTS", "Uncaptured", "load", "saved"]
+
+WEIGHTS, DEFINITION, PROGRAM = "network.safetensors", "arch.json", "network.pt2"
+
+
+class Uncaptured(Exception):
+    """A network that cannot be passed to another process."""
+
+
+def saved(network: torch.nn.Module, folder: Path, input_shape: Sequence[int]) -> Path:
+    """Saves a network for the other process: weights and `definition`, or else its program.
+
+    Raises:
+        Uncaptured: the network has no definition or differs from it, and torch.export cannot
+            capture it.
+    """
+    import torch
+    from safetensors.torch import save_file
+
+    from hwnas.nets.subnet import computes_as_defined
+
+    definition = getattr(network, "definition", None)
+    if isinstance(definition, dict) and computes_as_defined(network):
+        state = {name: value.cpu().contiguous() for name, value in network.state_dict().items()}
+        save_file(state, folder / WEIGHTS)
+        (folder / DEFINITION).write_text(json.dumps(definition))
+        return folder / WEIGHTS
+    from hwnas.exporters.float_graph import quiet
+    from hwnas.exporters.pt2 import captured
+
+    try:
+        with quiet():
+            torch.export.save(captured(network, input_shape), folder / PROGRAM)
+    except Exception as error:  # torch can raise any exception here
+        raise Uncaptured(f"{type(error).__name__}: {error}") from error
+    return folder / PROGRAM
+
+
+def load(path: Path) -> torch.nn.Module:
+    """The network of a file that `saved` has written."""
+    from hwnas.exporters.pt2 import network_of
+    from hwnas.exporters.timm import load_network
+
+    return network_of(path) if path.name == PROGRAM else load_network(path)
