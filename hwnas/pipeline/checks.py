@@ -104,7 +104,7 @@ def optimizer_exists(config: OptimizerConfig, setting: str) -> None:
             expected=error.expected,
             found=error.found,
             where=f"{setting}.name",
-            fix='python -c "import timm; print(timm.optim.list_optimizers())"',
+            fix='`python -c "import timm; print(timm.optim.list_optimizers())"` lists the names',
         ) from error
 
 
