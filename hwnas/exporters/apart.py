@@ -161,8 +161,8 @@ class Runner:
             f"the {who} of the format {arguments['format']} crashed",
             found=self._last_words(),
             where=arguments["folder"] if command == "export" else arguments["path"],
-            fix="update the package of this format, or leave the format out; other formats are not"
-            " affected",
+            fix="update the package of this format, or remove it from the formats to export; other"
+            " formats are not affected",
         )
 
     def _start(self) -> subprocess.Popen[str]:
