@@ -55,7 +55,11 @@ def noise_ceiling(repeats: FloatArray) -> NoiseCeiling:
             found=f"an array of shape {repeats.shape}",
         )
     if not np.isfinite(repeats).all():
-        raise UserError("repeated values must be finite")
+        raise UserError(
+            "repeated values must be finite",
+            expected="finite numbers",
+            found=f"{(~np.isfinite(repeats)).sum()} of {repeats.size} are infinite or NaN",
+        )
     means = repeats.mean(axis=1)
     top = means >= np.sort(means)[-max(2, round(TOP_FRACTION * len(means)))]
     pairs = list(combinations(range(repeats.shape[1]), 2))

@@ -185,7 +185,12 @@ def check_pair(scores: FloatArray, truth: FloatArray) -> tuple[FloatArray, Float
             fix="record or label more archs",
         )
     if not (np.isfinite(scores).all() and np.isfinite(truth).all()):
-        raise UserError("scores and truth must be finite")
+        n_scores, n_true = (int((~np.isfinite(values)).sum()) for values in (scores, truth))
+        raise UserError(
+            "scores and true values must be finite",
+            expected="finite numbers",
+            found=f"{n_scores} scores and {n_true} true values are infinite or NaN",
+        )
     return scores, truth
 
 

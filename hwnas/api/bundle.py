@@ -164,8 +164,8 @@ def load_bundle(
 
     Args:
         folder: a bundle, as in RUN/bundles/SEARCH/DEVICE.
-        model: path of one of its models, `model.int8.onnx`. Default: the model of the device, which
-            comes first, or else the first one that runs here; `bundle.model` names it.
+        model: path of one of its models, such as `model.int8.onnx`. Default: the first model that
+            runs here, beginning with that of the device; `bundle.model` names it.
         threads: number of threads of the runtime.
         trust: also open models that can contain code (`.pt2`, engines) and that this hwnas did not
             write. Use it only for bundles from a trusted source.

@@ -237,7 +237,7 @@ def _exports(project: Project) -> Listing:
             "some formats are missing; all others were exported",
             found="; ".join(f"{name}: {reason}" for name, reason in failed.items()),
             where=project.files.exported,
-            fix="leave these formats out",
+            fix="remove these formats from the formats to export",
         )
     rows: list[Mapping[str, Any]] = [
         {"arch": key, **one.summary()} for key, formats in exports.items() for one in formats

@@ -57,7 +57,7 @@ class Imported:
         return self.origin.network if self.origin is not None else "weights without an origin"
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON values; the only row is in `"table"`."""
+        """JSON values: `table`, with one row that describes the network, and `origin` or None."""
         space, weights = self.supernet.space, self.network or self.supernet
         row: Row = {
             "network": self._name,

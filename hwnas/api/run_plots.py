@@ -35,7 +35,7 @@ STYLE = (
 
 @dataclass(frozen=True)
 class Drawing:
-    """A drawing that a notebook shows; `svg` is its element."""
+    """A drawing that notebooks display; `svg` is the text of its `<svg>` element."""
 
     svg: str
 

@@ -58,6 +58,7 @@ def to_precision(
             expected="precision fp32 or fp16",
             found="int8",
             where="the precision of the device",
+            fix="use a device file with precision fp32 or fp16",
         )
     converted = onnx.ModelProto()
     converted.CopyFrom(model)

@@ -123,7 +123,8 @@ def evaluate(
 def predict(
     folder: RunArgument,
     archs: Annotated[
-        list[str], typer.Argument(help="largest, smallest, codes 0,1,.., or .json files.")
+        list[str],
+        typer.Argument(help="Archs: `largest`, `smallest`, codes (0,1,...), or .json files."),
     ],
     format: FormatOption = Format.table,
 ) -> None:
@@ -135,7 +136,8 @@ def predict(
 def export_lut(
     folder: RunArgument,
     out: Annotated[
-        Path | None, typer.Option("--out", help="File [predictor/lut.safetensors of the run].")
+        Path | None,
+        typer.Option("--out", help="File to write [predictor/lut.safetensors of the run]."),
     ] = None,
     restrict: Annotated[
         list[str] | None,
@@ -178,7 +180,8 @@ def export_lut(
 def lookup(
     folder: RunArgument,
     table: Annotated[
-        Path | None, typer.Option("--table", help="File [predictor/lut.safetensors of the run].")
+        Path | None,
+        typer.Option("--table", help="File to read [predictor/lut.safetensors of the run]."),
     ] = None,
     limits: Annotated[
         list[str] | None,

@@ -39,7 +39,7 @@ def references(
         typer.Option(
             "--run",
             readable=False,
-            help="Time on the devices of a run folder, together with its winners.",
+            help="Time the networks on the devices of this run, together with its winners.",
         ),
     ] = None,
     names: Annotated[

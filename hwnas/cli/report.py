@@ -22,7 +22,9 @@ def register(parent: typer.Typer) -> None:
 def report(
     folder: RunArgument,
     search: SearchOption = None,
-    out: Annotated[Path | None, typer.Option(help="File [report.html in the run folder].")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="File to write [report.html in the run folder].")
+    ] = None,
 ) -> None:
     """Write report.html with the results so far."""
     sys.stdout.write(f"{hwnas.report(folder, search=search, out=out)}\n")

@@ -121,7 +121,8 @@ def validate(
     arch: Annotated[
         str,
         typer.Argument(
-            help="largest, smallest, codes 0,1,.., a cell or genotype, or a .json file."
+            help="The arch: `largest`, `smallest`, its codes (0,1,...), a cell or genotype, or a"
+            " .json file."
         ),
     ] = "largest",
     settings: SpaceSettings = None,

@@ -100,8 +100,8 @@ def estimate(
         typer.Option(
             "--arch",
             help=(
-                "largest, smallest, codes 0,1,.., a .json file [largest and smallest]; may be"
-                " repeated."
+                "An arch: `largest`, `smallest`, its codes (0,1,...), or a .json file; may be"
+                " repeated [the largest and the smallest]."
             ),
         ),
     ] = None,

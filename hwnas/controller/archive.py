@@ -191,9 +191,10 @@ class Archive:
         n_found = log.n_bytes // dtype.itemsize
         n_found_evaluated = evaluated.n_bytes // EVALUATED.itemsize
         if not n_found or n_found < (n_rows or 0) or n_found_evaluated < (n_evaluated or 0):
+            least = f", {n_evaluated} of them evaluated" if n_evaluated else ""
             raise UserError(
                 "the archive of a search is empty or incomplete",
-                expected=f"{n_rows or 'some'} archs, {n_evaluated or 0} of them evaluated",
+                expected=f"at least {n_rows or 1} archs{least}",
                 found=f"{n_found} archs, {n_found_evaluated} of them evaluated",
                 where=folder,
                 fix=AGAIN,

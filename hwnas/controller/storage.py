@@ -99,7 +99,7 @@ class SearchFolder:
         if state.archive is not None and state.archive != archive.digests:
             raise UserError(
                 "the archive of a search was modified",
-                expected=f"content with the hashes that {STATE} states",
+                expected=f"the content that hwnas wrote; its hashes are in {STATE}",
                 found=UNSEALED,
                 where=self.path,
             )

@@ -78,15 +78,16 @@ class StrictModel(BaseModel):
         return ()
 
     def removed_values(self) -> dict[str, Any]:
-        """The only valid value of each removed key, which stays in the hashes."""
+        """The only valid value of each removed key. Hashes still contain the key and this value."""
         return {}
 
 
 def settled(section: BaseModel) -> dict[str, Any]:
     """The values of a section as JSON, for hashes and for comparing settings.
 
-    `LATER` fields at their default are omitted and removed keys are added, so that results of
-    earlier versions stay valid.
+    A field marked `LATER` is left out while it has its default value. Keys that earlier versions
+    had (`removed_values`) are written with their only valid value. So hashes of earlier versions
+    stay valid.
     """
     plain = section.model_dump(mode="json")
     for name, field in type(section).model_fields.items():
@@ -105,7 +106,7 @@ def settled(section: BaseModel) -> dict[str, Any]:
 
 
 def _settled_record(record: Any, plain: dict[str, Any]) -> dict[str, Any]:
-    """JSON of a dataclass without fields that are marked `LATER` and have their default."""
+    """JSON of a dataclass; a field marked `LATER` is left out while it has its default value."""
     hints = get_type_hints(type(record), include_extras=True)
     later = {name for name, hint in hints.items() if LATER in getattr(hint, "__metadata__", ())}
     defaults = {field.name: field.default for field in fields(record)}

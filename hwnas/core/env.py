@@ -1,4 +1,4 @@
-"""Queries the host: properties that affect measurements, optional packages, the cache."""
+"""Queries the host: properties that affect measurements, optional packages, the cache folder."""
 
 from __future__ import annotations
 

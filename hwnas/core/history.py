@@ -152,7 +152,7 @@ def needs_settling(run: RunDir) -> bool:
 def settle(run: RunDir) -> None:
     """Completes or reverts the unfinished work of a killed process. The caller must hold the lock.
 
-    A commit is completed. A provisional change of settings whose stage is not finished is undone.
+    A commit is completed. A provisional change of settings is undone if its stage is unfinished.
     """
     finish(run.root, OWNED)
     if undecided := _undecided(run.ledger()):

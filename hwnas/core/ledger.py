@@ -10,7 +10,7 @@ from typing import Any, Literal
 from hwnas.core.confined import check_name, holds, require_below
 from hwnas.core.errors import UserError
 from hwnas.core.records import STRICT, dump, load
-from hwnas.core.store import SEALED, UNSEALED, content_hash, json_text, read_json
+from hwnas.core.store import REARRANGED, SEALED, UNSEALED, content_hash, json_text, read_json
 
 __all__ = [
     "LEDGER",
@@ -119,8 +119,8 @@ def read_ledger(path: Path) -> Ledger:
         if type(changes) is not int or changes < 0 or check != _check(data) or not is_known:
             raise UserError(
                 "the ledger was modified",
-                expected=f"{SEALED}, in the layout that hwnas writes",
-                found=UNSEALED if check != _check(data) else "another layout",
+                expected=SEALED,
+                found=UNSEALED if check != _check(data) else REARRANGED,
                 where=path,
             )
         stages = {

@@ -14,6 +14,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from hwnas.core.confined import holds
 from hwnas.core.errors import UserError, in_parts
 from hwnas.core.store import (
+    REARRANGED,
     SEALED,
     UNSEALED,
     canonical_json,
@@ -192,8 +193,8 @@ def _sealed_data(path: Path) -> Any:
     if not holds(path, json_text(row := sealed(plain)).encode()):
         raise UserError(
             "a file was modified",
-            expected=f"{SEALED}, in the layout that hwnas writes",
-            found=UNSEALED if data["check"] != row["check"] else "another layout",
+            expected=SEALED,
+            found=UNSEALED if data["check"] != row["check"] else REARRANGED,
             where=path,
             fix="put back a copy of this file, or remove it",
         )

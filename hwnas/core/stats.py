@@ -7,6 +7,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from hwnas.core.errors import UserError
+
 __all__ = [
     "MOST_PAIRED",
     "Z80",
@@ -16,6 +18,7 @@ __all__ = [
     "bootstrap_interval",
     "conformal_quantile",
     "kendall_tau",
+    "require_positive",
     "spearman",
     "standard_error",
     "top_weighted_tau",
@@ -29,6 +32,18 @@ FloatArray = NDArray[np.float64]
 
 MOST_PAIRED = 128  # up to this n, comparing all pairs is faster than calling scipy (measured)
 LEAST_CHANCE = 0.01  # a shortfall with a lower probability than this counts as real
+
+
+def require_positive(values: FloatArray, problem: str, *, where: object = None) -> None:
+    """Refuses numbers that are not finite or not above 0.
+
+    Raises:
+        UserError: with the text `problem`.
+    """
+    good = np.isfinite(values) & (values > 0)
+    if not good.all():
+        found = f"{(~good).sum()} of {good.size} numbers are 0, negative, infinite or NaN"
+        raise UserError(problem, expected="finite numbers above 0", found=found, where=where)
 
 
 def standard_error(share: float, n: int) -> float:

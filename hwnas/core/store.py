@@ -22,6 +22,7 @@ from hwnas.core.owners import owned
 from hwnas.core.text import kind_of
 
 __all__ = [
+    "REARRANGED",
     "SEALED",
     "UNSEALED",
     "append_jsonl",
@@ -44,8 +45,9 @@ __all__ = [
     "write_text",
 ]
 
-SEALED = "content with the hash that its key `check` states"
-UNSEALED = "content with another hash"
+SEALED = "the content that hwnas wrote; its hash is stored under the key `check`"
+UNSEALED = "other content: its hash is different"
+REARRANGED = "the same content in another layout"
 MAX_JSON_BYTES = 256 * 1024 * 1024  # larger files from outside are refused, not parsed
 MAX_JSONL_BYTES = 2 * 1024 * 1024 * 1024
 MAX_LINE_BYTES = 64 * 1024 * 1024

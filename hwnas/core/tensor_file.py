@@ -53,7 +53,8 @@ def require_sealed(path: Path, problem: str) -> None:
         if found is not None and found != _hash(_joined(header, tensors)):
             raise UserError(
                 problem,
-                expected=f"content with the hash that `{CHECK}` in the metadata of the file states",
+                expected="the content that hwnas wrote; its hash is stored in the metadata of the"
+                f" file, under the key `{CHECK}`",
                 found=UNSEALED,
                 where=path,
             )

@@ -236,7 +236,7 @@ def _checked(content: bytes, package: WebPackage, path: Path) -> bytes:
         raise UserError(
             f"the archive of {package.name} {package.version} has unexpected content",
             expected="the content that the package registry npm has for this version",
-            found="content with another sha256",
+            found="other content: its sha256 is different",
             where=path,
             fix="delete this file if it exists, and use --fetch again",
         )

@@ -264,7 +264,7 @@ class BenchmarkModel:
         return facts, host
 
     def _profile(self, plan: dict[str, Any], there: str, results: Path) -> None:
-        """Writes the operator times of the reference, a whole network, beside the results.
+        """Writes the operator times of the plan's reference, a whole network, beside the results.
 
         The timings are complete without it, so a binary that cannot profile is only a warning.
         """

@@ -139,7 +139,7 @@ class _Browser:
 
 
 def _token_file() -> Path:
-    """File of the secret part of the address, which never changes, so open pages stay valid."""
+    """File of the secret part of the page's address; it never changes, so open pages stay valid."""
     folder = cache_folder() / "web"
     folder.mkdir(parents=True, exist_ok=True)
     return folder / "token"

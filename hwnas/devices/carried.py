@@ -1,9 +1,10 @@
-"""A folder that brings Python and a runtime to a device, which needs nothing but a Linux kernel.
+"""A folder that brings Python and a runtime to a device.
 
-The folder holds the C library, Python, numpy and the runtime, taken from pinned packages of Debian
-and PyPI. Its script `python3` starts this Python with the C library of the folder, so it runs on a
-board without pip and in `adb shell`, without root and without Termux. The packages are downloaded
-on request with apt-get and pip, into the cache. There, the folder is kept as one tar file.
+The device needs nothing but a Linux kernel. The folder holds the C library, Python, numpy and the
+runtime, taken from pinned packages of Debian and PyPI. Its script `python3` starts this Python with
+the C library of the folder, so it runs on a board without pip and in `adb shell`, without root and
+without Termux. The packages are downloaded on request with apt-get and pip, into the cache. There,
+the folder is kept as one tar file.
 """
 
 from __future__ import annotations
@@ -170,16 +171,18 @@ def carried_runtime(architecture: str, runtime: str) -> CarriedRuntime:
     """
     if architecture not in ARCHITECTURES:
         raise UserError(
-            f"there is no runtime folder for {architecture!r}",
-            expected=f"one of {', '.join(ARCHITECTURES)}",
+            f"hwnas has no Python and runtime to copy to a device of architecture {architecture!r}",
+            expected=" or ".join(ARCHITECTURES),
+            fix="install Python and the runtime on the device, and leave --with-runtime out",
         )
     try:
         parts_of(runtime)
     except KeyError as error:
         raise UserError(
-            f"there is no runtime folder with {runtime}",
+            f"hwnas has no Python with {runtime} to copy to a device",
             expected="runtime: onnxruntime or litert",
-            fix="install the runtime on the device, and set `python` to its interpreter",
+            fix="install Python and the runtime on the device, and set `python` in the file of the"
+            " device to its interpreter; for a packed kit, leave --with-runtime out",
         ) from error
     return CarriedRuntime(architecture, runtime)
 

@@ -41,7 +41,8 @@ class Config(StrictModel):
         "hwnas-kit", description="Folder on the board, relative to the home folder."
     )
     python: str = Field(
-        "python3", description="Python interpreter on the board that has the runtime."
+        "python3",
+        description="Python interpreter on the board; the runtime must be installed for it.",
     )
     with_runtime: Literal["arm64"] | None = Field(
         None,

@@ -196,8 +196,8 @@ class Runner:
             expected=expected,
             found=f"{ending}; {said}" if said else ending,
             where=arguments["folder"] if command == "export" else arguments["path"],
-            fix="update the package of this format, or leave the format out; other formats are not"
-            " affected",
+            fix="update the package of this format, or remove it from the formats to export; other"
+            " formats are not affected",
         )
 
     def _start(self) -> subprocess.Popen[str]:

@@ -117,7 +117,7 @@ def converting(runtime: str, file: str) -> Iterator[None]:
             expected=f"operators that the converter of {runtime} supports",
             found=f"{type(error).__name__}: {error}",
             where=file,
-            fix="leave this format out, or export the network as `onnx`",
+            fix="remove this format from the formats to export, or export the network as `onnx`",
         ) from error
 
 

@@ -201,7 +201,13 @@ def _check_golden(
             found=f"shape {list(outputs.shape)}",
         )
     if not (np.isfinite(inputs).all() and np.isfinite(outputs).all()):
-        raise UserError("golden data are not finite", where="golden_input, golden_output")
+        n_in, n_out = (int((~np.isfinite(values)).sum()) for values in (inputs, outputs))
+        raise UserError(
+            "golden data are not finite",
+            expected="finite numbers",
+            found=f"{n_in} inputs and {n_out} outputs are infinite or NaN",
+            where="golden_input, golden_output",
+        )
 
 
 def _check_samples(manifest: Manifest, samples: Sequence[SampleImage]) -> None:

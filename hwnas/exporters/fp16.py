@@ -106,5 +106,6 @@ def _check_range(graph: onnx.ModelProto) -> None:
                     expected=f"magnitudes of at most {limit:g}",
                     found=largest,
                     where=tensor.name,
-                    fix="leave fp16 out, or train with weight decay on this layer",
+                    fix="remove fp16 from the formats to export (`--formats`, or `export` in the"
+                    " configuration), or train with weight decay on this layer",
                 )

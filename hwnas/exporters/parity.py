@@ -43,11 +43,12 @@ N_ROUNDED = 64  # images on which torch's rounding is measured
 
 @dataclass(frozen=True)
 class BatchParity:
-    """Differences of logits at one batch size; `relative` = max difference / max |torch logit|.
+    """Differences between the logits of an exported file and of torch, at one batch size.
 
     n_images: number of distinct images.
-    top1_agreement: share of images with the same class in both, or with classes whose torch logits
-        are tied (`TIE`).
+    relative: largest difference / largest magnitude of a torch logit.
+    top1_agreement: share of images to which file and torch assign the same class, or two classes
+        whose torch logits are tied (`TIE`).
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT

@@ -207,7 +207,7 @@ class ProxyContext:
 
 
 class ProxyModule(VariantModule, Protocol):
-    """A score of archs without training."""
+    """A proxy: it scores archs without training them."""
 
     def build(self, config: Any, context: ProxyContext) -> Proxy:
         """Builds the proxy.
@@ -256,7 +256,7 @@ class SearcherModule(VariantModule, Protocol):
 
 
 class TransportModule(VariantModule, Protocol):
-    """A way to run the device kit on the device."""
+    """A way to run the device kit on a device."""
 
     def build(self, config: Any, device: DeviceSpec) -> Transport:
         """Builds the transport to `device`; it connects when it is first used."""
@@ -266,9 +266,9 @@ class TransportModule(VariantModule, Protocol):
 class ExporterModule(VariantModule, Protocol):
     """A deployable format.
 
-    If the runtime of a device runs the format, the module has `RUNS_ON`, a tuple of `RunsOn`. The
-    format is then exported, timed and tested for these devices (`hwnas.exporters.artifact`). Its
-    `Config` is a `hwnas.exporters.base.FormatConfig`.
+    A module whose format runs on devices defines `RUNS_ON`, a tuple of `RunsOn`. The format is then
+    exported, timed and tested for these devices (`hwnas.exporters.artifact`). The `Config` of such
+    a module is a `hwnas.exporters.base.FormatConfig`.
 
     Optional: `USAGE`, lines of Python that compute `logits` of `x` (float32 [1, C, H, W]) with the
     file `{file}`. They become part of the model card of a bundle.

@@ -1,4 +1,4 @@
-"""Protocols of transports, which run the device kit on the device."""
+"""Protocols of transports. A transport runs the device kit on a device."""
 
 from __future__ import annotations
 

@@ -120,7 +120,7 @@ class Spill:
 class Correction:
     """Maps sums of rows to whole networks: `coefficients` of the terms in `hwnas.latency.formula`.
 
-    spill: the cache of the coefficient `spill_scale`.
+    spill: the hardware cache, for the term `spill_scale`; None without this term.
     interval_fraction: 90 % of networks are within this fraction of their estimate.
     p95_factor: 95th percentile over runs of a network / its median.
     n_fit: number of fitted networks.

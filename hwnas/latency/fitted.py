@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from hwnas.core.errors import UserError
 from hwnas.core.rng import rng
-from hwnas.core.stats import Z80, conformal_quantile
+from hwnas.core.stats import Z80, conformal_quantile, require_positive
 from hwnas.interfaces import FloatArray
 from hwnas.latency.baselines import forest_on_counts
 from hwnas.latency.correction import Correction, NetTiming, Validation
@@ -68,8 +68,7 @@ def fit_table(
             expected=f"at least {MIN_NETWORKS} networks",
             found=f"{len(codes)} networks",
         )
-    if not (np.isfinite(measured_ms).all() and (measured_ms > 0).all()):
-        raise UserError("latencies of networks must be positive and finite")
+    require_positive(measured_ms, "latencies of networks must be positive and finite")
     ops = enumerate_ops(space)
     fold = rng(seed, "fitted/folds").permutation(len(codes)) % N_FOLDS
     strength = _choose_strength(ops, counts, measured_ms, fold)

@@ -62,7 +62,11 @@ class Prices:
 
 @dataclass(frozen=True)
 class Formula:
-    """Coefficients by name, and the cache of `spill_scale`, if any."""
+    """Coefficients of the terms, by name.
+
+    spill: size of the hardware cache and read rate of the memory behind it, for the term
+        `spill_scale`; None without this term.
+    """
 
     coefficients: Mapping[str, float]
     spill: Spill | None = None

@@ -26,7 +26,7 @@ HEADER_TEXTS = ("runtime", "runtime_version", "provider", "precision", "interrup
 
 @dataclass(frozen=True)
 class Turn:
-    """One turn of an item in a round; `item` -1, -2, ... are the extra turns of the reference.
+    """One turn of an item in a round; `item` -1, -2, ...: extra turns of the plan's reference.
 
     nanoseconds: of the cold run and the hot runs.
     interrupted: runs to ignore, because the process was preempted during them.

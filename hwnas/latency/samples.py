@@ -78,8 +78,9 @@ class Samples:
     cold: latency of the cold run of each turn, [items, rounds].
     hot: latencies of the hot runs of each turn, [items, rounds, samples].
     facts: header of the results file.
-    reference: speed of the machine in each round, [rounds]. One model of the plan, the reference,
-        has several turns per round; the value is the median over its turns of the fastest hot run.
+    reference: time of the reference in each round, [rounds]. The reference is one model of the plan
+        that shows the machine's speed; it has several turns per round. The value is the median over
+        these turns of the fastest hot run.
     warnings: problems of the machine that the kit reports.
 
     Interrupted runs are left out, unless all hot runs of a turn were interrupted. This happens if a
@@ -96,7 +97,7 @@ class Samples:
     def round_factors(self) -> FloatArray:
         """Slow-down factor of each round, [rounds].
 
-        It is the median over all items. With few items it is taken from the reference, because an
+        It is the median over all items. With few items it is taken from `reference`, because an
         item must not be corrected by itself.
         """
         if len(self.ids) < FEW_ITEMS:
@@ -106,7 +107,7 @@ class Samples:
         return _nanmedian(fastest / _nanmedian(fastest, axis=1, keepdims=True), axis=0)
 
     def pace(self) -> tuple[float, ...]:
-        """How long the reference took over time, relative to its median; 20 values at most."""
+        """Time of the reference in at most 20 successive parts of the rounds / its median time."""
         known = self.reference[np.isfinite(self.reference)]
         if len(known) < 2:
             return ()
@@ -193,7 +194,7 @@ def read_samples(plan: Plan) -> Samples:
 
 
 def _reference(turns: Sequence[Turn], rounds: int) -> FloatArray:
-    """Median [rounds] of the fastest hot runs of the reference; NaN for rounds without a turn."""
+    """`Samples.reference`; NaN for rounds without a turn of the reference."""
     fastest: list[list[float]] = [[] for _ in range(rounds)]
     for turn in turns:
         if turn.item < 0:

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwnas.core.errors import UserError
+from hwnas.core.stats import require_positive
 from hwnas.interfaces import FloatArray
 
 __all__ = ["smooth_additively"]
@@ -38,12 +39,11 @@ def smooth_additively(
     x, y = choices[timed], known_ms[timed]
     if len(timed) < 2:
         raise UserError(
-            "too few networks to smooth",
-            expected="at least 2 networks",
-            found=f"{len(timed)} networks",
+            "too few timed networks to smooth their latencies",
+            expected="at least 2 timed networks",
+            found=len(timed),
         )
-    if not (np.isfinite(y).all() and (y > 0).all()):
-        raise UserError("latencies of known devices must be positive and finite")
+    require_positive(y, "latencies of known devices must be positive and finite")
     centre, mean = x.mean(axis=0), y.mean(axis=0)
     x = x - centre
     prices = np.linalg.solve(x.T @ x + RIDGE * np.eye(x.shape[1]), x.T @ (y - mean))

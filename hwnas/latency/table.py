@@ -38,6 +38,7 @@ __all__ = [
 ]
 
 FACTS_OF_TIMINGS = ("cpu", "runtime_version")
+ALIKE = "tables of one device, with equal protocol, source, processor and runtime version"
 IQR_OF_NORMAL = 1.349
 MEDIAN_ERROR = 1.2533  # standard error of a median over that of a mean, of a normal
 MAX_SIZE = 1 << 24  # maximum of channels and map sizes
@@ -61,13 +62,13 @@ class Protocol:
 class LatencyTable:
     """Latency per operator on one device. A table serves every space whose operators it has.
 
-    corrections: keyed by the `SearchSpace.id` of their fit; `correction_for` finds one that covers
-        another space.
+    corrections: by the `SearchSpace.id` of the space whose networks they were fitted on;
+        `correction_for` finds the one for a space.
     facts: runtime and host at the first measurement.
     warnings: rows that noise made unreliable.
     source: `simulated` for synthetic numbers, with a device named `simulated-*`.
-    pace: how long the reference took over time while the table was measured, relative to its
-        median; empty if unknown. Intervals include its spread.
+    pace: time of the plan's reference model in successive parts of the measurement, relative to
+        its median; empty if unknown. The intervals of estimates include its spread.
     """
 
     device: DeviceSpec
@@ -85,7 +86,6 @@ class LatencyTable:
                 "the device must be named simulated-* if, and only if, the table is simulated",
                 found=f"source {self.source}, device {self.device.name}",
             )
-
         if min(self.device.batch, self.device.threads) < 1:
             raise UserError(
                 "a latency table needs batch >= 1 and threads >= 1",
@@ -231,8 +231,8 @@ class LatencyTable:
         Raises:
             UserError: the tables differ in device, protocol, source, processor or runtime version.
         """
-        if found := self.differences(other):
-            raise UserError("cannot merge latency tables that differ", found="; ".join(found))
+        if found := "; ".join(self.differences(other)):
+            raise UserError("cannot merge latency tables that differ", expected=ALIKE, found=found)
         rows = {**other.rows, **self.rows}
         keys = {op.key for op in rows}
         corrections = {}

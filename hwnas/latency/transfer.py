@@ -36,7 +36,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwnas.core.errors import UserError
-from hwnas.core.stats import Z90
+from hwnas.core.stats import Z90, require_positive
 from hwnas.interfaces import FloatArray
 from hwnas.spaces.ops import OpSpec
 
@@ -150,8 +150,7 @@ def device_prior(
     """
     if known_ms.shape[1] == 0:
         raise UserError("there are no timings of known devices")
-    if not (np.isfinite(known_ms).all() and (known_ms > 0).all()):
-        raise UserError("latencies of known devices must be positive and finite")
+    require_positive(known_ms, "latencies of known devices must be positive and finite")
     shares = np.array([1 / list(groups).count(group) for group in groups])
     shares /= shares.sum()
     relative = known_ms / np.median(known_ms, axis=0)
@@ -221,8 +220,7 @@ def fit_device(
     """
     if len(timed) < 3:
         raise UserError("too few networks timed", expected="at least 3", found=len(timed))
-    if not (np.isfinite(measured_ms).all() and (measured_ms > 0).all()):
-        raise UserError("latencies of networks must be positive and finite")
+    require_positive(measured_ms, "latencies of networks must be positive and finite")
     scale = float(np.median(measured_ms / prior.mu[timed]))
     target = measured_ms / (scale * prior.mu[timed]) - 1
     evidences: list[float] = []

@@ -32,7 +32,11 @@ UNREADABLE = "unreadable"  # as in export/bundle_precision.py
 
 @dataclass(frozen=True)
 class DeviceRun:
-    """Logits [n, classes], and the precision of the file (None if unknown)."""
+    """Output of a model file on a device.
+
+    logits: [n, classes].
+    precision: that of the file; None if unknown.
+    """
 
     logits: Images
     precision: str | None

@@ -121,7 +121,11 @@ def time_missing(
             try:
                 return base.joined(Timed.of(start({name: models[name] for name in names})))
             except Apart as apart:
-                log.warning("all models are timed again: %s", apart)
+                log.warning(
+                    "timing all models again, because the earlier timings cannot be combined with"
+                    " new ones: %s",
+                    apart,
+                )
     return Timed.of(start(models))
 
 

@@ -24,6 +24,8 @@ from hwnas.spaces.published import Conv, Feature, PublishedNetwork, Weights, che
 
 __all__ = ["published_of", "require_timm_name", "timm_network", "to_yaml"]
 
+LIST_MODELS = 'python -c "import timm; print(timm.list_models())"'
+
 
 def published_of(model: nn.Module) -> PublishedNetwork:
     """A timm model (`EfficientNet` or `MobileNetV3`) as data.
@@ -51,7 +53,7 @@ def require_timm_name(name: str) -> None:
         raise UserError(
             f"timm {timm.__version__} has no model {name!r}",
             expected="a name of timm.list_models() or timm.list_pretrained()",
-            fix=did_you_mean(name, known, otherwise="python -c 'import timm; timm.list_models()'"),
+            fix=did_you_mean(name, known, otherwise=f"`{LIST_MODELS}` lists the names"),
         )
 
 

@@ -49,7 +49,9 @@ class Source:
 
 
 def source_of(weights: Weights) -> Source:
-    """Loads weights. Weights of timm are only read from the cache.
+    """Loads weights, and says where they came from.
+
+    Weights of timm are read from the cache of Hugging Face; nothing is downloaded.
 
     Raises:
         UserError: unknown name, unreadable file, or a file that could run code.

@@ -65,11 +65,11 @@ class Accuracies:
         return {path: float(hits.mean()) for path, hits in self.hits.items()}
 
     def on(self, device: str) -> dict[str, float]:
-        """Top-1 by path; for the file of this device, the top-1 on the device."""
+        """Top-1 by path, on this host; for a file that was run on `device`, on `device`."""
         return {path: float(hits.mean()) for path, hits in self.hits_on(device).items()}
 
     def hits_on(self, device: str) -> dict[str, Hits]:
-        """Correctly classified images by path, whose share is the accuracy of `on`."""
+        """Correctly classified images, bool [n], by path; `on` is the share of them."""
         return {**self.hits, **self.device_hits.get(device, {})}
 
     def by_class(self, device: str) -> dict[str, tuple[tuple[int, int], ...]]:

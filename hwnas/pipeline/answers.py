@@ -58,7 +58,7 @@ class Photo:
 
 @dataclass(frozen=True)
 class Answered:
-    """Predictions of the network of a device. `file`: the path in the bundle of the file that runs.
+    """Predictions of a device's network. `file`: path, in the bundle, of the file that was run.
 
     confusion[i][j]: number of test images of class i that are predicted as j. right, wrong: some of
         the images.

@@ -153,7 +153,7 @@ def _constraints(project: Project, device: str, winner: Winner) -> Iterator[Cons
 def _latency(
     device: DeviceSpec, host: str, winner: Winner, exported: Sequence[Exported]
 ) -> list[LatencyFact]:
-    """Estimate and timing of the file of the device, which comes first; timings of other files."""
+    """Estimate and timing of the file that the device runs, then timings of the other files."""
     facts = []
     for position, one in enumerate(exported):
         if one.model.path not in winner.measured_ms:

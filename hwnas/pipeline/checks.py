@@ -104,7 +104,8 @@ def optimizer_exists(config: OptimizerConfig, setting: str) -> None:
             expected=error.expected,
             found=error.found,
             where=f"{setting}.name",
-            fix='python -c "import timm; print(timm.optim.list_optimizers())"',
+            fix='`python -c "import timm.optim; print(timm.optim.list_optimizers())"` prints the'
+            " names",
         ) from error
 
 

@@ -91,7 +91,8 @@ class EvaluatorConfig(StrictModel):
         Path | None, Field(description="File of labelled archs; null: score with the supernet.")
     ] = None
     reader: Annotated[
-        str | None, Field(description="Reader of the file; null: detect the format.")
+        str | None,
+        Field(description="Format of `records` (`hwnas list readers`); null: detect it."),
     ] = None
     target: Annotated[
         str | None,

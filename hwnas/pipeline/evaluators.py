@@ -253,7 +253,7 @@ class TabularEvaluator:
 class TabularRescoring(Rescoring):
     """Evaluations from records; `build` builds the predictor that learns from them.
 
-    Scores are the negative log of the error, whose spread is similar for good and bad archs. The
+    Scores are the negative log of the error. Their spread is similar for good and bad archs. The
     score of an evaluated arch is the recorded value. For the predictor, the worse half of the
     labels are set equal, because differences among bad archs carry no information about good ones.
     """

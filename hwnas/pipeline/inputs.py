@@ -27,7 +27,7 @@ class DataInput:
     change: describes how the data differ from those of another digest.
     require: raises a `UserError` if the data are missing.
     remember: records that results of the run depend on these data.
-    warnings: problems that make results doubtful, in sentences; loads the data.
+    warnings: returns sentences about problems that make results doubtful; a call loads the data.
     """
 
     digest: str | None

@@ -19,7 +19,7 @@ QUICK = {"training": {"members": 2, "min_steps": 20, "max_steps": 20}}
 
 
 class Config(StrictModel):
-    """Default as in OFA (1908.09791, appendix; released code): three layers of 400 units."""
+    """Settings. The default is that of OFA (1908.09791, appendix): three layers of 400 units."""
 
     name: Literal["mlp"] = "mlp"
     width: Annotated[int, Field(ge=1, le=8192)] = 400

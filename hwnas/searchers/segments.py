@@ -2,7 +2,7 @@
 
 Choices are fixed in order, one segment at a time. A candidate is a kept prefix continued by one
 combination of the choices of the segment. It is scored by the mean reward of random completions.
-The best `keep` candidates become the super-cells that the next segment continues. As in the paper,
+The best `keep` candidates become the super-cells that the next segment continues. As in 2004.08423,
 the reward comes from a predictor fitted on supernet scores (here the GCN).
 """
 
@@ -23,7 +23,7 @@ __all__ = ["Config", "Segments", "build"]
 
 
 class Config(StrictModel):
-    """`keep` super-cells are kept (the paper: 6).
+    """Settings of the segment-wise search.
 
     A segment has as many choices as give at most `candidates` combinations. Each combination is
     tested in `completions` random archs. After the last segment the search starts again with other

@@ -66,7 +66,7 @@ class CellGraph:
 
         The output concatenates the vertices that have an edge to it, so its channels are divided
         equally among them; the first of them get one more each if there is a remainder. Every other
-        vertex has the largest width among its targets (1902.09635, released code).
+        vertex has the largest width among its targets (1902.09635, and its code).
         """
         n = self.n_vertices
         found = [before, *[0] * (n - 2), width]

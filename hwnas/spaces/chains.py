@@ -19,7 +19,7 @@ __all__ = ["BlockOp", "MobileMacro", "Stage", "divisible"]
 def divisible(value: float, divisor: int = 8) -> int:
     """Nearest multiple of `divisor`, at least `divisor` and never more than 10 % below `value`.
 
-    This is the channel rounding of MobileNetV2 (1801.04381, reference code). Every mobile space
+    This is the channel rounding of MobileNetV2 (1801.04381, and its code). Every mobile space
     uses it.
     """
     rounded = max(divisor, int(value + divisor / 2) // divisor * divisor)

@@ -120,7 +120,7 @@ def check_choices(choices: Sequence[Choice], resolutions: tuple[int, ...], *, wh
     if first is None or first.parent is not None or first.values != resolutions:
         raise UserError(
             "the first choice of a space must be its resolution",
-            expected=f"a choice without parent whose values are {resolutions}",
+            expected=f"a choice with the values {resolutions} and without a parent",
             found=first or "no choices",
             where=where,
             fix="begin `choices()` with Choice('resolution', 'resolution', self.resolutions)",

@@ -41,13 +41,13 @@ Pixels = Annotated[int, Field(ge=8, le=64, multiple_of=4)]
 
 
 class Config(StrictModel):
-    """Parameters of the space; the defaults are those of the search of the paper."""
+    """Parameters of the space; the defaults are those of the search in DARTS (1806.09055)."""
 
     name: Literal["darts"] = "darts"
     resolutions: Annotated[tuple[Pixels, ...], Field(min_length=1)] = (32,)
     """Input resolutions in px, multiples of 4."""
     width: Annotated[int, Field(ge=2, le=256, multiple_of=2)] = 16
-    """Channels of a node in the first cells; each reduction cell doubles them. The paper evaluates
+    """Channels of a node in the first cells; each reduction cell doubles them. DARTS evaluates
     networks with 36.
     """
     n_cells: Annotated[int, Field(ge=3, le=32)] = 8

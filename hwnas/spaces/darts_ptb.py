@@ -36,7 +36,7 @@ ACTS: Mapping[str, RecurrentAct] = {
 
 
 class Config(StrictModel):
-    """Parameters of the space; the paper evaluates cells of 850 units."""
+    """Parameters of the space; DARTS evaluates cells of 850 units."""
 
     name: Literal["darts_ptb"] = "darts_ptb"
     width: Annotated[int, Field(ge=4, le=4096)] = 300

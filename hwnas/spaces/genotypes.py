@@ -33,8 +33,9 @@ Cell = Mapping[tuple[int, int], str]
 def read_genotype(text: str, ops: Sequence[str]) -> dict[str, Cell] | None:
     """Reads the two cells of a genotype; None if the text is not a genotype.
 
-    The text is the Python expression of the released code, or a JSON object with the keys `normal`
-    and `reduce`. Each is a list of eight (operator, input), two per node, flat or nested by node.
+    The text is a Python expression `Genotype(...)`, as the code of DARTS prints it, or a JSON
+    object with the keys `normal` and `reduce`. Each of the two is a list of eight (operator,
+    input), two per node, flat or nested by node.
 
     Raises:
         UserError: an operator that is not in `ops`, a wrong number of edges, an input that does not
@@ -49,7 +50,7 @@ def read_genotype(text: str, ops: Sequence[str]) -> dict[str, Cell] | None:
 
 
 def write_genotype(cells: Mapping[str, Cell]) -> str:
-    """Writes cells as the Python expression of the released code, which `read_genotype` reads."""
+    """Writes cells as `Genotype(normal=[...], ...)`; `read_genotype` reads it."""
     parts = []
     for name in CELLS:
         edges = sorted(cells[name].items(), key=lambda item: (item[0][1], item[0][0]))

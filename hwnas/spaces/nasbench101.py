@@ -127,15 +127,20 @@ class GraphCells(Skeleton):
     def codes_of(self, text: str) -> tuple[int, ...] | None:
         """Reads a cell `{"matrix": [[0, 1], [0, 0]], "ops": ["input", "output"]}`.
 
-        The operators include those of input and output, as in the released code. The resolution is
-        the largest one.
+        The operators include those of input and output, as in the code of NAS-Bench-101. The
+        resolution is the largest one.
         """
         if not text.lstrip().startswith("{"):
             return None
         try:
             data = json.loads(text)
         except ValueError as error:
-            raise UserError("the cell is not JSON", found=error, where=text[:80]) from error
+            raise UserError(
+                "the cell is not JSON",
+                expected='{"matrix": [[0, 1], [0, 0]], "ops": ["input", "output"]}',
+                found=error,
+                where=text[:80],
+            ) from error
         return self.codes_of_cell(data.get("matrix"), data.get("ops"), where=text[:80])
 
     def text_of(self, codes: tuple[int, ...]) -> str:

@@ -31,7 +31,7 @@ def build(config: Config, *, num_classes: int, in_channels: int = 3) -> SearchSp
     """The space of `OFAProxylessNASNets` (1908.09791; weights exist at 1.3).
 
     Its blocks share slices of weights. Blocks of the space `proxyless` choose between operators
-    with separate weights, or are omitted. BN uses eps 1e-3, as in the reference code.
+    with separate weights, or are omitted. BN uses eps 1e-3, as in the code of OFA.
     """
 
     def width(channels: int) -> int:

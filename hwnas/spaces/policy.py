@@ -48,7 +48,10 @@ def log_prob_gradient(
 
 
 def entropy_gradient(probabilities: FloatArray) -> FloatArray:
-    """Gradient over logits [d, k] of the sum of the entropies of all choices: -p * (log p + H)."""
+    """Gradient of the sum of the choices' entropies with respect to the logits, [d, k].
+
+    It is -p * (log p + H), with H the entropy of the choice.
+    """
     log = np.log(np.where(probabilities > 0, probabilities, 1.0))
     entropies = -(probabilities * log).sum(axis=1, keepdims=True)
     return np.asarray(-probabilities * (log + entropies))

@@ -27,8 +27,8 @@ OPS = tuple(
 class Config(StrictModel):
     """Parameters of the space; `resolutions` in px.
 
-    widths: channels of stem, first block, six stages and head. They replace those of the paper
-        times `width_mult`.
+    widths: channels of stem, first block, six stages and head. They replace those of
+        ProxylessNAS times `width_mult`.
     """
 
     name: Literal["proxyless"] = "proxyless"
@@ -37,7 +37,7 @@ class Config(StrictModel):
     width_mult: Annotated[float, Field(ge=0.1, le=4)] = 1.0
     """Factor applied to every channel count."""
     widths: Annotated[tuple[Width, ...], Field(min_length=9, max_length=9)] | None = None
-    """Channels of stem, first block, stages and head, instead of the channels in the paper."""
+    """Channels of stem, first block, stages and head, instead of those of ProxylessNAS."""
 
 
 def build(config: Config, *, num_classes: int, in_channels: int = 3) -> SearchSpace:

@@ -19,8 +19,9 @@ FORM = "Genotype(recurrent=[('relu', 0), ('tanh', 1), ...], concat=range(1, 9))"
 def read_recurrent(text: str) -> tuple[tuple[str, int], ...] | None:
     """Reads activation and input of the eight nodes; None if the text is not a genotype.
 
-    The text is the Python expression of the released code, or a JSON object with the key
-    `recurrent`. Input 0 is the value made from token and state, and input i is node i.
+    The text is a Python expression `Genotype(...)`, as the code of DARTS prints it, or a JSON
+    object with the key `recurrent`. Input 0 is the value made from token and state, and input i is
+    node i.
 
     Raises:
         UserError: an unknown activation, a wrong number of nodes, an input that does not come
@@ -57,5 +58,5 @@ def _node(number: int, act: Any, source: Any, *, text: str) -> tuple[str, int]:
 
 
 def write_recurrent(nodes: Sequence[tuple[str, int]]) -> str:
-    """Writes nodes as the Python expression of the released code; `read_recurrent` reads it."""
+    """Writes nodes as `Genotype(recurrent=[...], concat=[...])`; `read_recurrent` reads it."""
     return f"Genotype(recurrent={list(nodes)}, concat={CONCAT})"

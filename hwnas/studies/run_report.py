@@ -144,10 +144,10 @@ def _table(project: Project) -> tuple[NetRow, ...]:
 
 
 def front_data(project: Project, device: str) -> Front:
-    """Archs by estimated latency on a device and supernet accuracy on the validation split.
+    """Labelled and evaluated archs: estimated latency on a device, and validation score.
 
-    The search is that of the device, or the common one. The random search belongs to the first
-    device; it is left out if another device has its own search.
+    The score is an accuracy or a perplexity. The search is that of the device, or the common one.
+    If each device has its own, only the first one has the random search, which was made for it.
     """
     estimator, scorer = project.estimator(device), evaluator(project)
     per_device = project.config.search.per_device

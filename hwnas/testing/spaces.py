@@ -94,7 +94,7 @@ class SpaceSuite(Suite):
 
     @pytest.fixture
     def small_space(self, variant: Any, config: Any) -> SearchSpace:
-        """The space with settings whose networks run in milliseconds."""
+        """The space, with settings that make its networks run in milliseconds."""
         space: SearchSpace = variant.build(quick(variant, config), num_classes=10)
         return space
 

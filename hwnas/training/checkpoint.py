@@ -117,7 +117,7 @@ class Checkpoints:
                 if hashlib.sha256(data).hexdigest() != sha256:
                     raise UserError(
                         "the weights were changed after hwnas wrote them",
-                        expected=f"content with the sha256 that {path.name} states",
+                        expected=f"the content that hwnas wrote; its sha256 is in {path.name}",
                         found=UNSEALED,
                     )
             except (UserError, OSError, KeyError, TypeError, ValueError) as error:

@@ -120,15 +120,16 @@ def good_rows(images: Encoded, broken: Broken, *, skip: bool, where: object) -> 
     if broken:
         named = "".join(f"\n    {images.names[i]}: {why}" for i, why in broken[:SHOWN])
         more = f"\n    and {len(broken) - SHOWN} more" if len(broken) > SHOWN else ""
-        text = f"{len(broken)} of {len(images.names)} images cannot be decoded"
+        n = len(images.names)
         if not skip:
             raise UserError(
-                text,
+                f"{len(broken)} of {n} images cannot be decoded",
                 found=named + more,
                 where=where,
                 fix="repair or remove them, or leave them out with --set data.skip_broken=true",
             )
-        log.warning("%s:%s", text, named + more)
+        left_out = f"left out {len(broken)} of {n} images of {where}, which cannot be decoded"
+        log.warning("%s:%s", left_out, named + more)
     rows = np.ones(len(images.names), dtype=bool)
     rows[[i for i, _ in broken]] = False
     return np.flatnonzero(rows)

@@ -54,15 +54,15 @@ class LabelConfig(StrictModel):
     records: Annotated[Path | None, LATER] = None
     """File of labelled archs; null: evaluate subnets."""
     reader: Annotated[str | None, LATER] = None
-    """Reader of the file; null: detect the format."""
+    """Format of `records` (`hwnas list readers`); null: detect it."""
     target: Annotated[str | None, LATER] = None
     """Column of the scores; null: the default column of the reader."""
     calibration: CalibrationConfig = CalibrationConfig()
     agreement: Annotated[int, LATER, Field(ge=0, le=16_384)] = 0
     """Number of training images on which subnets are compared with the largest network. Their
-    scores then use the cross-entropy to its predictions, instead of the cross-entropy to the labels
-    of the validation images, which ranks worse if there are few validation images. 0: use the
-    labels.
+    scores then use the cross-entropy to the predictions of the largest network, which ranks better
+    than the cross-entropy to the labels if there are few validation images. 0: use the labels of
+    the validation images.
     """
     trained: Annotated[TrainedLabelConfig, LATER] = TrainedLabelConfig()
 

@@ -52,7 +52,8 @@ class Stepper:
         except (ImportError, ValueError) as error:
             raise UserError(
                 "cannot create the optimiser",
-                expected="a name of timm.optim.list_optimizers(), and settings that it accepts",
+                expected="an optimiser of timm (timm.optim.list_optimizers()), and settings that"
+                " this optimiser accepts",
                 found=f"{config.name}: {error}",
                 where="optimizer",
             ) from error

@@ -88,8 +88,11 @@ def scans_by_class(
     empty = [name for name, found in zip(names, by_class, strict=True) if not found.images]
     if (empty and split == "train" and not is_listed) or len(empty) == len(names):
         raise UserError(
-            "class folders without images",
-            expected="files of .jpg, .png, .webp, .tif, or of another format that Pillow reads",
+            "no class folder has images"
+            if len(empty) == len(names)
+            else "some class folders have no images",
+            expected="files with the ending .jpg, .png, .webp or .tif, or another format that"
+            " Pillow reads",
             found=", ".join(_emptiness(name, by_class[names.index(name)]) for name in empty),
             where=folder,
             fix="add images, or remove the folders",

@@ -77,7 +77,7 @@ def pair_weight(config: RankingConfig, progress: float) -> float:
     """lambda at `progress` in [0, 1] of the training.
 
     `warmup` is the best schedule of PGONAS: min(2, epoch / 10) for 70 epochs, with peak 2 and ramp
-    2 / 7. Sine and trapezoid start and end at 0; the paper does not define their exact shapes.
+    2 / 7. Sine and trapezoid start and end at 0; PGONAS does not define their exact shapes.
     """
     rise = min(1.0, progress / config.ramp)
     shapes = {

@@ -17,7 +17,7 @@ from hwnas.training.sections import FinetuneConfig
 
 __all__ = ["AuxiliaryHead", "Regularisation"]
 
-WIDTHS = 128, 768  # released code of DARTS, AuxiliaryHeadCIFAR
+WIDTHS = 128, 768  # `AuxiliaryHeadCIFAR` in the code of DARTS
 WINDOW, STRIDE, LEAST_PX = 5, 3, 8  # pooling to 2 px from 8 px
 
 
@@ -82,7 +82,7 @@ class Regularisation:
                     "the recipe has dropout, which is only for recurrent networks",
                     expected="dropout 0",
                     found=f"dropout {config.dropout}",
-                    where="the recipe",
+                    where="`dropout` of the recipe",
                 )
             network.dropout = config.dropout
 
@@ -94,7 +94,7 @@ class Regularisation:
                 "the network has no place for an auxiliary classifier",
                 expected="a network of the space darts, or auxiliary 0",
                 found=f"auxiliary {self._config.auxiliary}",
-                where="the recipe",
+                where="`auxiliary` of the recipe",
             )
         op = definition["ops"][slot]
         with torch.random.fork_rng(devices=[]):

@@ -240,7 +240,7 @@ def test_photos_of_few_images_and_of_many_classes(searched, tmp_path, n_classes,
     [
         (1, 10, "at least two classes"),
         (3, 1, "has no val images"),
-        (4, 0, "class folders without images"),
+        (4, 0, "no class folder has images"),
     ],
 )
 def test_too_few_photos_are_refused_before_anything_runs(

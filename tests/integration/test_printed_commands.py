@@ -6,6 +6,8 @@ import ast
 import re
 import shlex
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -22,6 +24,7 @@ VERBS = [
     *(verb.name or getattr(verb.callback, "__name__", "") for verb in app.registered_commands),
     *(str(group.name) for group in app.registered_groups),
 ]
+PACKAGE = Path(hwnas.__file__).parent
 NAMES = ("a run", "it's 100% $HOME", "-o", "--run", "ä;b&c", "*")
 
 
@@ -47,10 +50,32 @@ def by_hand(source: str) -> list[str]:
     return found
 
 
+def python_lines(source: str) -> list[str]:
+    """Commands `python -c CODE` in the texts of a module."""
+    texts = [
+        node.value
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    ]
+    found = [re.findall(r"""python3? -c (?:"[^"]*"|'[^']*')""", text) for text in texts]
+    assert all(lines or "python -c" not in text for text, lines in zip(texts, found, strict=True))
+    return [line for lines in found for line in lines]
+
+
+def test_commands_of_python_print_something() -> None:
+    """In a process of their own: here, other tests have imported more than the command does."""
+    modules = [*PACKAGE.rglob("*.py"), *(PACKAGE.parent / "export").glob("*.py")]
+    lines = {line for path in modules for line in python_lines(path.read_text())}
+    assert len(lines) >= 2
+    for line in sorted(lines):
+        _, *arguments = shlex.split(line)
+        done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True)
+        assert done.returncode == 0 and done.stdout.strip(), (line, done.stderr)
+
+
 def test_no_command_is_composed_by_hand() -> None:
     assert by_hand("f'or `hwnas profile {device}` first'") and not by_hand("f'hwnas {version}'")
-    package = Path(hwnas.__file__).parent
-    for path in package.rglob("*.py"):
+    for path in PACKAGE.rglob("*.py"):
         assert by_hand(path.read_text()) == [], f"{path}: core.command.command_line"
 
 

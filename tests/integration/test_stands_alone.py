@@ -161,7 +161,7 @@ def test_verbs_that_look_at_a_run_do_not_refuse_it_because_of_its_data(
     if verb in ("status", "verify bundle"):
         found = hwnas.verify(home / "run/bundles/main/mine", latency=False).notes
         said = [*found] if verb == "verify bundle" else notes(home / "run")
-        reason = "the data cannot be read: class folders without images: dog"
+        reason = "the data cannot be read: some class folders have no images: dog"
         assert any(note.startswith(reason) for note in said)
 
 

@@ -153,7 +153,7 @@ def test_a_changed_file_is_described_without_bare_hashes(tmp_path: Path):
     file.path.write_text(file.path.read_text().replace("2", "3"))
     with pytest.raises(UserError, match="was modified") as caught:
         file.read()
-    assert caught.value.found == "content with another hash"
+    assert caught.value.found == "other content: its hash is different"
     assert "`check`" in str(caught.value.expected)
 
 

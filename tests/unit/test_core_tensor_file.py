@@ -60,7 +60,9 @@ def test_a_sealed_file_tells_flipped_bits(tmp_path: Path) -> None:
             with pytest.raises(UserError):
                 require_sealed(path, "not as written")
     path.write_bytes(bytes([*content[:-1], content[-1] ^ 1]))
-    with pytest.raises(UserError, match=r"`check` [\s\S]*found: content with another hash\n"):
+    with pytest.raises(
+        UserError, match=r"key `check`\n[\s\S]*found: other content: its hash is different\n"
+    ):
         require_sealed(path, "not as written")
     for n in range(0, len(content), 50):
         path.write_bytes(content[:n])

@@ -285,5 +285,6 @@ def test_settings_that_do_not_fit_are_refused(
 
 def test_a_runtime_without_a_folder_is_named(phone: Phone, tmp_path: Path) -> None:
     (tmp_path / "phone.yaml").write_text(json.dumps({**settings(phone), "runtime": "openvino"}))
-    with pytest.raises(UserError, match=r"(?s)no runtime folder with openvino.*litert.*`python`"):
+    wanted = r"(?s)no Python with openvino to copy.*litert.*`python`"
+    with pytest.raises(UserError, match=wanted):
         load_transport(str(tmp_path / "phone.yaml"))

@@ -254,8 +254,10 @@ def test_a_noisy_phone_says_so(test_data: Path):
     table = convert("help", test_data / "latency_fbnet", "samsung_s7")
     assert table.source == "fitted" and any("noisy" in warning for warning in table.warnings)
     assert table.corrections[next(iter(table.corrections))].validation.forecast.mape > 0.05
-    with pytest.raises(UserError, match="no device"):
+    with pytest.raises(UserError, match=r"(?s)no column 'pixel9'.*samsung_s7.*--device"):
         convert("help", test_data / "latency_fbnet", "pixel9")
+    with pytest.raises(UserError, match=r"(?s)no column 'pixel9'.*edgegpu_cifar10.*--device"):
+        convert("hw_nasbench201", test_data / "hw_nasbench201", "pixel9")
 
 
 @pytest.mark.parametrize(("format", "column"), [("x", None), ("help", None), ("pixel1", "a")])

@@ -41,7 +41,8 @@ def convert(folder: Path, column: str) -> LatencyTable:
     """
     if column not in COLUMNS:
         expected = f"one of {', '.join(COLUMNS)}"
-        raise UserError(f"the data set has no device {column!r}", expected=expected)
+        fix = "choose one with --device"
+        raise UserError(f"HW-NAS-Bench has no column {column!r}", expected=expected, fix=fix)
     device, _, data = column.partition("_")
     classes, px = DATA_SETS[data]
     name, energy_column = DEVICES[device]
@@ -96,7 +97,8 @@ def _read(path: Path, data: str, n: int) -> dict[str, FloatArray]:
             name: found[name] for name in ("edgegpu_latency", "edgegpu_energy", "pixel3_latency")
         }
     except FileNotFoundError as error:
-        raise UserError("file not found", where=path) from error
+        expected = "hardware.npz, the measurements of HW-NAS-Bench"
+        raise UserError("file not found", expected=expected, where=path) from error
     except UserError:
         raise
     except Exception as error:  # a damaged file raises many kinds of errors

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from hwnas.core.arrays import read_npz
 from hwnas.core.errors import UserError, in_parts
+from hwnas.core.stats import require_positive
 from hwnas.interfaces import FloatArray
 from hwnas.spaces import fbnet, mobilenet_v3, nasbench201
 from hwnas.spaces.graphs import live_graph
@@ -57,7 +58,8 @@ class Measurements:
         """
         if name not in self.columns:
             expected = f"one of {', '.join(self.columns)}"
-            raise UserError(f"the data set has no device {name!r}", expected=expected)
+            fix = "choose one with --device"
+            raise UserError(f"the data set has no column {name!r}", expected=expected, fix=fix)
         return self.latency_ms[:, self.columns.index(name)]
 
 
@@ -105,8 +107,7 @@ def read_measurements(folder: Path) -> Measurements:
         raise
     except Exception as error:  # a damaged file can raise many kinds of errors
         raise UserError("malformed measurements", **in_parts(error), where=path) from error
-    if not (np.isfinite(latency_ms).all() and (latency_ms > 0).all()):
-        raise UserError("latencies must be positive and finite", where=path)
+    require_positive(latency_ms, "latencies must be positive and finite", where=path)
     return Measurements(space, codes, _live(space, codes), latency_ms, columns)
 
 

@@ -73,7 +73,7 @@ class TimedReference:
     published_px: Count | None = None
 
     def summary(self) -> dict[str, Any]:
-        """The row of a table."""
+        """The network as a row of the output of `hwnas references`: column to value."""
         return {
             "network": self.name,
             "px": self.px,

@@ -18,7 +18,10 @@ QUICK = {"repeats": 2, "batch_size": 4}
 
 
 class Config(StrictModel):
-    """Settings with the defaults of PGONAS (2206.13329), except for its resolution of 224 px."""
+    """Settings. The defaults are those of PGONAS (2206.13329), except for the resolution.
+
+    PGONAS scores all archs at 224 px; here, the default is the own resolution of each arch.
+    """
 
     name: Literal["zen"] = "zen"
     repeats: int = Field(

@@ -82,7 +82,9 @@ def stage(project: Project) -> Stage:
 
 
 def check(project: Project) -> None:
-    """Refuses latency tables of another machine that no stage will measure again.
+    """Refuses an up-to-date latency table of a local device that another machine measured.
+
+    A table that is not up to date is measured again before this stage.
 
     Raises:
         UserError: see `foreign_tables.require_own_table`.

@@ -107,7 +107,9 @@ def identity(config: Config) -> DataIdentity:
 
 
 def plan(config: Config) -> DataPlan:
-    """The sizes of the splits if all images can be decoded.
+    """The sizes of the splits, assuming that every image can be decoded.
+
+    If the folder is missing but `num_classes` is set, the plan says that the images are awaited.
 
     Raises:
         UserError: there are no class folders, and `num_classes` is not set.

@@ -91,11 +91,15 @@ class CostConfig(StrictModel):
     metric: BalanceMetric = Field(default="macs", description="Cost metric.")
     device: str = Field(default="local", description="Device with a latency table, for latency_ms.")
     n_random: int = Field(
-        default=2, ge=1, le=64, description="Random archs per step, besides largest and smallest."
+        default=2,
+        ge=1,
+        le=64,
+        description="Random archs per step, besides the largest and the smallest arch.",
     )
     ends: bool = Field(
         default=True,
-        description="Whether largest and smallest are trained in every step (sandwich rule).",
+        description="Whether the largest and the smallest arch are trained in every step (sandwich"
+        " rule).",
     )
 
 
