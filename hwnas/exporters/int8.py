@@ -64,12 +64,12 @@ class Config(OnnxConfig):
 
     @property
     def file(self) -> str:
-        """See `FormatConfig`."""
+        """Path of the model if a bundle has one variant of the format: `model.int8.onnx`."""
         return FILE_NAME
 
     @property
     def rounding(self) -> EightBits | None:
-        """See `FormatConfig`."""
+        """The rounding rule of ONNX Runtime, for the setting `symmetric`."""
         return "onnx symmetric" if self.symmetric else "onnx"
 
 
