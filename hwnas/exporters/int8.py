@@ -55,8 +55,8 @@ class Config(OnnxConfig):
     """How the ranges of activations are determined from the calibration images."""
     symmetric: bool = Field(
         False,
-        description="Signed activations with zero point 0, and biases in float, as TensorRT and"
-        " NPUs expect.",
+        description="Whether activations are signed with zero point 0, and biases stay in float, as"
+        " TensorRT and NPUs expect.",
     )
     weights: Weights = "compensated"
     target_agreement: TargetAgreement = 0.99

@@ -292,6 +292,14 @@ def test_an_operator_without_a_counterpart_is_named_with_the_format_that_has_it(
         converted(helper.make_model(helper.make_graph([node], "g", values, logits)))
 
 
+def test_a_graph_with_two_inputs_is_refused_with_their_names() -> None:
+    inputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 4]) for name in "ab"]
+    with pytest.raises(UserError, match="recurrent networks") as caught:
+        converted(helper.make_model(helper.make_graph([], "step", inputs, [])))
+    assert caught.value.found == "inputs: a, b"
+    assert caught.value.fix == "use a device with the runtime onnxruntime"
+
+
 def test_a_package_that_is_absent_or_too_old_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     import ai_edge_litert
 

@@ -41,7 +41,12 @@ def convert(path: Path) -> LatencyTable:
         for mid in (width * multiple for multiple in MULTIPLES if width * multiple <= len(values)):
             ms = values[mid - 1]
             if not isinstance(ms, float) or not 0 < ms < math.inf:
-                raise UserError("malformed entry", found=f"{ms!r} at {mid}", where=f"{path}: {key}")
+                raise UserError(
+                    "a latency is not a positive number",
+                    expected="ms > 0 as a decimal number, e.g. 1.0",
+                    found=f"{ms!r:.80} at entry {mid}, counted from 1",
+                    where=f"{path}: {key}",
+                )
             op = OpSpec(
                 "mbconv",
                 width,
