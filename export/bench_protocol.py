@@ -130,8 +130,9 @@ class Results:
             self._write({**self.header, "host": host})
         for key, value in mine.items():
             if self.header.get(key) != value:
+                name = key.replace("_hash", "").replace("_", " ")
                 raise KitError(
-                    f"{self._path} holds results of another {key}: "
+                    f"{self._path} holds results of another {name}: "
                     f"{self.header.get(key)!r}, now {value!r}; give another --out, or delete it"
                 )
 

@@ -117,16 +117,16 @@ class Gain:
 
     @property
     def trainings_needed(self) -> int:
-        """Trainings of each network with different seeds that can settle a gain of this size.
+        """Number of trainings of each network, with different seeds, that can settle such a gain.
 
-        1 if more images suffice.
+        1 if more images alone suffice.
         """
         bar = abs(self.gain) / Z95
         return max(1, math.ceil(min(MOST, 2 * (self.seed_error / bar) ** 2))) if bar else MOST
 
     @property
     def images_needed(self) -> int | None:
-        """Images that settle a gain of this size; None if it would take more than `MOST`.
+        """Number of images that can settle such a gain; None if it would take more than `MOST`.
 
         The number assumes `trainings_needed` trainings of each network.
         """

@@ -83,8 +83,8 @@ def _constraint(text: Any, bound: Any) -> Constraint:
         ) from None
     if not isinstance(bound, (int, float, np.number)) or not 0 < bound < np.inf:
         raise UserError(
-            "a limit must be greater than 0",
-            expected="a finite number > 0",
+            "a limit must be a finite number greater than 0",
+            expected="a number > 0",
             found=repr(bound),
             where=where,
         )

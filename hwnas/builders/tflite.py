@@ -53,6 +53,7 @@ def converted(model: onnx.ModelProto) -> Graph:
         raise UserError(
             "LiteRT files of recurrent networks are not supported yet",
             expected="a graph with one input",
-            found=", ".join(value.name for value in model.graph.input),
+            found=f"inputs: {', '.join(value.name for value in model.graph.input)}",
+            fix="use a device with the runtime onnxruntime",
         )
     return Converter(model).run()

@@ -28,7 +28,10 @@ def clean(
     folder: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[RUN]", readable=False, help="Run folder, or TABLE.samples [the caches]."
+            metavar="[RUN]",
+            readable=False,
+            help="Run folder, or the folder TABLE.samples that `hwnas profile` made"
+            " [without --device: the caches in ~/.cache/hwnas].",
         ),
     ] = None,
     device: Annotated[

@@ -40,7 +40,10 @@ def show(
 
 @app.command()
 def explain(
-    key: Annotated[str | None, typer.Argument(help="Path of a setting or a section [all].")] = None,
+    key: Annotated[
+        str | None,
+        typer.Argument(help="Key of a setting or a section, e.g. train.steps [all]."),
+    ] = None,
     format: FormatOption = Format.table,
 ) -> None:
     """Show type, default, allowed values and meaning. Example: `hwnas config explain seed`."""

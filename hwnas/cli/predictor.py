@@ -223,5 +223,9 @@ def _restriction(text: str) -> tuple[str, list[Any]]:
     except yaml.YAMLError:
         values = None
     if values is None:
-        raise UserError("cannot read the restriction", expected="CHOICE=[VALUES]", found=text)
+        raise UserError(
+            "cannot read the restriction",
+            expected="CHOICE=[VALUES], e.g. resolution=[160,192]",
+            found=text,
+        )
     return name, values if isinstance(values, list) else [values]

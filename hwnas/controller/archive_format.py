@@ -14,7 +14,7 @@ from hwnas.spaces.space import SearchSpace
 __all__ = ["AGAIN", "EVALUATED", "about", "code_type", "cost_keys", "row_type"]
 
 EVALUATED = np.dtype([("row", "<i8"), ("label", "<f8"), ("score", "<f8")])
-AGAIN = "remove the folder of this search and run it again"
+AGAIN = "remove the folder of this search, then run the search again"
 CODE_TYPE = "code_type"  # key in the first line, present if codes take more than one byte
 
 

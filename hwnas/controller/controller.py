@@ -18,7 +18,7 @@ from hwnas.controller.scorer import Predict, Rescoring, Scorer
 from hwnas.controller.sections import SearchConfig
 from hwnas.controller.storage import STATE, Progressed, SearchFolder
 from hwnas.core.config import settled
-from hwnas.core.errors import UserError
+from hwnas.core.errors import UserError, in_parts
 from hwnas.core.metrics import MetricKey
 from hwnas.core.progress import Progress, silent
 from hwnas.core.store import content_hash
@@ -110,8 +110,8 @@ def _restore(searcher: Searcher, done: Progressed, folder: Path) -> None:
         searcher.load_state(done.searcher)
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise UserError(
-            "the state of a search belongs to another searcher",
-            found=repr(error)[:200],
+            "the searcher cannot load its stored state",
+            **{"expected": "a state that this searcher stored", **in_parts(error)},
             where=folder / STATE,
             fix="remove this file: the search starts again, and its evaluations are kept",
         ) from error

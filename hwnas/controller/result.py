@@ -87,11 +87,11 @@ class SearchResult:
         an evaluator.
     fronts: per metric key, all archs that no other arch beats in both cost and score, cheapest
         first, feasible or not.
-    mode: the most probable arch of a policy.
+    mode: the most probable arch of the policy; None if the searcher has no policy.
     n_predictions: number of distinct archs that were priced and predicted.
     n_proposals: number of proposals, including repeats.
-    found_by: device whose search found the winner, if it is another device (see
-        `controller.exchange`).
+    found_by: the device whose search found the winner, if that is not the device of this search
+        (see `controller.exchange`).
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT

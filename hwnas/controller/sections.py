@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Annotated
 
 from pydantic import Field, model_validator
@@ -102,7 +103,10 @@ class SearchConfig(StrictModel):
 
     @model_validator(mode="after")
     def _distinct_constraints(self) -> SearchConfig:
-        bounded = {metric_key(constraint).base for constraint in self.constraints}
-        if len(bounded) < len(self.constraints):
-            raise ValueError("two constraints bound the same metric of the same device")
+        bounded = Counter(metric_key(constraint).base for constraint in self.constraints)
+        for key, n in bounded.items():
+            if n > 1:
+                raise ValueError(
+                    f"expected at most one limit per metric and device, found {n} for {key}"
+                )
         return self

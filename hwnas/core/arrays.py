@@ -35,8 +35,8 @@ def read_npz(
     """The arrays of a .npz file by name. With `names`, only these arrays, if present.
 
     Raises:
-        UserError: the path is a pipe or a device, or the arrays have more than `at_most` bytes in
-            total.
+        UserError: the path is a pipe or a device file, or the arrays have more than `at_most` bytes
+            in total.
         OSError: the file cannot be read.
         ValueError: the file is damaged, or is not an archive of plain arrays.
     """
@@ -64,7 +64,7 @@ def read_npy(path: Path) -> NDArray[Any]:
     """The array of a .npy file.
 
     Raises:
-        UserError: the path is a pipe or a device.
+        UserError: the path is a pipe or a device file (`/dev/...`).
         OSError: the file cannot be read.
         ValueError: the file is damaged, or is not a plain array.
     """

@@ -135,7 +135,7 @@ def regular(path: Path, *, at_most: int | None = None) -> Path:
     """Checks that `path` is a regular file, which libraries can open by name; follows a link.
 
     Raises:
-        UserError: a pipe, a socket, a device, or a file of more than `at_most` bytes.
+        UserError: a pipe, a socket, a device file, or a file of more than `at_most` bytes.
         OSError: the file does not exist, or is a folder.
     """
     found = _stat(path)
@@ -160,7 +160,7 @@ def read_regular(path: Path, *, at_most: int) -> bytes:
     """The content of a regular file.
 
     Raises:
-        UserError: a pipe, a socket, a device, or a file of more than `at_most` bytes.
+        UserError: a pipe, a socket, a device file, or a file of more than `at_most` bytes.
         OSError: the file cannot be read.
     """
     with open_regular(path) as stream:

@@ -169,7 +169,7 @@ def _add(found: Scan, entry: os.DirEntry[str], name: str, endings: frozenset[str
 
 
 def _kind(entry: os.DirEntry[str]) -> str:
-    """folder, file, lost (a broken or circular link), or other (a pipe, a device)."""
+    """folder, file, lost (a broken or circular link), or other (a pipe, a device file)."""
     try:
         if entry.is_dir():
             return "folder"

@@ -64,7 +64,10 @@ def explained(doing: str, path: Path) -> Iterator[None]:
 
 
 def refused(error: OSError, doing: str, path: Path | None) -> UserError:
-    """The error for a failed system call; `path`: its place if the system error names none."""
+    """The `UserError` for a failed system call, with a fix that depends on its error number.
+
+    path: the place to state if the system error names no file.
+    """
     full = error.errno == errno.ENOSPC
     where = error.filename or (_full_folder(path or Path.cwd()) if full else path)
     fixes = {

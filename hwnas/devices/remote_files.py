@@ -109,16 +109,16 @@ def _send(reach: Reach, there: str, archive: Path, name: str, *, install: str, m
 
 
 def words(reach: Reach, script: str, pattern: str) -> list[str]:
-    """The words that a script prints on the device, which must match `pattern`.
+    """The words that a script prints on the device; `pattern` must match all its output.
 
     Raises:
-        UserError: the words do not match.
+        UserError: the output does not match.
     """
     found = call(reach.command(script), where=reach.where).split()
     if not re.fullmatch(pattern, " ".join(found)):
         raise UserError(
             "unexpected output from the remote shell",
-            expected=f"words that match {pattern}",
+            expected=f"only the output of the command, which matches `{pattern}`",
             found=" ".join(found)[:200],
             where=reach.where,
             fix="make the shell of the device print nothing when it starts",

@@ -62,14 +62,18 @@ def _set_aside(reach: Reach, there: str, header: str, *, of_plan: bool, results:
     name, place = _aside(header), f"{reach.where}:{there}"
     if of_plan:
         log.warning(
-            "%s has samples of these models that %s did not begin: set aside there as %s; %s",
+            "%s has samples of these models that do not belong to the folder %s. They are kept on"
+            " the device as %s, and continue when their own folder is used again. Here, timing %s.",
             *(place, results.parent, name),
-            "timing continues from the samples here"
+            "continues from the samples of this folder"
             if _header(results)
-            else "all models are timed",
+            else "starts from the beginning",
         )
     else:
-        log.warning("%s/%s: not of this plan, so set aside there as %s", place, RESULTS, name)
+        log.warning(
+            "%s/%s has samples of another plan, or none that can be read. It is kept there as %s.",
+            *(place, RESULTS, name),
+        )
     call(
         reach.command(f"cd {shlex.quote(there)} && mv {RESULTS} {name}"),
         where=reach.where,

@@ -56,7 +56,10 @@ class Config(FormatConfig):
 
     @property
     def file(self) -> str:
-        """See `FormatConfig`."""
+        """Path of the model if a bundle has one variant of the format.
+
+        It is `model.mlpackage.zip`, or with `.fp16` or `.int8` before `.mlpackage`.
+        """
         return FILES[self.precision]
 
 

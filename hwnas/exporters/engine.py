@@ -106,7 +106,10 @@ class EngineConfig(FormatConfig):
 
     @property
     def file(self) -> str:
-        """See `FormatConfig`."""
+        """Path of the model if a bundle has one variant of the format.
+
+        It is `engines/model.PRECISION.RUNTIME.engine`, with the target GPU (`.sm80`) if it is set.
+        """
         capability: str | None = getattr(self, "capability", None)
         return f"engines/{engine_name(self.name, self.precision, capability)}"
 

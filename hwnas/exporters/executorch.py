@@ -62,7 +62,10 @@ class Config(FormatConfig):
 
     @property
     def file(self) -> str:
-        """See `FormatConfig`."""
+        """Path of the model if a bundle has one variant of the format.
+
+        It is `model.pte` or `model.int8.pte`.
+        """
         return FILES[self.precision]
 
 

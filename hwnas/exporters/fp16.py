@@ -45,7 +45,7 @@ class Config(OnnxConfig):
 
     @property
     def file(self) -> str:
-        """See `FormatConfig`."""
+        """Path of the model if a bundle has one variant of the format: `model.fp16.onnx`."""
         return FILE_NAME
 
 

@@ -55,8 +55,8 @@ class Config(OnnxConfig):
     """How the ranges of activations are determined from the calibration images."""
     symmetric: bool = Field(
         False,
-        description="Signed activations with zero point 0, and biases in float, as TensorRT and"
-        " NPUs expect.",
+        description="Whether activations are signed with zero point 0, and biases stay in float, as"
+        " TensorRT and NPUs expect.",
     )
     weights: Weights = "compensated"
     target_agreement: TargetAgreement = 0.99
@@ -64,12 +64,12 @@ class Config(OnnxConfig):
 
     @property
     def file(self) -> str:
-        """See `FormatConfig`."""
+        """Path of the model if a bundle has one variant of the format: `model.int8.onnx`."""
         return FILE_NAME
 
     @property
     def rounding(self) -> EightBits | None:
-        """See `FormatConfig`."""
+        """The rounding rule of ONNX Runtime, for the setting `symmetric`."""
         return "onnx symmetric" if self.symmetric else "onnx"
 
 

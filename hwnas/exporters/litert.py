@@ -77,12 +77,15 @@ class Config(BatchConfig):
 
     @property
     def file(self) -> str:
-        """See `FormatConfig`."""
+        """Path of the model if a bundle has one variant of the format.
+
+        It is `model.tflite`, `model.fp16.tflite` or `model.int8.tflite`.
+        """
         return FILES[self.precision]
 
     @property
     def rounding(self) -> EightBits | None:
-        """See `FormatConfig`."""
+        """The rounding rule of LiteRT for an int8 file; None for the other precisions."""
         return "litert" if self.precision == "int8" else None
 
 

@@ -71,7 +71,7 @@ class InputSpec:
 
 @dataclass(frozen=True)
 class Golden:
-    """Real inputs [n, C, H, W] and their torch logits [n, classes], as .npy files."""
+    """Paths of two .npy files: real inputs [n, C, H, W], and their torch logits [n, classes]."""
 
     __pydantic_config__: ClassVar[Any] = STRICT
 

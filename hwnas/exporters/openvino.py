@@ -46,7 +46,10 @@ class Config(BatchConfig):
 
     @property
     def file(self) -> str:
-        """See `FormatConfig`."""
+        """Path of the model if a bundle has one variant of the format.
+
+        It is `openvino/model.xml`, or with `.fp16` or `.int8` before the ending.
+        """
         return f"openvino/{STEMS[self.precision]}.xml"
 
     @property

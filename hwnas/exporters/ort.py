@@ -42,7 +42,7 @@ class Config(BatchConfig):
 
     @property
     def file(self) -> str:
-        """See `FormatConfig`."""
+        """Path of the model if a bundle has one variant of the format: `model.ort`."""
         return FILE_NAME
 
 

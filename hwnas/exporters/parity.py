@@ -243,7 +243,11 @@ def compare_batches(
     if opened.batch is not None:
         batches = (opened.batch,)
     if not len(images):
-        raise UserError("no images to compare a file with torch", expected="images", found="none")
+        raise UserError(
+            "comparing an exported file with torch needs images",
+            expected="at least one image",
+            found="none",
+        )
     results = []
     for batch in batches:
         n = max(1, len(images) // batch) * batch

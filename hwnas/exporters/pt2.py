@@ -45,7 +45,7 @@ class Config(BatchConfig):
 
     @property
     def file(self) -> str:
-        """See `FormatConfig`."""
+        """Path of the model if a bundle has one variant of the format: `model.pt2`."""
         return FILE_NAME
 
 

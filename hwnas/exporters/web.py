@@ -37,7 +37,10 @@ class Config(FormatConfig):
 
     @property
     def file(self) -> str:
-        """See `FormatConfig`."""
+        """Path of the model if a bundle has one variant of the format.
+
+        It is `web/web.tflite` or `web/web.int8.tflite`.
+        """
         return f"web/{MODELS[self.precision]}"
 
 

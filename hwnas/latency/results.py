@@ -58,15 +58,22 @@ def read_results(plan: Plan) -> Results:
         raise UserError("results are too large", expected="at most 256 MiB", where=plan.results)
     lines = iter_jsonl(plan.results)
     header = next(lines, {})
-    for key, expected in (("protocol", PROTOCOL), ("plan_hash", plan.hash)):
-        if header.get(key) != expected:
-            raise UserError(
-                f"the results have another {key}",
-                expected=expected,
-                found=_shown(header.get(key)),
-                where=plan.results,
-                fix="give the same space, device, settings and seed, which determine the plan",
-            )
+    if header.get("protocol") != PROTOCOL:
+        raise UserError(
+            "these results are not from the kit of this version of hwnas",
+            expected=f"protocol {PROTOCOL!r}",
+            found=f"protocol {_shown(header.get('protocol'))}",
+            where=plan.results,
+            fix="time the models again with the kit of this version (`hwnas profile pack`)",
+        )
+    if header.get("plan_hash") != plan.hash:
+        raise UserError(
+            "these results are of another plan",
+            expected=f"plan {plan.hash!r}",
+            found=f"plan {_shown(header.get('plan_hash'))}",
+            where=plan.results,
+            fix="give the same space, device, settings and seed, which determine the plan",
+        )
     try:
         _check_header(header)
         has_gaps = header["interrupted_runs"] == "dropped"

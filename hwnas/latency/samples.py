@@ -61,7 +61,10 @@ class Timing:
 
     def __post_init__(self) -> None:
         if not 0 <= self.p10_ms <= self.median_ms <= self.p90_ms or self.median_ms <= 0:
-            raise ValueError("expected 0 <= p10_ms <= median_ms <= p90_ms and median_ms > 0")
+            raise ValueError(
+                "expected 0 <= p10_ms <= median_ms <= p90_ms and median_ms > 0, found"
+                f" p10_ms {self.p10_ms:g}, median_ms {self.median_ms:g}, p90_ms {self.p90_ms:g}"
+            )
         if self.p95_ms < self.median_ms or self.n < 1:
             raise ValueError("expected p95_ms >= median_ms and n >= 1")
         if self.cold_ms is not None and not self.cold_ms > 0:

@@ -98,12 +98,13 @@ def verdict(
 
 
 def widened(estimate_ms: FloatArray, interval_ms: FloatArray, pace_spread: float) -> FloatArray:
-    """90 % intervals [n, 2] of timings at the table's speed, from those of estimates [n].
+    """Widens the 90 % intervals [n, 2] of estimates [n] to those of timings divided by the pace.
 
     If load slows some networks down more than others, no pace is right for all of them. The
-    networks of the table, timed again, show by how much. They lie evenly between the fastest and
-    the slowest one, so their mean distance from the pace, `pace_spread`, is about the standard
-    deviation over all networks. Its 90 % interval and the half-widths add up in quadrature.
+    networks of the table that were timed again show by how much. They are evenly spaced from the
+    fastest to the slowest one, so their mean relative distance from the pace, `pace_spread`, is
+    about the standard deviation over all networks. Its 90 % interval and the half-widths of the
+    estimates' intervals add up in quadrature.
     """
     spread = estimate_ms * Z90 * pace_spread
     low = estimate_ms - np.hypot(estimate_ms - interval_ms[:, 0], spread)

@@ -52,6 +52,7 @@ HEADERS = {
     "p95_ms": rf"(?:(?:latency|time)[ _]?)?p95{UNIT}",
 }
 """Patterns of other headers for the columns of numbers, in upper or lower case."""
+STATISTICS = {"ms": "median", "p95_ms": "p95"}
 
 MIN_NETWORKS = 5  # minimum for a correction
 N_SHOWN = 3
@@ -131,10 +132,10 @@ def _with_ms(table: CsvTable) -> CsvTable:
         if len(found) != 1:
             raise UserError(
                 f"{len(found)} columns match {wanted!r}" if found else f"no column {wanted!r}",
-                expected="one column of latencies in milliseconds",
+                expected=f"one column of {STATISTICS[wanted]} latencies in milliseconds",
                 found=", ".join(found or table.columns),
                 where=table.path,
-                fix=f"rename that column to {wanted}",
+                fix=f"rename the column to use to `{wanted}`",
             )
         columns = (*columns, wanted)
         rows = tuple({**cells, wanted: cells[found[0]]} for cells in rows)

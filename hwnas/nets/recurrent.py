@@ -61,7 +61,7 @@ def check_tokens(tokens: Tensor, n_words: int) -> None:
     is_right = tokens.dtype == torch.int64 and tokens.ndim == 3 and tokens.numel() > 0
     if not is_right:
         raise UserError(
-            "not a batch of tokens, which this network reads",
+            "the input is not a batch of tokens, as this network needs",
             expected="int64 [B, segments, tokens]",
             found=f"{tokens.dtype} {list(tokens.shape)}",
         )

@@ -26,7 +26,7 @@ __all__ = ["Node", "Site", "plan", "program", "shared_shapes"]
 class Site:
     """A layer of an arch, and the paths of its weights and of the BN after it ("" if none).
 
-    A BN that follows no convolution is a layer without weights.
+    A BN that follows no convolution is a site of its own: `path` is "", `bn_path` is its path.
     """
 
     layer: Layer

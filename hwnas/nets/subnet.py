@@ -90,8 +90,8 @@ def build_from_definition(definition: dict[str, Any], *, seed: int | None = 0) -
     """The network of a `subnet_definition`: [B, C, px, px] -> logits [B, classes].
 
     Initialised as in timm, from `seed` (None: weights stay uninitialised). The global generator of
-    torch does not change. Depthwise and 1x1 layers have a faster backward pass, with the same
-    function and parameter names.
+    torch does not change. Depthwise and 1x1 layers are replaced by variants that compute the same,
+    have the same parameter names, and have a faster backward pass.
     """
     if seed is None:
         model = assemble(definition)

@@ -85,10 +85,10 @@ def reads_the_data(project: Project) -> None:
 
 
 def optimizer_exists(config: OptimizerConfig, setting: str) -> None:
-    """Refuses an optimiser that timm does not have, or that refuses its settings.
+    """Refuses an unknown optimiser, and settings that timm cannot create it with.
 
     Raises:
-        UserError: names the optimiser.
+        UserError: timm does not have the optimiser, or it refuses the settings.
     """
     if config.name in COMMON_OPTIMIZERS:
         return

@@ -105,7 +105,7 @@ class EvaluatorConfig(StrictModel):
         return ("name",)
 
     def removed_values(self) -> dict[str, Any]:
-        """See `StrictModel`."""
+        """See `StrictModel.removed_values`."""
         return {"name": "supernet" if self.records is None else "tabular"}
 
     @model_validator(mode="after")

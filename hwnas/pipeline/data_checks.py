@@ -168,7 +168,8 @@ def enough_images(project: Project, needs: Mapping[str, int]) -> None:
     needs: number of images that a setting needs, by setting.
 
     Raises:
-        UserError: names the setting; or as in `known_data`.
+        UserError: a setting, which the error names, needs more images than there are; or as in
+            `known_data`.
     """
     data = known_data(project)
     if data.awaited:

@@ -48,13 +48,15 @@ class Errors:
 
 @dataclass(frozen=True)
 class Blend:
-    """(1 - weight) * z(supernet score) + weight * z(predicted score) (WPNAS 2203.02086, reward).
+    """Weighted sum of standardised scores: one from the supernet, one from the predictor.
 
-    The scales are fixed when the weight is set, so that rewards of different rounds are comparable.
-    `n_held_back` held-out archs determined the weight.
+    The sum is `(1 - weight) * z(supernet) + weight * z(predicted)`, the reward of WPNAS
+    (2203.02086). `z` standardises with the stored scales `supernet` and `predicted`. They are fixed
+    together with the weight, so that rewards of different rounds are comparable.
 
-    errors: if not None, scores are `corrected` predictions instead of this sum, and `weight` only
-        reports the mean weight of the prediction in them.
+    n_held_back: number of held-out archs that the weight was fitted on.
+    errors: if not None, the score is instead the prediction, `corrected` by the evaluation, and
+        `weight` only reports the mean weight of the prediction in it.
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT

@@ -29,6 +29,7 @@ __all__ = ["MAX_ARCHS", "ScoreTable", "Top", "load_table", "save_table", "table_
 
 MAX_ARCHS = 20_000_000  # two float32 per arch: 160 MB
 CHUNK = 16_384
+EACH = "the lowest of each, perhaps of different archs: "
 
 Predict = Callable[[Codes], tuple[FloatArray, FloatArray]]
 Costs = Mapping[str, FloatArray]
@@ -113,7 +114,8 @@ class ScoreTable:
             raise UserError(
                 "no arch of the table meets the limits",
                 expected=", ".join(f"{key} <= {most:g}" for key, most in limits.items()),
-                found="the lowest are " + ", ".join(f"{k} {c:.6g}" for k, c in lowest.items()),
+                found=("the lowest is " if len(lowest) == 1 else EACH)
+                + ", ".join(f"{key} {cost:.6g}" for key, cost in lowest.items()),
                 fix="relax the limits, or export a table of a larger part of the space",
             )
         codes = unrank(self.space, best)

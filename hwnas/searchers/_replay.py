@@ -19,7 +19,7 @@ EXEMPT = dict.fromkeys(
 
 
 class ForeignConfig(StrictModel):
-    """Settings of an external optimiser: what it minimises."""
+    """Settings of an external optimiser: the objective, and its number of constrained costs."""
 
     objective: Literal["reward", "front"] = "reward"
     """`reward`: only the reward; `front`: the front of score and constrained costs."""

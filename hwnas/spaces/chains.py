@@ -117,7 +117,7 @@ class Stage:
 
     @cached_property
     def n_codes(self) -> tuple[int, int]:
-        """How many codes the first block has, and how many each later block."""
+        """Number of codes of the first block, and of each later block."""
         return len(self.block_choices(0)), len(self.block_choices(1))
 
     def block(

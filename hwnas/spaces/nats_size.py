@@ -50,7 +50,7 @@ class SizeMacro(CellMacro):
 
     @property
     def n_stages(self) -> int:
-        """See `CellMacro`."""
+        """See `CellMacro.n_stages`."""
         return 3
 
     def choices(self) -> tuple[Choice, ...]:

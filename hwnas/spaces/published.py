@@ -56,7 +56,11 @@ class Conv:
 
 @dataclass(frozen=True)
 class Feature:
-    """The 1x1 convolution after the pooling; `bn`: BN as in MobileNetV4, else a bias as in V3."""
+    """The 1x1 convolution after the pooling.
+
+    bias: it has a bias, as in MobileNetV3.
+    bn: it has BN, as in MobileNetV4.
+    """
 
     __pydantic_config__: ClassVar[Any] = STRICT
 

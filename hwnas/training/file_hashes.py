@@ -53,7 +53,7 @@ def file_hashes(folder: Path, names: Sequence[str]) -> dict[str, str]:
     Raises:
         FileNotFoundError: a file is missing.
         ChangedMeanwhile: a file changed while it was read.
-        UserError: a path is a pipe or a device.
+        UserError: a path is a pipe or a device file (`/dev/...`).
     """
     remembered = _remembered(folder)
     seen = {name: _seen(os.stat(os.path.join(folder, name))) for name in names}

@@ -83,5 +83,5 @@ class LabelConfig(StrictModel):
         return ("source",)
 
     def removed_values(self) -> dict[str, Any]:
-        """See `StrictModel`."""
+        """See `StrictModel.removed_values`."""
         return {"source": "supernet"}

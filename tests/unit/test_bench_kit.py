@@ -191,10 +191,10 @@ def test_finished_results_load_no_model(tmp_path: Path):
 @pytest.mark.parametrize(
     ("changes", "facts", "host", "word"),
     [
-        ({"seed": 1}, {}, {}, "plan_hash"),
-        ({"hot_samples": 9}, {}, {}, "plan_hash"),
-        ({}, {"runtime_version": "0.1"}, {}, "runtime_version"),
-        ({}, {}, {"cpu": "Fake 2"}, "cpu"),
+        ({"seed": 1}, {}, {}, "another plan:"),
+        ({"hot_samples": 9}, {}, {}, "another plan:"),
+        ({}, {"runtime_version": "0.1"}, {}, "another runtime version"),
+        ({}, {}, {"cpu": "Fake 2"}, "another cpu"),
     ],
 )
 def test_results_of_another_plan_or_machine_are_refused(tmp_path, changes, facts, host, word):

@@ -331,6 +331,14 @@ def test_all_missing_operators_are_named_those_of_the_network_first() -> None:
     assert error.value.where == "node_DFT_2"
 
 
+def test_a_graph_with_two_inputs_is_refused_with_their_names() -> None:
+    inputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 4]) for name in "ab"]
+    with pytest.raises(UserError, match="recurrent networks") as caught:
+        converted(helper.make_model(helper.make_graph([], "step", inputs, [])))
+    assert caught.value.found == "inputs: a, b"
+    assert caught.value.fix == "use a device with the runtime onnxruntime"
+
+
 def test_a_package_that_is_absent_or_too_old_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     import ai_edge_litert
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -294,6 +295,27 @@ def test_folder_of_another_search_is_refused(tmp_path: Path) -> None:
     for seed, kind in ((1, "random"), (0, "evolution")):
         with pytest.raises(UserError, match="another search"):
             search(seed, kind)
+
+
+def test_a_state_that_the_searcher_cannot_load_is_named(tmp_path: Path) -> None:
+    """Not sealed, as states of earlier versions."""
+
+    def search() -> SearchResult:
+        return run_search(
+            FULL, make("evolution", FULL), predict=predict, metrics=METRICS, config=CONFIG, seed=0,
+            folder=tmp_path,
+        )  # fmt: skip
+
+    search()
+    state = json.loads((tmp_path / "state.json").read_text())
+    kept = {key: value for key, value in state.items() if key not in ("check", "archive")}
+    (tmp_path / "state.json").write_text(json.dumps(kept | {"searcher": {}}))
+    with pytest.raises(UserError, match="the searcher cannot load its stored state") as caught:
+        search()
+    assert (caught.value.expected, caught.value.found) == (
+        "the key 'generation'",
+        "no key 'generation'",
+    )
 
 
 def test_cost_steers_the_policy(tmp_path: Path) -> None:

@@ -162,7 +162,7 @@ def test_config_reads_plain_data_and_refuses_double_bounds() -> None:
     data = {"metric": "latency_ms", "device": "local", "max_fraction_of_largest": 0.4}
     config = build_model(SearchConfig, {"constraints": [data]}, where="test")
     assert config.constraints == (Constraint("latency_ms", max_fraction_of_largest=0.4),)
-    with pytest.raises(UserError, match="same metric"):
+    with pytest.raises(UserError, match=r"one limit per metric[\s\S]*2 for latency_ms@local"):
         build_model(SearchConfig, {"constraints": [data, data | {"device": "local"}]}, where="t")
     with pytest.raises(UserError, match="name"):
         build_model(SearchConfig, {"name": "../elsewhere"}, where="test")

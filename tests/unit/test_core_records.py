@@ -92,6 +92,11 @@ TIMING = {"median_ms": 2.0, "p10_ms": 1.0, "p90_ms": 3.0, "p95_ms": 3.5, "n": 4}
     ("changes", "expected", "found"),
     [
         ({"p95_ms": 1.0}, "p95_ms >= median_ms and n >= 1", "{median_ms: 2.0, n: 4, p95_ms: 1.0}"),
+        (
+            {"p10_ms": 2.5},
+            "0 <= p10_ms <= median_ms <= p90_ms and median_ms > 0",
+            "p10_ms 2.5, median_ms 2, p90_ms 3",
+        ),
         ({"n": 1.5}, "`n`: a valid integer", "`n`: 1.5"),
         ({"median_ms": "2"}, "`median_ms`: a valid number", "`median_ms`: '2'"),
         ({"mean": 2.0}, "only known keys", "the unknown key `mean`"),

@@ -42,7 +42,7 @@ def test_results_of_others_on_the_phone_are_set_aside(
     if not has_ours:
         plan.results.unlink()
     run(transport, plan)
-    assert "not of this plan" in caplog.text
+    assert "has samples of another plan, or none that can be read" in caplog.text
     (aside,) = there.parent.glob("aside-*.jsonl")
     assert aside.read_bytes() == foreign and aside.name in caplog.text
     read_samples(plan)
@@ -65,8 +65,8 @@ def test_another_folder_of_samples_is_timed_anew(
     other, second = opened(phone, tmp_path / "other", **long | {"time_budget_s": 0.1})
     assert second.hash == first.hash and "aside" not in caplog.text
     run(other, second)
-    assert f"that {second.results.parent} did not begin: set aside" in caplog.text
-    assert "all models are timed" in caplog.text and "continues from" not in caplog.text
+    assert f"do not belong to the folder {second.results.parent}. They are kept" in caplog.text
+    assert "starts from the beginning" in caplog.text and "continues from" not in caplog.text
     (aside,) = there.parent.glob("aside-*.jsonl")
     assert aside.name in caplog.text and aside.read_bytes() == kept
     assert second.results.read_bytes().splitlines()[0] != begun.splitlines()[0]
@@ -77,7 +77,7 @@ def test_another_folder_of_samples_is_timed_anew(
     run(transport, first)
     assert (
         first.results.read_bytes().startswith(kept)
-        and "timing continues from the samples here" in caplog.text
+        and "timing continues from the samples of this folder" in caplog.text
     )
     (aside,) = there.parent.glob("aside-*.jsonl")
     assert aside.read_bytes() == second.results.read_bytes()

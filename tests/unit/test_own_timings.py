@@ -193,7 +193,8 @@ BAD: list[tuple[Callable[[Rows], object], str]] = [
         lambda rows: [
             row.update({"mean_ms": row["ms"], "Median (ms)": row.pop("ms")}) for row in rows
         ],
-        r"2 columns match 'ms'[\s\S]*found: mean_ms, Median \(ms\)[\s\S]*that column to ms",
+        r"2 columns match 'ms'[\s\S]*column of median latencies[\s\S]*"
+        r"found: mean_ms, Median \(ms\)[\s\S]*rename the column to use to `ms`",
     ),
     (lambda rows: [row.update({"op": row.pop("operator")}) for row in rows], "must name one model"),
 ]

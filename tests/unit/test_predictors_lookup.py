@@ -123,8 +123,10 @@ def test_a_segment_is_one_arch_with_some_choices_free(tiny_space: SearchSpace):
 
 def test_questions_that_have_no_answer_say_why(fitted, space, tiny_space, tmp_path: Path):
     table, metrics = made(fitted, space), cost_metrics(space, {})
-    with pytest.raises(UserError, match=r"no arch of the table meets[\s\S]*the lowest are macs"):
+    with pytest.raises(UserError, match=r"no arch of the table meets[\s\S]*the lowest is macs"):
         table.best(metrics, {"macs": 1.0}, k=1)
+    with pytest.raises(UserError, match=r"of each, perhaps of different archs: macs .*, params "):
+        table.best(metrics, {"macs": 1.0, "params": 1.0}, k=1)
     with pytest.raises(UserError, match="a limit is on an unknown metric: latency_ms@phone"):
         table.best(metrics, {"latency_ms@phone": 1.0}, k=1)
     with pytest.raises(UserError, match=r"too many archs[\s\S]*--restrict"):
@@ -180,5 +182,5 @@ def test_the_verbs_write_a_table_and_answer_from_it_alone(tmp_path: Path):
     assert all(row["macs"] <= limit * 0.9 for row in tight["table"])
     with pytest.raises(UserError, match=r"METRIC=VALUE[\s\S]*macs=few"):
         asked("lookup", str(tmp_path), "--max", "macs=few")
-    with pytest.raises(UserError, match=r"CHOICE=\[VALUES\]"):
+    with pytest.raises(UserError, match=r"CHOICE=\[VALUES\], e.g. resolution="):
         asked("export-lut", str(tmp_path), "--restrict", "resolution")

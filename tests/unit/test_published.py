@@ -162,6 +162,15 @@ def test_xeon_6130_keeps_the_sources_numbers(test_data: Path):
     assert min(row.median_ms for row in table.rows.values()) > 0
 
 
+def test_a_latency_that_is_not_positive_is_named_with_its_entry(tmp_path: Path):
+    key = "MBInvertedResBlock_56_1_0_40_k5_s2_swish"
+    (tmp_path / "t.json").write_text(json.dumps({"base": 9.0, key: [1.0, -1.0]}))
+    with pytest.raises(UserError, match="not a positive number") as caught:
+        convert("tfnas", tmp_path / "t.json")
+    assert caught.value.found == "-1.0 at entry 2, counted from 1"
+    assert str(caught.value.where).endswith(f"t.json: {key}")
+
+
 @pytest.mark.parametrize(
     "data",
     [

@@ -217,9 +217,9 @@ def _seeded(network: RecurrentNetwork) -> RecurrentNetwork:
 @pytest.mark.parametrize(
     ("x", "message"),
     [
-        (torch.zeros(2, 3, 8, 8), "not a batch of tokens"),
-        (torch.zeros(2, 8, dtype=torch.int64), "not a batch of tokens"),
-        (torch.zeros(0, 1, 8, dtype=torch.int64), "not a batch of tokens"),
+        (torch.zeros(2, 3, 8, 8), "the input is not a batch of tokens"),
+        (torch.zeros(2, 8, dtype=torch.int64), "the input is not a batch of tokens"),
+        (torch.zeros(0, 1, 8, dtype=torch.int64), "the input is not a batch of tokens"),
         (torch.full((2, 1, 8), WORDS), f"(?s)vocabulary.*0 to {WORDS - 1}.*{WORDS}"),
         (torch.full((2, 1, 8), -1), "vocabulary"),
     ],

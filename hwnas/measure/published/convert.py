@@ -33,7 +33,11 @@ def convert(format: str, path: Path, column: str | None = None) -> LatencyTable:
         )
     table = _FILES[format](path) if column is None else _COLUMNS[format](path, column)
     if not table.rows:
-        raise UserError(f"the file has no operators of format {format}", where=path)
+        raise UserError(
+            f"the file has no operators of the format {format}",
+            where=path,
+            fix=f"select the format of the file, one of {', '.join(FORMATS)}",
+        )
     for op, row in table.rows.items():
         check_operator(op, (row.median_ms, row.p90_ms, row.p95_ms), where=path)
     return table

@@ -112,12 +112,17 @@ def _statistics(key: str, value: Any, path: Path) -> tuple[float, float, int]:
     try:
         mean, variance, n = float(value["mean"]), float(value["var"]), int(value["count"])
     except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise UserError("malformed entry", found=repr(error), where=f"{path}: {key}") from error
+        raise UserError(
+            "malformed entry",
+            expected="numbers `mean` and `var`, and an integer `count`",
+            found=f"{value!r:.200}",
+            where=f"{path}: {key}",
+        ) from error
     if not (0 < mean < math.inf and 0 <= variance < math.inf and n > 0):
         raise UserError(
             "malformed entry",
             expected="mean > 0, var >= 0, count > 0",
-            found=f"{mean}, {variance}, {n}",
+            found=f"mean {mean}, var {variance}, count {n}",
             where=f"{path}: {key}",
         )
     return mean, math.sqrt(variance), n

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from pathlib import Path
+from typing import Any
 
 from hwnas.core.errors import UserError
 from hwnas.core.store import read_json
@@ -39,9 +40,7 @@ def convert(path: Path) -> LatencyTable:
             raise UserError("unknown operator", found=key[:200], where=path)
         in_hw, width, se, out, kernel, stride = (int(number) for number in match.groups()[:-1])
         for mid in (width * multiple for multiple in MULTIPLES if width * multiple <= len(values)):
-            ms = values[mid - 1]
-            if not isinstance(ms, float) or not 0 < ms < math.inf:
-                raise UserError("malformed entry", found=f"{ms!r} at {mid}", where=f"{path}: {key}")
+            ms = _entry(values, mid, where=f"{path}: {key}")
             op = OpSpec(
                 "mbconv",
                 width,
@@ -75,4 +74,17 @@ def convert(path: Path) -> LatencyTable:
             f"{base_ms:.5g} ms (facts.base_ms), so no space is served without measuring those",
             "the source's numbers of runs and spread are not known",
         ),
+    )
+
+
+def _entry(values: list[Any], number: int, *, where: str) -> float:
+    """Entry `number` of the latencies in ms, counted from 1."""
+    ms = values[number - 1]
+    if isinstance(ms, float) and 0 < ms < math.inf:
+        return ms
+    raise UserError(
+        "a latency is not a positive number",
+        expected="ms > 0 as a decimal number, e.g. 1.0",
+        found=f"{ms!r:.80} at entry {number}, counted from 1",
+        where=where,
     )
