@@ -39,6 +39,15 @@ every screen, and anything else is the name of a file."""
 ITEM = re.compile(r"(?:\d+\.|[-*]) +")
 """The head of an item of a list, at the start of a line."""
 
+VERBATIM = re.compile(r"(<(pre|code|svg|script|style)\b.*?</\2>|<[^>]*>)", re.DOTALL)
+"""What stays as it is in the HTML of a page: code, drawings, and the inside of tags."""
+AMOUNT = re.compile(r"(?<=\d) (?=(?:%|ms|px|MB|s)(?!\w))")
+"""The space between a number and its unit."""
+OPTION = re.compile(r"(?<![\w<-])--?[a-zA-Z][\w-]*")
+"""An option of a command."""
+SLASH = re.compile(r"(?<=\w)/(?=[\w*])")
+"""A place where a path may continue on the next line."""
+
 REFERENCE = {
     "functions": (
         "Functions",
@@ -93,6 +102,20 @@ def on_page_markdown(markdown: str, *, page: Any, config: Any, files: Files) -> 
         return f"{match[1]}{posixpath.relpath(_place(found), posixpath.dirname(here) or '.')}"
 
     return LINK.sub(moved, FENCE.sub(_fence, _indented(markdown)))
+
+
+def on_page_content(content: str, *, page: Any, config: Any, files: Files) -> str:
+    """Lines of text end between words, and not before units, inside options or names of files."""
+    parts = VERBATIM.split(content)
+    for n in range(0, len(parts), 3):
+        parts[n] = AMOUNT.sub("\N{NO-BREAK SPACE}", parts[n])
+    for n in range(1, len(parts), 3):
+        if re.fullmatch("<code>[^<]*</code>", parts[n]):
+            words = parts[n][len("<code>") : -len("</code>")]
+            words = OPTION.sub(r'<span class="option">\g<0></span>', SLASH.sub("/<wbr>", words))
+            parts[n] = f"<code>{words}</code>"
+        parts[n + 1] = ""  # the name of the tag, which `split` returns
+    return "".join(parts)
 
 
 def _indented(markdown: str) -> str:
@@ -167,7 +190,7 @@ def _plot(figure: dict[str, Any]) -> str:
     parts = [
         '<path d="M64 38V290H468" fill="none" stroke="currentColor"/>',
         text(266, 330, names[0]),
-        text(16, 164, names[1], more='transform="rotate(-90 16 164)"'),
+        text(2, 164, names[1], more='transform="rotate(-90 2 164)"'),
     ]
     shown = "{:" + layout["yaxis"].get("tickformat", ".3g") + "}"
     for share in (0.1, 0.5, 0.9):
@@ -196,7 +219,7 @@ def _plot(figure: dict[str, Any]) -> str:
         parts.append(text(88 + 104 * n, 18, trace["name"], "start"))
     title = html.escape(f"Plot of {names[1]} over {names[0]}")
     return (
-        '<svg class="plot" viewBox="0 0 480 340" width="480" role="img"><title>'
+        '<svg class="plot" viewBox="-14 0 494 340" width="480" role="img"><title>'
         f"{title}</title>{''.join(parts)}</svg>"
     )
 

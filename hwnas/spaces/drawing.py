@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["draw_space", "summary"]
 
-LINE, CHARACTER, PAD, GAP = 17, 7.0, 8, 6  # px; the font is 12 px monospace
+LINE, CHARACTER, PAD, GAP = 17, 7.25, 8, 6  # px; the font is 12 px monospace: 7.2 to 7.23 px wide
 ROW_LABEL = 92
 TEXT = 'font-family="monospace" font-size="12"'
 

@@ -317,7 +317,9 @@ def test_a_space_prints_and_draws_itself(name: str) -> None:
     space = hwnas.space(name)
     line = str(space)
     assert "\n" not in line and space.id in line and "1000 classes" in line and "MACs" in line
-    drawn = "".join(xml.fromstring(space._repr_html_()).itertext())
+    drawing = xml.fromstring(space._repr_html_())
+    assert int(drawing.attrib["width"]) >= 12 * 0.6023 * len(str(space)), "DejaVu Sans Mono, 12 px"
+    drawn = "".join(drawing.itertext())
     for choice, allowed in zip(space.choices, space.allowed, strict=True):
         assert choice.name.split(".")[0] in drawn
         assert all(str(choice.values[code]) in drawn for code in allowed[:3])

@@ -22,13 +22,29 @@ LOADED = re.compile(
 """What a browser fetches from elsewhere when it opens a page; links to click do not count."""
 MOST_COLUMNS = 84
 """Columns of a block that the site shows without scrolling in a window of 1280 px."""
-WIDE = """<script>addEventListener("load", () => {
-  const tables = [...document.querySelectorAll("article table")];
+COUNTED = """<script>addEventListener("load", () => {
+  const all = (selector, from = document) => [...from.querySelectorAll(selector)];
+  const isWide = one => one.scrollWidth > one.clientWidth + 1;
+  const tables = all("article table");
   const boxes = tables.flatMap(one => [one, one.closest(".md-typeset__scrollwrap") ?? one]);
-  const wide = boxes.filter(one => one.scrollWidth > one.clientWidth + 1).length;
-  document.body.insertAdjacentHTML("beforeend", `<p>tables ${tables.length} wide ${wide}</p>`);
+  const commands = all(".language-bash pre > code");
+  let covered = 0;
+  for (const figure of all('article svg[role="img"]')) {
+    const edge = figure.getBoundingClientRect();
+    const words = all("text", figure).filter(one => one.textContent.trim().length > 1)
+      .map(one => one.getBoundingClientRect());
+    covered += words.filter(one => one.right > edge.right + 1 || one.left < edge.left - 1).length;
+    words.forEach((one, n) => words.slice(0, n).forEach(other => {
+      const width = Math.min(one.right, other.right) - Math.max(one.left, other.left);
+      const height = Math.min(one.bottom, other.bottom) - Math.max(one.top, other.top);
+      covered += width > 2 && height > 3 ? 1 : 0;
+    }));
+  }
+  const found = [tables.length, boxes.filter(isWide).length, commands.length,
+    commands.filter(isWide).length, covered];
+  document.body.insertAdjacentHTML("beforeend", `<p>counted ${found.join(" ")}</p>`);
 })</script>"""
-"""Counts the tables of a page, and those that need scrolling."""
+"""Counts tables, those that need scrolling, blocks of commands, those too, and covered words."""
 
 
 def pages_of(nav: object) -> list[str]:
@@ -193,19 +209,14 @@ def test_prints_have_whole_figures(site: Path, tmp_path: Path, page: str, most: 
     assert 0 < pages <= most
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium")
-@pytest.mark.parametrize("width", [500, 1280])
-@pytest.mark.parametrize("page", ["configuration.html", "reference/functions.html"])
-def test_settings_and_arguments_are_read_without_scrolling(
-    site: Path, tmp_path: Path, page: str, width: int
-) -> None:
-    """On a phone their rows are stacked; 500 px is the narrowest window of Chromium."""
-    counted = (site / page).with_name("counted.html")
-    counted.write_text((site / page).read_text().replace("</body>", f"{WIDE}</body>"))
+def count(page: Path, folder: Path, width: int) -> tuple[int, ...]:
+    """What `COUNTED` finds in a window of this width; 500 px is the narrowest of Chromium."""
+    counted = page.with_name("counted.html")
+    counted.write_text(page.read_text().replace("</body>", f"{COUNTED}</body>"))
     done = subprocess.run(
         [
             *(str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu"),
-            *("--disable-dev-shm-usage", f"--user-data-dir={tmp_path}"),
+            *("--disable-dev-shm-usage", f"--user-data-dir={folder}"),
             *(f"--window-size={width},900", "--virtual-time-budget=20000", "--dump-dom"),
             counted.as_uri(),
         ],
@@ -215,7 +226,49 @@ def test_settings_and_arguments_are_read_without_scrolling(
         check=False,
     )
     counted.unlink()
-    found = re.search(r"<p>tables (\d+) wide (\d+)</p>", done.stdout)
+    found = re.search(r"<p>counted ([\d ]+)</p>", done.stdout)
     if found is None:
         pytest.skip(f"Chromium does not start here: {done.stderr[-300:]}")
-    assert int(found[1]) > 20 and int(found[2]) == 0
+    return tuple(map(int, found[1].split()))
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium")
+@pytest.mark.parametrize("width", [500, 1280])
+@pytest.mark.parametrize("page", ["configuration.html", "reference/functions.html"])
+def test_settings_and_arguments_are_read_without_scrolling(
+    site: Path, tmp_path: Path, page: str, width: int
+) -> None:
+    """On a phone their rows are stacked."""
+    tables, wide, *_ = count(site / page, tmp_path, width)
+    assert tables > 20 and wide == 0
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium")
+def test_commands_are_read_without_scrolling(site: Path, tmp_path: Path) -> None:
+    _, _, commands, wide, _ = count(site / "tutorials" / "photos-to-phone.html", tmp_path, 500)
+    assert commands > 3 and wide == 0
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium")
+def test_no_words_of_a_drawing_are_covered_or_cut_off(site: Path, tmp_path: Path) -> None:
+    """The drawings of the notebook; its axes had numbers under their titles."""
+    page = site / "project" / "examples" / "notebook.html"
+    assert page.read_text().count('role="img"') == 3
+    assert count(page, tmp_path, 1280)[-1] == 0
+
+
+def test_lines_end_between_words(site: Path) -> None:
+    """A line does not end before a unit, inside an option, or in the middle of a file's name."""
+    for page in sorted(site.rglob("*.html")):
+        text = page.read_text().partition("<article")[2].partition("</article>")[0]
+        words = re.sub(r"<(pre|code|svg|script)\b.*?</\1>|<[^>]*>", "", text, flags=re.DOTALL)
+        assert not re.search(r"\d (%|ms|px)(?!\w)", words), page.name
+        for code in re.findall(
+            r"<code>([^<]*)</code>", re.sub(r"<pre.*?</pre>", "", text, flags=re.S)
+        ):
+            assert not re.search(r"(?<![\w-])--[a-z]|\w/\w", code), f"{page.name}: {code}"
+    text = (site / "configuration.html").read_text()
+    assert '<code><span class="option">--set</span> KEY=VALUE</code>' in text
+    assert (
+        "<code>pipeline/<wbr>engine.py</code>" in (site / "project/ARCHITECTURE.html").read_text()
+    )
