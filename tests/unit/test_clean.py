@@ -223,7 +223,9 @@ def test_models_beside_the_plan_of_another_program_are_not_removed(
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / "mine.bin").write_bytes(bytes(1000))
     before = tree(tmp_path)
-    with pytest.raises(UserError, match=r"nor a folder of timings(.|\n)*that `hwnas profile` did not make"):
+    with pytest.raises(
+        UserError, match=r"nor a folder of timings(.|\n)*`hwnas profile` did not make"
+    ):
         hwnas.clean(tmp_path, yes=True)
     assert tree(tmp_path) == before
     plan_in(tmp_path)

@@ -213,7 +213,11 @@ head: {width: 64}
         ("kind: fused", "kind: fused, expand_groups: 3", "divisible by 3"),
         ("kind: fused, expand: 2", "kind: conv, expand_groups: 2", "does not apply to a conv"),
         ("kind: fused", "kind: uib, groups: 2, expand_groups: 2", "give only one of them"),
-        ("{width: 64}", "{width: 64, feature_bias: true, feature_bn: true}", "at most one of `feature_bias` and `feature_bn`"),
+        (
+            "{width: 64}",
+            "{width: 64, feature_bias: true, feature_bn: true}",
+            "at most one of `feat",
+        ),
         ("ops: [{", "start_kernels: [3], ops: [{", "need `kernels`, not `ops`"),
     ],
 )
