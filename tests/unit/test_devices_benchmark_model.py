@@ -227,7 +227,7 @@ def test_what_goes_wrong_is_explained(phone: Phone, tmp_path: Path) -> None:
     binary.write_text(good)
     run(transport, plan)
     binary.write_text(good + "# another version\n")
-    with pytest.raises(UserError, match="another runtime_version"):
+    with pytest.raises(UserError, match="another runtime version"):
         run(transport, plan)
     binary.unlink()
     assert isinstance(transport, ReachedTransport)

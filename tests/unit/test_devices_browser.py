@@ -249,7 +249,7 @@ def test_another_browser_does_not_continue_the_samples(port: int, tmp_path: Path
     serving = Serving(port, plan)
     other.play()
     assert other.refusals[0][0] == 500
-    assert "another runtime_version" in str(serving.end())
+    assert "another runtime version" in str(serving.end())
 
 
 BAD_TURNS: dict[str, Callable[[list[list[int]]], Any]] = {
