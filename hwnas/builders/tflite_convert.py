@@ -79,8 +79,10 @@ class Converter(WeightedNodes):
         self.emit(kind, node, names[1], shape=shape, read=names[0])
 
     def _clip(self, node: onnx.NodeProto) -> None:
-        given = [position < len(node.input) and bool(node.input[position]) for position in (1, 2)]
-        bounds = [float(self.constant(node, n)) if given[n - 1] else None for n in (1, 2)]
+        bounds = [
+            float(self.constant(node, position)) if name else None
+            for position, name in zip((1, 2), [*node.input[1:], "", ""], strict=False)
+        ]
         if bounds not in ([0.0, 6.0], [0.0, None]):
             raise unknown(node, f"Clip to {bounds}")
         self._activation(node, "RELU6" if bounds[1] else "RELU")

@@ -24,6 +24,7 @@ REGISTRY = Registry[ExporterModule](
             "formats",
             "interpreter",
             "labels",
+            "layer_calls",
             "manifest",
             "mil",
             "mixed",

@@ -13,9 +13,9 @@ import torch
 from timm.layers import BatchNormAct2d, Conv2dSame, SelectAdaptivePool2d
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from hwnas.exporters.layer_calls import LayerCalls
 from hwnas.nets.depthwise import DepthwiseConv2d
 from hwnas.nets.plain_net import PaddedConv2d
 from hwnas.nets.pointwise import PointwiseConv2d
@@ -72,8 +72,7 @@ def _foldable(model: nn.Module, input_shape: Sequence[int]) -> list[_Pair]:
     calls = _Calls([one for pair in pairs for one in (pair.conv, pair.bn)])
     dtype = pairs[0].conv.weight.dtype
     with torch.no_grad(), calls:
-        logits = model(torch.zeros(1, *input_shape, dtype=dtype))
-    calls.end(logits)
+        calls.note(model(torch.zeros(1, *input_shape, dtype=dtype)))
     return [pair for pair in pairs if calls.is_only_reader(pair.bn, pair.conv)]
 
 
@@ -89,49 +88,38 @@ def _is_known_bn(module: nn.Module) -> TypeGuard[nn.BatchNorm2d]:
     return type(module) in known and module.running_mean is not None
 
 
-class _Calls(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Calls(LayerCalls):  # type: ignore[no-untyped-call]
     """What some modules read and compute, and what operators outside of them read."""
 
     def __init__(self, modules: Sequence[nn.Module]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__(modules)
         self._inputs: dict[nn.Module, list[Any]] = defaultdict(list)
         self._outputs: dict[nn.Module, list[Any]] = defaultdict(list)
         self._read: dict[int, Any] = {}  # by id; the values keep their ids from being used again
         self._n_open = 0
-        self._hooks = [
-            hook
-            for one in modules
-            for hook in (
-                one.register_forward_pre_hook(self._enter, with_kwargs=True),
-                one.register_forward_hook(self._leave),
-            )
-        ]
 
-    def _enter(self, module: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
+    def enter(self, layer: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
+        """Notes what a layer reads."""
         self._n_open += 1
-        self._inputs[module] += [*given, *named.values()]
+        self._inputs[layer] += [*given, *named.values()]
 
-    def _leave(self, module: nn.Module, given: object, found: object) -> None:
+    def leave(self, layer: nn.Module, given: tuple[Any, ...], found: Any) -> None:
+        """Notes what a layer has computed."""
         del given
         self._n_open -= 1
-        self._outputs[module].append(found)
+        self._outputs[layer].append(found)
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         del types
         if not self._n_open:
-            self._note((args, kwargs))
+            self.note((args, kwargs))
         return func(*args, **(kwargs or {}))
 
-    def _note(self, values: object) -> None:
+    def note(self, values: object) -> None:
+        """Notes tensors that something outside of the layers reads."""
         self._read |= {id(one): one for one in tree_leaves(values) if torch.is_tensor(one)}
-
-    def end(self, outputs: object) -> None:
-        """Removes the hooks. `outputs`: those of the network, which its caller reads."""
-        self._note(outputs)
-        for hook in self._hooks:
-            hook.remove()
 
     def is_only_reader(self, bn: nn.Module, conv: nn.Module) -> bool:
         """Whether each call of `bn` reads one output of `conv`, which nothing else reads."""

@@ -44,8 +44,9 @@ def savings(program: torch.export.ExportedProgram) -> dict[str, float]:
 
 def _is_layer(node: torch.fx.Node) -> bool:
     """Whether XNNPACK can run an operator with weights in 8 bits."""
-    kind, *groups = str(node.target), *node.args[6:7]
-    return kind in LAYERS and not (kind == TRANSPOSED and groups not in ([], [1]))
+    if str(node.target) == TRANSPOSED:
+        return node.args[6:7] in ((), (1,))  # groups
+    return str(node.target) in LAYERS
 
 
 def quantized(

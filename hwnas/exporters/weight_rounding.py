@@ -16,10 +16,10 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn import functional
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from hwnas.core.rng import rng
 from hwnas.exporters.fold import folded
+from hwnas.exporters.layer_calls import LayerCalls
 from hwnas.interfaces import Images
 
 __all__ = ["Layer", "grid_weights", "half_weights"]
@@ -101,7 +101,7 @@ def _rounded(
     return net
 
 
-class _Grams(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Grams(LayerCalls):  # type: ignore[no-untyped-call]
     """Adds the products of all pairs of inputs of layers that run: [groups, inputs, inputs].
 
     The last input of a layer with a bias is the constant 1. The inputs of a convolution are those
@@ -109,29 +109,21 @@ class _Grams(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """
 
     def __init__(self, layers: Sequence[Layer]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__(layers)
         self.found: dict[Layer, torch.Tensor] = {}
         self._running: Layer | None = None
-        self._hooks = [
-            hook
-            for layer in layers
-            for hook in (
-                layer.register_forward_pre_hook(self._enter),
-                layer.register_forward_hook(self._leave),
-            )
-        ]
 
-    def __exit__(self, *error: Any) -> None:
-        super().__exit__(*error)  # type: ignore[no-untyped-call]
-        for hook in self._hooks:
-            hook.remove()
-
-    def _enter(self, layer: Layer, inputs: tuple[torch.Tensor, ...]) -> None:
+    def enter(self, layer: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
+        """Adds the inputs of a linear layer."""
+        del named
+        assert isinstance(layer, Layer)
         self._running = layer
-        if isinstance(layer, nn.Linear) and inputs:  # else it was called with keywords
-            self._add(layer, inputs[0].reshape(1, -1, inputs[0].shape[-1]))
+        if isinstance(layer, nn.Linear) and given:  # else it was called with keywords
+            self._add(layer, given[0].reshape(1, -1, given[0].shape[-1]))
 
-    def _leave(self, *_: object) -> None:
+    def leave(self, layer: nn.Module, given: tuple[Any, ...], found: Any) -> None:
+        """What runs next is not this layer."""
+        del layer, given, found
         self._running = None
 
     def __torch_dispatch__(

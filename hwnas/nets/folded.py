@@ -25,7 +25,14 @@ from hwnas.core.errors import UserError
 from hwnas.core.store import read_json
 from hwnas.spaces.published import Block, Conv, PublishedNetwork, Weights
 
-__all__ = ["Folded", "FoldedLayer", "is_folded", "published_of_folded", "read_folded"]
+__all__ = [
+    "Folded",
+    "FoldedLayer",
+    "is_folded",
+    "published_of_folded",
+    "read_folded",
+    "unreadable",
+]
 
 _KINDS = ("conv", "depthwise")
 _WITHOUT_WEIGHTS = ("add", "global_avg")
@@ -132,6 +139,16 @@ def _conv(layer: FoldedLayer) -> Conv:
     return Conv(len(layer.bias), layer.act, layer.weight.shape[-1], layer.stride)  # type: ignore[arg-type]
 
 
+def unreadable(path: Path, error: Exception) -> UserError:
+    """The error for a file of weights that a reader refuses with `error`."""
+    return UserError(
+        "cannot read the weights",
+        found=str(error),
+        where=path,
+        fix="download or copy the file again",
+    )
+
+
 def read_folded(path: Path) -> Folded:
     """Reads the network in the .npz file `path` and in the .json file of the same name next to it.
 
@@ -153,12 +170,7 @@ def read_folded(path: Path) -> Folded:
     try:
         arrays = read_npz(path)
     except (OSError, ValueError) as error:
-        raise UserError(
-            "cannot read the weights",
-            found=str(error),
-            where=path,
-            fix="download or copy the file again",
-        ) from error
+        raise unreadable(path, error) from error
     try:
         px, scale, zero = data["input"]["hwc"][0], data["input"]["scale"], data["input"]["zero"]
         channels = int(data["input"]["hwc"][2])

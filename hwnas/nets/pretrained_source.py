@@ -16,7 +16,7 @@ from hwnas.core.confined import regular
 from hwnas.core.errors import UserError
 from hwnas.core.store import file_hash
 from hwnas.nets import hub
-from hwnas.nets.folded import Folded, is_folded, read_folded
+from hwnas.nets.folded import Folded, is_folded, read_folded, unreadable
 from hwnas.nets.origin import Origin, read_origin
 from hwnas.nets.pretrained_files import read_torch
 from hwnas.nets.pretrained_named import SHIPPED_FOLDER, file_of, is_file, shipped
@@ -121,12 +121,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     try:
         return readers.get(path.suffix, read_torch)(path)
     except (OSError, TypeError, ValueError, safetensors.SafetensorError) as error:
-        raise UserError(
-            "cannot read the weights",
-            found=str(error),
-            where=path,
-            fix="download or copy the file again",
-        ) from error
+        raise unreadable(path, error) from error
 
 
 def _read_npz(path: Path) -> dict[str, Tensor]:

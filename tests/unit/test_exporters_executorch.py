@@ -316,13 +316,15 @@ def test_joins_beside_float_layers() -> None:
 
 
 def in_8_bits(module: torch.nn.Module) -> dict[str, bool]:
-    """Whether the first value that an operator reads was rounded, by the kind of operator."""
+    """Whether the weights of a layer, or all values of a join, are rounded; by kind and number."""
     found: dict[str, bool] = {}
     for node in module.graph.nodes:
         kind = str(node.target).removeprefix("aten.").partition(".")[0]
         if kind in ("conv2d", "conv_transpose2d", "linear", "cat"):
             place = f"{kind} {sum(name.startswith(kind + ' ') for name in found)}"
-            found[place] = "dequantize" in str(node.all_input_nodes[0].target)
+            around = [*node.all_input_nodes, *node.users]
+            rounded = around if kind == "cat" else around[1:2]
+            found[place] = all("quantize" in str(one.target) for one in rounded)
     return found
 
 

@@ -20,7 +20,7 @@ USES = {
     " timm.create_model(features_only=True)",
     "torch.nn.modules.batchnorm._BatchNorm": "nets/bn.py: test for (BatchNorm1d, BatchNorm2d,"
     " BatchNorm3d, SyncBatchNorm)",
-    "torch.utils._python_dispatch.TorchDispatchMode": "exporters/fold.py and weight_rounding.py:"
+    "torch.utils._python_dispatch.TorchDispatchMode": "exporters/layer_calls.py:"
     " take the class from its new home, or watch the modules with forward hooks",
     "torch.utils._pytree.tree_leaves": "exporters/fold.py: flatten lists, tuples and dicts",
 }
