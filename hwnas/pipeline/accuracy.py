@@ -38,17 +38,17 @@ N_COMPARED = 64  # test images on which the file of a device is compared with to
 
 @dataclass(frozen=True)
 class Accuracies:
-    """Results of one network on the test split of n images, by the path of the file in a bundle.
+    """Results of one network's exported files on the test split; keys are paths in a bundle.
 
-    hits: bool [n], correctly classified images, for files on this host, in the runtime of their
-        format.
-    device_hits: the same for the file of each device, if it was run on the device itself.
-    runs: outputs of the devices in `device_hits` for all test images.
+    n is the number of test images; for texts, of predicted tokens.
+
     labels: int64 [n], the class of each image, one of `n_classes`.
-    replies: predictions for every image, for files on this host.
-    loss: mean cross-entropy in nats of files on this host; only for texts.
-
-    For texts, n is the number of predicted tokens.
+    hits: bool [n], whether a file classifies each image correctly on this host, in the runtime of
+        its format.
+    device_hits: maps a device to such a mapping, for its file if it was run on the device itself.
+    runs: maps a device in `device_hits` to the outputs of its file for all test images.
+    replies: predictions of a file for every image, on this host.
+    loss: mean cross-entropy of a file in nats, on this host; only for texts.
     """
 
     labels: NDArray[np.int64]
@@ -61,19 +61,19 @@ class Accuracies:
 
     @property
     def here(self) -> dict[str, float]:
-        """Top-1 in [0, 1] on this host, by path."""
+        """Maps the path of each file to its top-1 in [0, 1] on this host."""
         return {path: float(hits.mean()) for path, hits in self.hits.items()}
 
     def on(self, device: str) -> dict[str, float]:
-        """Top-1 by path, on this host; for a file that was run on `device`, on `device`."""
+        """Maps the path of each file to its top-1, on `device` if it ran there, else here."""
         return {path: float(hits.mean()) for path, hits in self.hits_on(device).items()}
 
     def hits_on(self, device: str) -> dict[str, Hits]:
-        """Correctly classified images, bool [n], by path; `on` is the share of them."""
+        """Maps the path of each file of `on` to bool [n]: whether it is right about each image."""
         return {**self.hits, **self.device_hits.get(device, {})}
 
     def by_class(self, device: str) -> dict[str, tuple[tuple[int, int], ...]]:
-        """Number of correct answers and of images per class, by path, for the files of `on`."""
+        """Maps the path of each file of `on` to pairs (correct answers, images), one per class."""
         of = self._per_class(self.labels)
         return {
             path: tuple(zip(self._per_class(self.labels[hits]), of, strict=True))
@@ -85,7 +85,7 @@ class Accuracies:
         return found
 
     def replies_on(self, device: str) -> dict[str, Replies]:
-        """Predictions by path, for the files of `on`."""
+        """Maps the path of each file of `on` to its predictions for every image."""
         found = dict(self.replies)
         if device in self.runs:
             own = replies_of(self.runs[device].logits)
@@ -94,7 +94,7 @@ class Accuracies:
 
 
 def test_accuracies(project: Project, arch: Arch) -> Accuracies:
-    """Accuracies of every exported file of a network, also on all devices of this machine."""
+    """Runs every exported file of a network on the test split, also on devices of this machine."""
     if project.space.macro.reads_tokens:
         return _on_text(project, arch)
     x, labels = project.images("test", resolution(project.space, arch))
@@ -152,7 +152,7 @@ def _texts(project: Project) -> Iterator[tuple[Any, Any]]:
 def test_hits(
     project: Project, rows: Sequence[NetworkResult], accuracies: Mapping[Arch, Accuracies]
 ) -> TestHits:
-    """The correctly classified images behind the accuracies of `rows`, for storage."""
+    """Packs, for storage, which test images the networks of `rows` classify correctly."""
     n_images = 0
     right: dict[str, dict[str, str]] = {device: {} for device in project.devices}
     exports = project.files.read_exports()
@@ -173,7 +173,7 @@ def _is_host(device: DeviceSpec) -> bool:
 def artifact_check(
     project: Project, device: DeviceSpec, arch: Arch, accuracies: Accuracies
 ) -> list[Check]:
-    """Checks of a winner's file for a device: its precision, and its outputs compared with torch.
+    """Checks a winner's file for a device: its precision, and its outputs compared with torch.
 
     There are no checks for a float32 device with ONNX Runtime on this machine, because its file is
     the reference for all others.
@@ -204,7 +204,7 @@ def artifact_check(
 def format_checks(
     project: Project, archs: Mapping[str, Arch], accuracies: Mapping[Arch, Accuracies]
 ) -> list[Check]:
-    """Parity of every exported format of the winners."""
+    """Checks the parity of every exported format of the winners; returns a check for each."""
     checks = []
     winners = {archs[role]: role for role in reversed(winner_roles(project))}
     for arch, role in reversed(winners.items()):

@@ -31,14 +31,14 @@ CHANNELS = 1, 3  # numbers of channels that can be shown
 
 @dataclass(frozen=True)
 class Replies:
-    """The predicted class and its softmax for n images, both [n]."""
+    """The predicted class of n images, and its softmax probability, both [n]."""
 
     predicted: NDArray[np.int64]
     confidence: NDArray[np.float64]
 
 
 def replies_of(logits: Images) -> Replies:
-    """The replies of a network with these logits [n, classes]."""
+    """Predicted classes and their probabilities, from logits [n, classes]."""
     shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
     odds = np.exp(shifted)
     return Replies(logits.argmax(axis=1), odds.max(axis=1) / odds.sum(axis=1))
@@ -46,7 +46,7 @@ def replies_of(logits: Images) -> Replies:
 
 @dataclass(frozen=True)
 class Photo:
-    """A small test image as a JPEG in base64; its class, the predicted class, the softmax."""
+    """A small test image (JPEG in base64), its class, and the predicted class with its softmax."""
 
     __pydantic_config__: ClassVar[Any] = STRICT
 
@@ -58,10 +58,11 @@ class Photo:
 
 @dataclass(frozen=True)
 class Answered:
-    """Predictions of a device's network. `file`: path, in the bundle, of the file that was run.
+    """Predictions of one device's network on the test images.
 
-    confusion[i][j]: number of test images of class i that are predicted as j. right, wrong: some of
-        the images.
+    file: path in the bundle of the file that was run.
+    confusion: `confusion[i][j]` test images of class i are predicted as class j.
+    right, wrong: some correctly and some wrongly classified images.
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT
@@ -99,7 +100,7 @@ def answers_of(
     arch: Arch,
     file: str,
 ) -> Answered:
-    """The record of a network's predictions on the test images and labels ([n, ...], [n])."""
+    """Summarises predictions for the images and labels in `test`, [n, C, H, W] and [n]."""
     x, labels = test
     confusion = np.zeros((info.num_classes, info.num_classes), dtype=np.int64)
     np.add.at(confusion, (labels, replies.predicted), 1)

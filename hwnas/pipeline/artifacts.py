@@ -37,7 +37,7 @@ VERSION = {"schema_version": 1}
 
 @dataclass(frozen=True)
 class Exports:
-    """Exported formats by arch key, ONNX first. `data`: digest of the training data."""
+    """Maps each arch key to its exported formats. `data`: digest of the training data."""
 
     __pydantic_config__: ClassVar[Any] = STRICT
 
@@ -52,7 +52,7 @@ class Artifacts(SettingsFiles):
     search: str = "main"
 
     def pattern(self, path: Path) -> str:
-        """A path as in the ledger: relative to the run folder; can contain wildcards."""
+        """Converts a path or wildcard pattern to the form in the ledger: relative to the folder."""
         return str(path.relative_to(self.run.root))
 
     # --- the folder itself --------------------------------------------------------------------
@@ -71,14 +71,14 @@ class Artifacts(SettingsFiles):
         return RecordFile(self.run.path("outside", "files.json"), OutsideFiles, is_sealed=True)
 
     def device_copy(self, device: str) -> Path:
-        """A copy of the definition of a device."""
+        """The run folder's copy of a device definition."""
         return self.run.path("outside", "devices", f"{device}.yaml")
 
     # --- data ---------------------------------------------------------------------------------
 
     @property
     def data(self) -> RecordFile[DataRecord]:
-        """The data that the stages read."""
+        """Record of the data that the stages read."""
         return RecordFile(self.data_file, DataRecord, is_sealed=True)
 
     def data_files(self, digest: str) -> RecordFile[DataIdentity]:
@@ -176,16 +176,16 @@ class Artifacts(SettingsFiles):
 
     @property
     def main_search(self) -> SearchFiles:
-        """The search whose winner is deployed first."""
+        """Files of the main search: for all devices or, with `per_device`, for the first one."""
         return SearchFiles(self._in_search())
 
     @property
     def baseline(self) -> SearchFiles:
-        """Random search at equal budgets."""
+        """Files of the random search, which has the same budgets as the main search."""
         return SearchFiles(self._in_search(BASELINE))
 
     def device_search(self, device: str) -> SearchFiles:
-        """The separate search for a further device."""
+        """Files of the separate search for a further device."""
         return SearchFiles(self._in_search("devices", device))
 
     @property
@@ -210,19 +210,19 @@ class Artifacts(SettingsFiles):
 
     @property
     def roles(self) -> Path:
-        """The roles of the archs (`winner`, `largest`, ...)."""
+        """File with the arch of each role (`winner`, `largest`, ...)."""
         return self.finetuned / "networks.json"
 
     def read_roles(self) -> dict[str, Arch]:
-        """Reads the archs by role."""
+        """Reads `roles`; maps each role to its arch."""
         return RecordFile(self.roles, Roles).read().networks
 
     def write_roles(self, roles: Mapping[str, Arch]) -> None:
-        """Replaces the archs by role."""
+        """Replaces the contents of `roles`, which map each role to its arch."""
         RecordFile(self.roles, Roles).write(Roles(dict(roles)))
 
     def standalone(self, arch: Arch) -> RecordFile[Standalone]:
-        """The stand-alone result of an arch of the search."""
+        """Result of training an arch of the search stand-alone."""
         return RecordFile(self.finetuned / "alone" / f"{arch.key}.json", Standalone)
 
     @property
@@ -247,7 +247,7 @@ class Artifacts(SettingsFiles):
         return self.exported / "exports.json"
 
     def read_exports(self) -> dict[str, tuple[Exported, ...]]:
-        """Exported formats by arch key, ONNX first."""
+        """Maps each arch key to its exported formats, ONNX first."""
         return RecordFile(self.exports, Exports).read().exports
 
     def write_exports(self, found: Mapping[str, list[Exported]], *, data: str) -> None:

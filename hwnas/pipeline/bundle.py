@@ -1,6 +1,6 @@
-"""The bundle of the winner for one device: models, golden data, samples, facts, kit.
+"""Writes the bundle of one device: models, expected logits, sample images, manifest and kit.
 
-Stage `verify` writes it from its measurements.
+Stage `verify` calls it with its measurements.
 """
 
 from __future__ import annotations
@@ -50,9 +50,11 @@ BATCH = 256  # images per batch
 class Winner:
     """Facts about a winner on a device.
 
-    top1, by_class, measured_ms: by path of a file in a bundle. by_class has the correct answers and
-    the number of images of every class. met: whether the re-timed winner meets its limit, by
-    latency metric with a limit.
+    met: maps each limited latency metric to whether the re-timed winner meets the limit; empty if
+        this cannot be judged.
+    top1: maps the path of a file in a bundle to its test top-1 in [0, 1].
+    by_class: maps this path to pairs (correct answers, test images), one per class.
+    measured_ms: maps this path to the measured latency, divided by the pace.
     """
 
     arch: Arch

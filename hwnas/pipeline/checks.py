@@ -48,7 +48,7 @@ COMMON_OPTIMIZERS = ("adamw", "sgd")  # known without importing timm
 
 
 def can_train(project: Project) -> None:
-    """Refuses supernet training that would fail at its start, except for checks of images.
+    """Refuses supernet training that would fail at its start; does not check the images.
 
     Raises:
         UserError: the space shares no weights, CUDA or a package is missing, or a batch does not
@@ -193,7 +193,7 @@ def device_runs(project: Project, device: str) -> None:
 
 
 def asked(project: Project, devices: Iterable[str]) -> dict[str, Callable[[], None]]:
-    """`device_runs` for some devices, for `Stage.asks`."""
+    """Maps `device NAME` to a call of `device_runs` for this device, as in `Stage.asks`."""
     return {f"device {name}": partial(device_runs, project, name) for name in devices}
 
 
@@ -219,7 +219,7 @@ def can_be_profiled(project: Project) -> None:
 
 
 def out_of_reach(project: Project) -> tuple[str, ...]:
-    """Remote devices that a dry run does not connect to, in sentences."""
+    """Names the checks that a dry run leaves out because it does not connect to remote devices."""
     return tuple(
         f"whether device {name!r} answers"
         for name in project.devices

@@ -53,7 +53,7 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 RENAMED = {"image_folder": "photos"}
-"""New names of shipped configurations, by their names in earlier versions."""
+"""Maps the names that shipped configurations had in earlier versions to their present names."""
 
 REGISTRIES = {
     registry.kind: registry
@@ -101,7 +101,7 @@ class EvaluatorConfig(StrictModel):
 
     @classmethod
     def removed(cls) -> tuple[str, ...]:
-        """`name`, because `records` determines it."""
+        """Returns the removed key `name`, whose value now follows from `records`."""
         return ("name",)
 
     def removed_values(self) -> dict[str, Any]:
@@ -263,7 +263,7 @@ def _instead_of(path: Path) -> str:
 def load_config(
     data: dict[str, Any], changes: Mapping[str, Any] | None = None, *, where: object
 ) -> ExperimentConfig:
-    """Validates plain data after `changes` by key path, e.g. `{"train.steps": 50}`.
+    """Applies `changes`, e.g. `{"train.steps": 50}`, to plain data and validates the result.
 
     If `space:` names a shipped space or a YAML file, the result contains its section.
 
@@ -278,7 +278,7 @@ def load_config(
 
 
 def with_formats(names: Iterable[str], configured: tuple[Any, ...]) -> list[dict[str, Any]]:
-    """The `export:` section for some formats; keeps the configured settings of each format.
+    """The `export:` section that lists the formats `names`, with their configured settings.
 
     ONNX is always included, because the other formats are made from it and compared with it.
     `NAME:PRECISION` selects a variant of a format, see `format_section`; `all` stands for every
@@ -293,7 +293,7 @@ def with_formats(names: Iterable[str], configured: tuple[Any, ...]) -> list[dict
 
 
 def sections_of(format: Any, configured: Sequence[Any]) -> list[dict[str, Any]]:
-    """The configured sections that a format stands for, or else its own with defaults."""
+    """The configured sections of a format; if there are none, one section with defaults."""
     wanted: dict[str, Any] = format_section(format)
     known = [config.model_dump(mode="json") for config in configured]
     return [one for one in known if wanted.items() <= one.items()] or [wanted]

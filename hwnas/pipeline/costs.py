@@ -1,4 +1,4 @@
-"""The costs that constraints can name, as `CostMetric`s by metric key."""
+"""Functions that compute costs of archs, for every metric key that constraints can name."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ Corrected = Mapping[str, CostMetric]
 def cost_metrics(
     space: SearchSpace, estimators: Mapping[str, LatencyEstimator]
 ) -> dict[str, CostMetric]:
-    """All costs of a space by metric key.
+    """Maps each metric key to the function that computes this cost for archs of the space.
 
-    These are `macs`, `params`, ..., `latency_ms@device` of every estimator, and `energy_mj@device`
-    of every table with energies.
+    The keys are `macs`, `params`, ..., `latency_ms@device` and `latency_p95_ms@device` of every
+    estimator, and `energy_mj@device` of every table with energies.
     """
 
     def analytic(metric: AnalyticMetric) -> CostMetric:
@@ -58,7 +58,7 @@ def with_chances(
     constraints: Iterable[Constraint],
     estimators: Mapping[str, LatencyEstimator],
 ) -> dict[str, CostMetric]:
-    """Adds the latencies with a probability, such as `latency_ms~0.9@phone`, that are limited.
+    """Adds the metrics of limits with a probability, such as `latency_ms~0.9@phone`.
 
     The added metrics raise a `UserError` when they are called, if the table was never validated on
     whole networks.
@@ -80,7 +80,7 @@ def with_chances(
 
 
 def prices(project: Project, corrected: Corrected = MappingProxyType({})) -> dict[str, CostMetric]:
-    """All metrics by which the project can price archs, by metric key; reads all latency tables.
+    """Maps each metric key of the project to its function; reads all existing latency tables.
 
     corrected: latencies that replace the estimates of the tables.
     """
@@ -89,7 +89,7 @@ def prices(project: Project, corrected: Corrected = MappingProxyType({})) -> dic
 
 
 def known_metrics(project: Project) -> dict[str, CostMetric]:
-    """Metrics that are known before any device is profiled, by metric key."""
+    """Like `prices`, but only with the latency tables that are up to date."""
     return _metrics(project, [name for name in project.devices if is_profiled(project, name)])
 
 
@@ -105,9 +105,9 @@ def _metrics(
 
 
 def latency_spreads(project: Project) -> list[dict[str, object]]:
-    """Range of the latencies in ms of the space on every profiled device, and the limit.
+    """Rows with the range and quartiles of the space's latencies in ms, one per profiled device.
 
-    Rows have the order of the devices. `limit` is None for a device without a latency limit.
+    `limit` is the latency limit of the device; None if it has none.
     """
     metrics = known_metrics(project)
     rows: list[dict[str, object]] = []
@@ -122,7 +122,7 @@ def latency_spreads(project: Project) -> list[dict[str, object]]:
 
 
 def require_reachable(project: Project) -> None:
-    """Refuses constraints that no arch meets, as far as existing valid tables show.
+    """Refuses constraints that no arch meets; skips latencies without an up-to-date table.
 
     Raises:
         UserError: names the nearest feasible arch and its costs.

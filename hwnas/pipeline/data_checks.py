@@ -42,7 +42,7 @@ MIN_VALIDATION = 2  # one image for each half, see `half_scores`
 
 
 def known_data(project: Project) -> DataPlan:
-    """Sizes of the data set. Loads the data set; in a dry run, only if loading is cheap.
+    """Returns the sizes of the data set; a dry run loads the data only if that is cheap.
 
     Raises:
         UserError: the data cannot be loaded, a split is empty, or the images are smaller than the
@@ -60,14 +60,14 @@ def known_data(project: Project) -> DataPlan:
 
 
 def doubts(project: Project) -> tuple[str, ...]:
-    """Problems with the data that make results doubtful, as found by a dry run, in sentences."""
+    """Sentences about problems with the data that make results doubtful, for a dry run."""
     planned = _planned(project)
     loads = planned is not None and _is_loaded(planned)
     return tuple(map(str, project.source.shared)) if loads else doubts_known(project)
 
 
 def doubts_known(project: Project) -> tuple[str, ...]:
-    """The part of `doubts` that is found without decoding an image."""
+    """Like `doubts`, but only problems that are found without decoding an image."""
     source = project.source
     if source.as_recorded or (identity := source.identity()) is None:
         found = source.record and source.record.latest.shared
@@ -83,7 +83,7 @@ def doubts_known(project: Project) -> tuple[str, ...]:
 
 
 def images_text(project: Project) -> str:
-    """Images by split, in words; for repeated images also their number and repetitions."""
+    """Number of images per split, as text; for repeated photos also how often each is used."""
     source = project.source
     n_images = source.info.n_images
     words = {split: f"{n_images[split]:,} {split}" for split in SPLITS}
@@ -106,7 +106,7 @@ def _contents(source: DataSource) -> Mapping[Split, Mapping[str, str]] | None:
 
 
 def unchecked(project: Project) -> tuple[str, ...]:
-    """Checks that a dry run leaves to the run, in sentences."""
+    """Names the checks of the data that a dry run leaves out and the run makes."""
     planned = _planned(project)
     if planned is None or _is_loaded(planned):
         return ()
@@ -165,11 +165,10 @@ def _images_are_large_enough(project: Project, data: DataPlan) -> None:
 def enough_images(project: Project, needs: Mapping[str, int]) -> None:
     """Refuses settings that need more training images than the data set has.
 
-    needs: number of images that a setting needs, by setting.
+    needs: maps a setting to the number of images that it needs.
 
     Raises:
-        UserError: a setting, which the error names, needs more images than there are; or as in
-            `known_data`.
+        UserError: names the setting; or as in `known_data`.
     """
     data = known_data(project)
     if data.awaited:
@@ -204,7 +203,7 @@ def validation_can_be_halved(project: Project) -> None:
 
 
 def recipe_fits(project: Project, recipe: TrainConfig | FinetuneConfig, setting: str) -> None:
-    """Refuses a recipe that needs more training images than there are, or unavailable processes.
+    """Refuses a recipe that needs too many training images, or worker processes that cannot run.
 
     Raises:
         UserError: as in `enough_images`; or /dev/shm, which worker processes need, cannot be used.
@@ -224,7 +223,7 @@ def _processes_can_talk() -> None:
 
 
 def calibration_needs(calibration: CalibrationConfig, setting: str) -> dict[str, int]:
-    """Number of training images for BN statistics, by the setting that defines it."""
+    """Maps a setting to the training images it needs for BN statistics, for `enough_images`."""
     name = f"{setting}.calibration.batch_size"
     if calibration.n_batches > 1:
         name = f"{setting}.calibration: n_batches * batch_size"

@@ -47,8 +47,8 @@ class DataSource:
     """The data set that a configuration names.
 
     record_file: record of the data that the stages of the run read.
-    listing: file with the content hashes of the data of a digest.
-    weights: facts on the data in trained weights.
+    listing: returns the file with the content hashes of the data that have a given digest.
+    weights: returns the facts about the data that trained weights contain.
     beside: folders in which a relative `data.root` is searched for last.
     as_recorded: whether facts in the record have priority over the current files.
     first: record of the first round, if this run is a second training round.
@@ -134,7 +134,7 @@ class DataSource:
 
     @cached_property
     def info(self) -> DataInfo:
-        """Facts about the data set; those of the record if the run is only read."""
+        """Facts about the data set: from the record if `as_recorded` or if the data are missing."""
         if (self.as_recorded or self.absent) and (known := self.known):
             return known
         return replace(self.data.info, digests=self._identity.digests)
@@ -147,7 +147,7 @@ class DataSource:
 
     @property
     def absent(self) -> str:
-        """Why the data are not compared with the record; empty if they are compared."""
+        """Why the data cannot be compared with the record; empty if they can."""
         try:
             _ = self._identity
         except UserError as error:
@@ -171,7 +171,7 @@ class DataSource:
         return shared_of(self.data, self._identity) if known is None else known
 
     def shared_as_seen(self, cut: str) -> tuple[SharedImages, ...] | None:
-        """Recorded result for these data with splits of the settings `cut` (a hash), or None."""
+        """Recorded `shared` of these data for the split settings with the hash `cut`, or None."""
         seen = () if self.record is None else self.record.seen
         equal = [one for one in seen if one.info.digests == self._identity.digests]
         return next((one.shared for one in equal if one.cut == cut), None)
@@ -191,12 +191,12 @@ class DataSource:
 
     @cached_property
     def settings(self) -> dict[str, Any]:
-        """Section `data` for hashes of stages; moved data give equal settings."""
+        """Section `data` as stages hash it; it stays the same when the data are moved."""
         return self._at_first_root(settled(self.config)["data"])
 
     @cached_property
     def context(self) -> Any:
-        """Data settings for hashes of evaluations; after a change of data also their digests."""
+        """Data settings as evaluations hash them, with the digests of data that have changed."""
         plain = self._at_first_root(self.config.data.model_dump(mode="json"))
         kept = settled(self.config)["data"]
         for key in AFTER_JOURNALS - kept.keys():
@@ -224,7 +224,7 @@ class DataSource:
         return plain | {"root": roots[0]} if roots and "root" in plain else plain
 
     def input(self, splits: Sequence[str]) -> Callable[[], DataInput]:
-        """A function that returns the current data of these splits as an input of a stage."""
+        """Returns a function that describes the current data of these splits as a stage's input."""
 
         def digest(digests: dict[str, str]) -> str:
             return content_hash({split: digests[split] for split in splits}, digits=32)

@@ -54,7 +54,7 @@ def weights_bytes(project: Project) -> tuple[int, int]:
 
 
 def checkpoint_bytes(recipe: TrainConfig | FinetuneConfig, weights: int) -> int:
-    """Size of the checkpoints that one training keeps; `weights`: size of its weights."""
+    """Size in bytes of the checkpoints that a training keeps; `weights`: bytes of its weights."""
     n_moments = 1 if recipe.optimizer.name == "sgd" else 2
     n_kept = recipe.keep_last if isinstance(recipe, TrainConfig) else 2
     has_average = isinstance(recipe, TrainConfig) and recipe.ema is not None
@@ -62,7 +62,7 @@ def checkpoint_bytes(recipe: TrainConfig | FinetuneConfig, weights: int) -> int:
 
 
 def disk_use(run: RunDir) -> dict[str, int]:
-    """Size of a run folder in bytes, and of its removable files.
+    """Sizes in bytes of a run folder and of its removable files.
 
     bytes: all files, including unknown ones. superseded_bytes: files from earlier settings; hwnas
     uses them if these settings return, and for undo. timed_models_bytes: timed models, which are
@@ -81,7 +81,7 @@ def disk_use(run: RunDir) -> dict[str, int]:
 
 
 def disk_text(use: Mapping[str, int], command: str) -> str:
-    """`disk_use` in words; `command` removes what can be removed."""
+    """Describes a result of `disk_use`; names `command`, which deletes the removable files."""
     removable = {
         "superseded by other settings": use["superseded_bytes"],
         "in models that were timed": use["timed_models_bytes"],

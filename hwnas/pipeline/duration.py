@@ -80,12 +80,12 @@ def _speed(timed: _Timed) -> Speed | None:
 
 @dataclass(frozen=True)
 class Durations:
-    """Seconds of the stages of a project, each from its beginning; None if unknown."""
+    """Estimates the seconds of each stage of a project, from its beginning; None if unknown."""
 
     project: Project
 
     def of(self, stage: str) -> Callable[[], float | None]:
-        """The estimate of a stage by its name."""
+        """Returns the function that estimates the stage with this name."""
         kind, _, rest = stage.partition("/")
         if kind == "profile":
             return lambda: self.profile(rest)
@@ -116,12 +116,12 @@ class Durations:
         return None if data.awaited else {str(split): n for split, n in data.n_images.items()}
 
     def profile(self, device: str) -> float:
-        """Seconds of all turns at the speed of the host (at most the budget), and of loading."""
+        """Seconds to load the models and to time them, at the speed of this machine."""
         space, config = self.project.space, self.project.config.profile
         return profile_s(space, config, per_mac_s=self._per_mac_s)
 
     def train(self) -> float | None:
-        """Seconds of the training steps, of training a new classifier, and of the curves."""
+        """Seconds to train a new classifier and the supernet, and to evaluate training curves."""
         config, ends, network = self.project.config.train, self._macs_of_ends, self._network
         if network is None:
             return None
@@ -164,7 +164,7 @@ class Durations:
         return fits if config.label.records is not None or scored is None else fits + scored
 
     def search(self) -> float | None:
-        """Seconds of all searches, re-measurements, and evaluations along fronts."""
+        """Seconds of all searches and re-measurements, and to evaluate archs of the fronts."""
         config = self.project.config
         section, n = config.search, len(targets(self.project))
         limits = [metric_key(one) for one in section.constraints]
@@ -181,7 +181,7 @@ class Durations:
         return None if evaluated is None else 1.0 + proposals + retimed + evaluated
 
     def finetune(self) -> float | None:
-        """Seconds to fine-tune and average every network, and to train archs stand-alone."""
+        """Seconds to fine-tune every network, average its weights, and train archs stand-alone."""
         config, network = self.project.config, self._network
         if network is None:
             return None

@@ -40,8 +40,8 @@ def execute(
     moved, as one change. If a stage fails later, the change stays, unless it was provisional; the
     error names the command that undoes it.
 
-    anew: the reason for stages that run again even if they are done, by name. outlook: learns
-    how long the stages are expected to take. then_reports: whether the caller writes the report
+    anew: maps stages that run again, even if they are done, to the reason. outlook: is told how
+    long the stages are expected to take. then_reports: whether the caller writes the report
     afterwards.
 
     Raises:

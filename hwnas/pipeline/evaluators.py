@@ -141,7 +141,7 @@ def standalone_evaluator(
 def score_all(
     project: Project, scorer: JournaledEvaluator, archs: list[Arch], progress: Progress
 ) -> list[Evaluation]:
-    """Evaluations of all archs, shared among the ranks. Rank 0 journals each one immediately."""
+    """Evaluates archs on all ranks. Rank 0 journals each evaluation at once and returns all."""
     unknown = [arch for arch in archs if not scorer.is_known(arch)]
     n_known, quality = len(archs) - len(unknown), quality_of(project.space)
 
@@ -163,10 +163,10 @@ def score_all(
 
 
 def half_scores(project: Project, archs: list[Arch]) -> tuple[FloatArray, FloatArray]:
-    """Scores [n] of archs on each half of the images from which labels are computed.
+    """Scores of n archs on each half of the images from which labels are computed, both [n].
 
-    The noise of the halves is independent, so their difference shows the error of evaluations
-    (`fit_errors`).
+    The noise of the halves is independent, so `fit_errors` estimates the error of evaluations from
+    their difference.
     """
     scorer, scores = _supernet_evaluator(project), np.empty((2, len(archs)))
     for column, arch in enumerate(archs):
@@ -177,13 +177,13 @@ def half_scores(project: Project, archs: list[Arch]) -> tuple[FloatArray, FloatA
 
 
 def scores_of(evaluations: list[Evaluation]) -> FloatArray:
-    """Scores for predictors and searches: the negative log of a cross-entropy.
+    """Scores [n] for predictors and searches: the negative log of a cross-entropy.
 
-    It is the cross-entropy to the predictions of the largest network, if known, else the validation
-    loss.
+    It is the cross-entropy to the predictions of the largest network if the evaluations have it,
+    else the validation loss.
 
-    On small validation sets, the loss ranks subnets better than accuracy (papers.md, section 6: tau
-    0.84 and 0.78 on the same subnets). The log of the loss is closer to symmetric: ridge regression
+    On small validation sets, the loss ranks subnets better than accuracy (Kendall's tau of 0.84 and
+    0.78 on the same subnets). The log of the loss is closer to symmetric: ridge regression
     on 120 labels of digits has a held-out tau of 0.60 on the log of the loss and 0.42 on
     top-1 (3 seeds). For recorded accuracies without a loss, the score is the negative log of the
     error.
@@ -251,7 +251,7 @@ class TabularEvaluator:
 
 
 class TabularRescoring(Rescoring):
-    """Evaluations from records; `build` builds the predictor that learns from them.
+    """Looks evaluations up in records, and fits predictors, made by `build`, to them.
 
     Scores are the negative log of the error. Their spread is similar for good and bad archs. The
     score of an evaluated arch is the recorded value. For the predictor, the worse half of the
@@ -274,7 +274,7 @@ class TabularRescoring(Rescoring):
         return -float(np.log(max(1 - evaluation.top1, TINY_ERROR)))
 
     def blend(self, mean: FloatArray, std: FloatArray, label: FloatArray) -> FloatArray:
-        """Returns the labels, because records are the truth."""
+        """Returns the labels unchanged, because records have no evaluation error."""
         return label
 
     def admits(self, codes: Codes) -> NDArray[np.bool_]:
@@ -282,7 +282,7 @@ class TabularRescoring(Rescoring):
         return self._evaluator.admits(codes)
 
     def refit(self, codes: Codes, labels: FloatArray) -> Predict:
-        """A new predictor, fitted on all labels."""
+        """Fits a new predictor to all labels; returns its `predict`."""
         predictor = self._build()
         predictor.fit(codes, np.maximum(labels, np.quantile(labels, IRRELEVANT)))
         return predictor.predict

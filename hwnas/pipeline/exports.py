@@ -41,7 +41,7 @@ def formats_for(project: Project, *, is_winner: bool) -> tuple[PlannedFormat, ..
 
 
 def rounding_of(project: Project) -> EightBits | None:
-    """Rounding rule of 8-bit training: that of the first 8-bit device, else of any 8-bit format.
+    """The rounding that 8-bit training imitates: of a device's 8-bit format, else of any other.
 
     None if no exported 8-bit format can be imitated in training.
     """
@@ -92,7 +92,7 @@ def artifacts_are_there(project: Project) -> bool:
 
 
 def in_bundle(project: Project, arch: Arch, device: DeviceSpec) -> list[Exported]:
-    """The files of a winner in the bundle of a device; the file that it runs comes first."""
+    """A winner's files for the bundle of a device; the first is the file that the device runs."""
     artifact = exported_artifact(project, arch, device)
     unwanted = {one.path for one in project.formats if not one.belongs_to(device.name)}
     others = [
@@ -104,5 +104,5 @@ def in_bundle(project: Project, arch: Arch, device: DeviceSpec) -> list[Exported
 
 
 def file_of(project: Project, arch: Arch, one: Exported) -> Path:
-    """Path of the model in the run folder."""
+    """Path of the exported model in the run folder."""
     return project.files.exported_network(arch) / one.files[0]

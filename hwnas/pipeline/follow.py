@@ -20,7 +20,7 @@ __all__ = ["follow"]
 
 
 def follow(stages_of: Callable[[Project], list[Stage]]) -> None:
-    """Runs the stages that rank 0 names, on the projects that it opens, until it ends.
+    """Runs the stages that rank 0 names, on the projects that it opens, until rank 0 ends.
 
     Raises:
         UserError: the run folder of rank 0 is not on this machine.

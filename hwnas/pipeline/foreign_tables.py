@@ -1,4 +1,4 @@
-"""Selects the latency tables of a run folder that fit its settings and this machine.
+"""Checks whether latency tables of a run folder fit its settings and this machine.
 
 Tables of another machine can be read, but are never compared with timings of this machine.
 """
@@ -33,7 +33,7 @@ def is_profiled(project: Project, device: str) -> bool:
 
 
 def require_own_table(project: Project, device: str) -> None:
-    """Refuses re-timing against a table of a local device that was measured on another machine.
+    """Refuses to re-time on a local device if another machine measured its table.
 
     Raises:
         UserError: the table is from another machine.
@@ -51,7 +51,7 @@ def require_own_table(project: Project, device: str) -> None:
 
 
 def foreign_tables(project: Project, device: str) -> dict[str, str]:
-    """Reason to repeat `profile`, by stage, if the table was measured on another machine."""
+    """Maps `profile/DEVICE` to the reason to repeat it, if another machine measured the table."""
     if device not in project.devices or (cpu := _foreign_cpu(project, device)) is None:
         return {}
     return {f"profile/{device}": f"the table of another machine ({cpu}) was moved to"}

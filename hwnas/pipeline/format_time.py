@@ -14,7 +14,7 @@ EXECUTORCH_INT8_S = 60.0  # calibrates and converts the network three times
 
 
 def formats_s(formats: Sequence[PlannedFormat]) -> float:
-    """Seconds for one network on a machine of `slowness` 1, fitted to the winner of quickstart."""
+    """Estimated seconds to export one network to these formats, on a machine of `slowness` 1."""
     return sum(map(_seconds, formats))
 
 

@@ -17,9 +17,10 @@ __all__ = ["TestHits"]
 
 @dataclass(frozen=True)
 class TestHits:
-    """Correctly classified images (`core.bits`) by device and key of an arch.
+    """Test images that each network classifies correctly on each device.
 
-    They belong to the accuracies in `Results`. The images are those of the test split, in order.
+    `right[device][arch key]` has one bit (`core.bits`) per image of the test split, in order. They
+    belong to the accuracies in `Results`.
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT
@@ -34,6 +35,6 @@ class TestHits:
                 unpack_bits(text, self.n_images)
 
     def of(self, device: str, arch: Arch) -> NDArray[np.bool_] | None:
-        """bool [n_images] of a network on a device; None if not stored."""
+        """Whether each image is classified correctly, bool [n_images]; None if not stored."""
         text = self.right.get(device, {}).get(arch.key)
         return None if text is None else unpack_bits(text, self.n_images)

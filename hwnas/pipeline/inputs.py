@@ -42,7 +42,7 @@ class DataInput:
         return record.data or self.first
 
     def changed(self, record: StageRecord) -> bool:
-        """Whether a recorded stage read other data; False if unknown."""
+        """Whether a recorded stage read other data than the current ones; False if unknown."""
         before = self.before(record)
         return self.digest is not None and before is not None and before != self.digest
 
@@ -50,14 +50,14 @@ class DataInput:
 def inputs_hash(settings: Any, outputs: Mapping[str, Any], data: str | None) -> str:
     """Hash of everything on which a stage depends.
 
-    outputs: hashes of the files of the needed stages, by stage.
+    outputs: maps each needed stage to the hashes of its output files.
     data: digest of the data; None for the hash of earlier versions, which has no data.
     """
     return content_hash([settings, dict(outputs), *([] if data is None else [data])])
 
 
 def settings_by_path(names: Sequence[str], settings: Any) -> dict[str, str]:
-    """Settings of a stage as JSON by key path; `names`: the paths of the items of `settings`."""
+    """Maps key paths to settings as JSON text; `names`: the path of each item of `settings`."""
     found: dict[str, str] = {}
     for name, value in zip(names, settings if names else (), strict=False):
         _flatten(name, value, found)

@@ -1,4 +1,4 @@
-"""Training curves of a run folder, and entries of its lists."""
+"""Reads the training curves of a run folder, and entries of its lists."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ T = TypeVar("T")
 class TrainingRow:
     """A row of the training curves.
 
-    losses, ranking: means per slot of the step.
-    top1, val_loss: by name of the curve.
+    losses, ranking: mean losses since the last row, of each slot and of each ranking pair.
+    top1, val_loss: values of each curve, keyed by its name.
+    collapsed: names of the curves that collapsed.
     stage, inputs: added by `RunDir.metric`.
     """
 
@@ -43,7 +44,7 @@ class TrainingRow:
 
 
 def training_rows(run: RunDir) -> list[TrainingRow]:
-    """The curves of the supernet training, ascending by step; long ones thinned.
+    """Rows of the supernet's training curves, by ascending step; thinned if there are many.
 
     Raises:
         UserError: a line is not a row of the curves, or has other curves than the first one.
@@ -76,7 +77,7 @@ def _training_row(run: RunDir, row: Mapping[str, Any]) -> TrainingRow:
 
 
 def listed(found: Mapping[str, T], name: str, *, what: str, where: Path, fix: str) -> T:
-    """The entry of a listing.
+    """Returns `found[name]`; `what`, `where` and `fix` are for the error.
 
     Raises:
         UserError: there is no entry with this name.

@@ -31,7 +31,7 @@ class NetworkTime:
     def training(
         self, macs: float, recipe: FinetuneConfig, *, teacher_macs: float | None = None
     ) -> float:
-        """Seconds of one fine-tuning, and of averaging its weights with those before it.
+        """Seconds to fine-tune a network, and to average the weights before and after it.
 
         teacher_macs: MACs of the teacher; None: the network learns only from labels.
         """
@@ -49,7 +49,7 @@ class NetworkTime:
         return self.training(macs, plain) + self.speed.infer(macs, self.n_images[split])
 
     def averages(self, macs: float, calibration: CalibrationConfig) -> float:
-        """Seconds to compare averages of two sets of weights on the validation images."""
+        """Seconds to score several averages of two sets of weights on the validation images."""
         return N_AVERAGES * self.score(macs, calibration, self.n_images["val"])
 
     def _seen(self, macs: float, calibration: CalibrationConfig, n: int) -> float:

@@ -100,7 +100,7 @@ class Exported:
             check_name(name, where="exports of a network")
 
     def summary(self) -> dict[str, Any]:
-        """The row of a table."""
+        """A row of the table of exported formats."""
         found: dict[str, Any] = {"format": self.model.format, "file": (*self.files, None)[0]}
         if self.parity is None:
             return found | {"not run": self.not_run}
@@ -124,8 +124,8 @@ class NetworkResult:
         of the estimate; None without a limit for this device, or if it cannot be judged.
     file, precision: the file that the device runs (its path in a bundle). It was timed, and its
         accuracy is `test_top1`.
-    fp32_top1: accuracy of the float32 file. If the file does not run on this machine, and in
-        results of earlier versions, both accuracies are that of the float32 file.
+    fp32_top1: accuracy of the float32 file. If `file` does not run on this machine, and in results
+        of earlier versions, `test_top1` is this accuracy, too.
     test_loss: mean cross-entropy per token of `file` in nats; only for language models.
     """
 
@@ -169,7 +169,7 @@ class NetworkResult:
 
     @property
     def timed_limits(self) -> tuple[TimedLimit, ...]:
-        """The latency limits of the search, with the timings."""
+        """The latency limits of the search, each with the measured latency."""
         return timed_limits(
             {"latency_ms": self.measured_ms, "latency_p95_ms": self.measured_p95_ms},
             {"latency_ms": self.limit_ms, "latency_p95_ms": self.limit_p95_ms},
@@ -246,8 +246,8 @@ class PredictorFacts(TypedDict, total=False):
 class Results:
     """Final results of a search: the result table and its checks.
 
-    winners: the winner of every device on every device; None if all devices share one, and in
-        results of earlier versions.
+    winners: latency of each device's winner on every device; None if all devices share one winner,
+        and in results of earlier versions.
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT

@@ -30,7 +30,7 @@ _START = "supernet.init"
 
 
 class OutsideOf(Protocol):
-    """Records of a run folder on outside files; see `Artifacts`."""
+    """What a run folder records about outside files; `Artifacts` implements this."""
 
     @property
     def outside(self) -> RecordFile[OutsideFiles]:
@@ -43,7 +43,7 @@ class OutsideOf(Protocol):
 
 
 def named_files(config: ExperimentConfig) -> dict[str, str]:
-    """Files of weights and records, by the setting that names them."""
+    """Maps each setting that names a file of weights or records to the name of this file."""
     teacher, labels = config.train.teacher, config.label.records
     records = config.search.evaluator.records
     found = {
@@ -105,7 +105,7 @@ class Outside:
         return self.path(_START) if given is not None and is_file(given) else given
 
     def paths(self, *settings: str) -> dict[str, Path]:
-        """`path` by setting, for settings that name a file."""
+        """Maps each of the `settings` that names a file to the path of this file."""
         named = named_files(self.config)
         return {setting: self.path(setting) for setting in settings if setting in named}
 
@@ -235,7 +235,7 @@ class Outside:
     # --- records of the run -----------------------------------------------------------------------
 
     def texts(self) -> dict[Path, str]:
-        """Files of the run folder that record this configuration's outside files, with content.
+        """Maps each file of the run folder that records outside files to its new content.
 
         Records of files that are gone do not change.
         """

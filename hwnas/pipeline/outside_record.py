@@ -41,12 +41,12 @@ _COPIES = "copies/"
 
 
 def copy_fact(device: str, text: str) -> OutsideFile:
-    """Record of the copy of a device's definition."""
+    """Record of the run folder's copy of a device definition, which contains `text`."""
     digest = hashlib.sha256(text.encode()).hexdigest()
     return OutsideFile(f"{_COPIES}{device}", device, f"outside/devices/{device}.yaml", digest)
 
 
 def copied_device(file: OutsideFile) -> str | None:
-    """The device whose copy this is; None for other files."""
+    """The device, if the file is a copy of a device definition; else None."""
     name = file.setting.removeprefix(_COPIES)
     return name if name != file.setting and DEVICE_NAME.fullmatch(name) else None

@@ -37,11 +37,11 @@ class Stage:
     outputs: the paths on which later stages depend; can contain wildcards.
     command: the command that runs only this stage.
     cost: the expected work, in words.
-    reads: files outside the run folder, by the setting that names them.
+    reads: maps settings to the files outside the run folder that they name.
     check: raises a `UserError` within seconds if the stage cannot work.
-    check_data: the same for problems that only the data set shows, which it loads.
-    asks: checks that several stages share, by subject; each is run once.
-    writes: approximate number of bytes that it writes, rather too low than too high.
+    check_data: like `check`, for problems that only the loaded data set shows.
+    asks: maps a subject to a check that several stages share; it is made once.
+    writes: returns a low estimate of the bytes that it writes.
     settled: whether its outputs are final. Outputs with checks that could not be judged are not, so
         the next command runs the stage again.
     is_provisional: whether new settings are only final after the stage has finished; until then the
@@ -49,8 +49,8 @@ class Stage:
     remade: further files (with wildcards) without which the stage is not done. Changes of its other
         files are only reported.
     data: returns the current data that the stage reads.
-    names: the items of `settings`, as key paths of the configuration.
-    seconds: its estimated duration from the beginning; None: unknown.
+    names: the key path in the configuration of each item of `settings`.
+    seconds: returns its estimated duration from the beginning; None if unknown.
     """
 
     name: str
@@ -181,7 +181,7 @@ def _why(
 
 
 def lost(stage: Stage, record: StageRecord, run: RunDir) -> list[str]:
-    """Files that the stage rebuilds because they are changed or missing, except outputs."""
+    """Files of `Stage.remade` that the stage must make again: they are changed or missing."""
     return run.altered(
         {
             name: digest
@@ -206,7 +206,7 @@ def time_left(plan: Plan, ledger: Mapping[str, StageRecord]) -> float | None:
 
 
 def is_done(run: RunDir, name: str, settings: Any) -> bool:
-    """Whether a stage without data and needed stages is up to date with the settings."""
+    """Whether a stage that reads neither data nor other stages is up to date with `settings`."""
     record = run.ledger().get(name)
     if record is None or record.inputs_hash != inputs_hash(settings, {}, None):
         return False

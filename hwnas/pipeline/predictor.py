@@ -1,4 +1,4 @@
-"""The configured predictor: its labels, its target, how it is built and loaded."""
+"""Builds and loads the configured predictor, and selects the labels that it learns."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def learns_truth(project: Project) -> bool:
 
 
 def held_out(project: Project) -> tuple[list[Evaluation], NDArray[np.int64]]:
-    """The labels of the predictor's target, and their rows in the order of its report."""
+    """Labels of the predictor's target, and the held-out rows in the order of its report."""
     seed = project.config.seed
     if learns_truth(project):
         evaluations = project.files.read_labels("trained")
@@ -50,7 +50,7 @@ def held_out(project: Project) -> tuple[list[Evaluation], NDArray[np.int64]]:
 
 
 def also_learned(project: Project) -> list[Evaluation]:
-    """Labels from another source that the predictor learns in addition."""
+    """Supernet labels that a predictor of stand-alone accuracy also learns; else none."""
     return project.files.read_labels() if learns_truth(project) else []
 
 
@@ -86,9 +86,10 @@ def load_predictor(project: Project) -> AccuracyPredictor:
 
 
 def blend_for(project: Project) -> Callable[[FloatArray, FloatArray, FloatArray], FloatArray]:
-    """A function that returns the score of evaluated archs, in the unit of the predictions.
+    """Returns the function that combines predictions and labels of evaluated archs into scores.
 
-    Its arguments are predicted mean, predicted deviation and label.
+    Its arguments are the predicted mean, the predicted standard deviation and the label, each [n].
+    Scores [n] have the unit of the predictions.
     """
     fitted = project.files.blend.read()
 

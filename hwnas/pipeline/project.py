@@ -79,12 +79,12 @@ class Project:
 
     @cached_property
     def settled(self) -> dict[str, Any]:
-        """The configuration for hashes of stages."""
+        """The configuration as stages hash it, see `core.config.settled`."""
         return settled(self.config)
 
     @cached_property
     def space_settings(self) -> list[Any]:
-        """Settings on which every stage that uses the space depends."""
+        """Settings of the space, on which every stage that uses it depends."""
         return [self.space.name, sparse(self.space.macro), self.space.allowed]
 
     @cached_property
@@ -209,7 +209,7 @@ class Project:
 
     @property
     def first_device(self) -> str:
-        """The device that is deployed to first. Baselines and reports refer to it."""
+        """Name of the first configured device, to which baselines and reports refer."""
         return next(iter(self.devices))
 
     def require_device(self, name: str | None) -> str:
@@ -254,7 +254,7 @@ class Project:
         return bool(getattr(searcher, "NEEDS_SUMS", False))
 
     def estimator(self, device: str) -> TableEstimator:
-        """Latency estimates of a device's table for this space; sums if the searcher needs them."""
+        """Estimator of latencies on a device; they are sums over operators if `needs_sums`."""
         table = self.files.read_table(device)
         return TableEstimator(as_sums(table, self.space) if self.needs_sums else table, self.space)
 

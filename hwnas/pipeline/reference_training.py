@@ -27,7 +27,11 @@ __all__ = ["recipe", "require_weights", "train_references", "trained_px"]
 
 
 def recipe(project: Project, config: ReferencesConfig) -> FinetuneConfig:
-    """The recipe for references: that of the winner; for fresh weights, the stand-alone one."""
+    """The winner's recipe, without the parts that need a network of the space.
+
+    For fresh weights, it has the epochs of section `alone` and no distillation. `config.epochs`
+    has priority over both.
+    """
     # both need a network of the space, as int8 does
     changes: dict[str, Any] = {"auxiliary": 0.0, "feature_distillation": 0.0}
     if project.config.finetune.precision == "int8":
@@ -64,7 +68,7 @@ def train_references(
 ) -> tuple[TrainedReference, ...]:
     """Trains the networks `config.train` at the winner's resolution; stores each when it is done.
 
-    Accuracies are those on the test split.
+    Returns their accuracies on the test split.
     """
     return tuple(_trained(project, config, progress))
 

@@ -25,7 +25,7 @@ ALTERED = "altered outputs moved to"
 
 
 def run_stage(plan: Plan, run: RunDir, *, expected: str = "") -> None:
-    """Runs a stage whose needs are all done, and records it. `expected`: its time, in words."""
+    """Runs and records a stage after all stages it needs. `expected`: its time, in words."""
     stage, inputs_hash = plan.stage, plan.inputs_hash
     assert inputs_hash is not None  # all needs are done
     record = _make_way(plan, run)
@@ -69,7 +69,7 @@ def _kept(run: RunDir, stage: Stage, outputs: Mapping[str, str]) -> dict[str, st
 
 
 def look_after(plan: Plan, run: RunDir) -> None:
-    """Reports changed files of a finished stage; records the hashes of unrecorded files."""
+    """Warns of changed files of a finished stage; records hashes that are not yet recorded."""
     record = run.ledger()[plan.stage.name]
     if record.data and plan.stage.data is not None and plan.stage.data().first is None:
         remember_data([plan])

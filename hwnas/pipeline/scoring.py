@@ -24,7 +24,10 @@ EVALUATE, FINISHED = "evaluate", "finished"  # commands of rank 0
 
 
 def scoring(project: Project) -> tuple[Predict | None, Rescoring]:
-    """Predictions and evaluations, from predictor and supernet, or from records."""
+    """How a search predicts and evaluates archs: with predictor and supernet, or from records.
+
+    With records, the prediction is None: predictors are fitted during the search.
+    """
     chosen = project.config.search.evaluator
     if chosen.records is not None:
         records = project.records("search.evaluator.records")
@@ -55,7 +58,7 @@ class _SupernetRescoring(Rescoring):
 def evaluate_together(
     project: Project, scorer: JournaledEvaluator, archs: list[Arch]
 ) -> list[Evaluation]:
-    """Evaluations of all archs; missing ones are shared among the ranks, which call `assist`."""
+    """Evaluates archs; all ranks share those that are not yet journaled (see `assist`)."""
     if all(map(scorer.is_known, archs)):
         return [scorer.evaluate(arch) for arch in archs]
     project.ranks.tell(EVALUATE)

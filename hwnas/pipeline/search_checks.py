@@ -47,7 +47,7 @@ def can_search(project: Project) -> None:
 
 
 def limits_can_be_met(project: Project) -> None:
-    """Refuses limits on unknown devices, and limits that no arch meets by the existing tables.
+    """Refuses limits on unknown devices, and limits that no arch meets (`require_reachable`).
 
     Raises:
         UserError: names the limit.

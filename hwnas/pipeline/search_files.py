@@ -55,7 +55,7 @@ class SearchFiles:
         return self.folder if number == 0 else self.folder / "rounds" / str(number)
 
     def part(self, number: int, stage: int, *, of: int) -> Path:
-        """Folder of the archive of one stage of a round; the last stage uses that of the round."""
+        """Folder of the archive of one of `search.stages` in a round; the last uses `round`."""
         folder = self.round(number)
         return folder if stage + 1 >= of else folder / "stages" / str(stage)
 
@@ -69,7 +69,7 @@ class SearchFiles:
         return Archive.load(self.round(found.n_rounds - 1 if found else 0), space)
 
     def write_fronts(self, fronts: Mapping[str, tuple[Candidate, ...]]) -> None:
-        """Writes one file per metric."""
+        """Writes the front of each metric to a file of its own."""
         for key, front in fronts.items():
             rows = [dump(candidate, versioned=False) for candidate in front]
             write_json(
@@ -118,7 +118,7 @@ class SettingsFiles:
 
     @property
     def environment(self) -> RecordFile[Host]:
-        """Host and versions."""
+        """Record of the host and of the versions of packages."""
         return RecordFile(self.run.path("env.json"), Host, is_sealed=True)
 
     @property
@@ -127,16 +127,16 @@ class SettingsFiles:
         return self.run.path("data.json")
 
     def of_search(self, name: str) -> Path:
-        """The sections of the configuration that belong to one search."""
+        """File with the sections of the configuration that belong to one search."""
         return self.run.path("search", name, "config.yaml")
 
     def is_config(self, path: Path) -> bool:
-        """Whether a file of the run folder is a stored configuration, which hwnas seals."""
+        """Whether a file of the run folder is a stored configuration, which has its own hash."""
         is_round = path.suffix == ".yaml" and path.parent.name == ROUNDS
         return is_round or path.name == self.config.name
 
     def training_round(self, name: str) -> tuple[Path, Path]:
-        """Configuration and run folder of a second training round."""
+        """Paths of the configuration and of the run folder of a second training round."""
         return self.run.path(ROUNDS, f"{name}.yaml"), self.run.path(ROUNDS, name)
 
     @property

@@ -1,6 +1,6 @@
 """Stand-alone accuracy of the best archs of a search, trained from initial weights.
 
-Scores of the supernet and the predictor are estimates of this accuracy. It is part of stage
+Scores of the supernet and the predictor estimate this accuracy. The training is part of stage
 `finetune`, because a separate stage would make every finished run folder unfinished.
 """
 

@@ -27,11 +27,11 @@ __all__ = [
 ]
 
 START_IMAGES, START_BATCH = 256, 32
-"""Number of training images for BN statistics that the starting weights lack, and batch size."""
+"""Number of training images, and batch size, to compute BN statistics that weights lack."""
 
 
 def start_files(project: Project) -> tuple[str, ...]:
-    """`supernet.init`, if it names a file by its path."""
+    """The setting `supernet.init` if its value is the path of a file; else nothing."""
     given = project.config.supernet.init
     return () if given is None or not is_file(given) else ("supernet.init",)
 
@@ -51,9 +51,10 @@ def start_images(project: Project) -> Iterator[torch.Tensor]:
 def supernet_at_start(project: Project, images: Iterable[torch.Tensor]) -> Supernet:
     """The supernet with its starting weights.
 
-    images: [B, C, H, H] of [0, 1] pixels, for weights without BN statistics.
+    If the supernet will be trained, and the weights are for other classes, its classifier starts
+    from random weights.
 
-    With training steps, a classifier for other classes starts from random weights.
+    images: [B, C, H, H] of [0, 1] pixels, for weights without BN statistics.
     """
     from hwnas.nets.pretrained import start_from
 
@@ -67,7 +68,7 @@ def supernet_at_start(project: Project, images: Iterable[torch.Tensor]) -> Super
 
 
 def supernet_with_head(project: Project) -> Supernet:
-    """The supernet before its first step: with the classifier of `train.head_epochs`."""
+    """The supernet with its classifier trained for `train.head_epochs`, before the first step."""
     from hwnas.training.head import fit_head
     from hwnas.training.precision import place
 
@@ -79,7 +80,7 @@ def supernet_with_head(project: Project) -> Supernet:
 
 
 def starts_averaged(config: ExperimentConfig) -> bool:
-    """Whether networks start from averages of the supernet before and after its training."""
+    """Whether networks start from averages of the supernet's weights before and after training."""
     return bool(config.finetune.average and config.supernet.init and config.train.steps)
 
 

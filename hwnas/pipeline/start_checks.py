@@ -23,9 +23,9 @@ __all__ = ["require_vocabulary", "warn_of_normalisation", "warn_of_padding"]
 log = logging.getLogger(__name__)
 
 TOLERANCE = 0.05
-"""Maximum shift and scale of normalised pixels for two normalisations to count as equal.
+"""Two normalisations count as equal if mean and std differ by at most this share of the std.
 
-Other random training images of the same data set differ by less.
+Two random sets of training images of one data set differ by less.
 """
 
 

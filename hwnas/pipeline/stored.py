@@ -1,4 +1,4 @@
-"""The configuration of a run folder: the last one, that of each search, and planned changes.
+"""Reads the configurations of a run folder and its searches, and plans changes of them.
 
 `config.yaml` is the whole configuration, as last used. `search/<name>/config.yaml` has the sections
 that belong to one search, so each search keeps its own.
@@ -95,7 +95,7 @@ def known_searches(run: RunDir) -> tuple[str, ...]:
 def config_data(
     run: RunDir, config: str | None, changes: Mapping[str, Any] | None
 ) -> tuple[dict[str, Any], Path]:
-    """Plain data to which a command's `changes` are applied, and their source.
+    """The configuration, as plain data, to which a command applies `changes`; and its path.
 
     The data are those of `config`, or of the stored configuration. If `changes` name a search, they
     include the sections of this search.
@@ -156,7 +156,7 @@ def earlier_config(run: RunDir) -> ExperimentConfig | None:
 
 
 def warn_of_edits(path: Path) -> None:
-    """Warns if a stored configuration is not as hwnas wrote it; not if it cannot be read."""
+    """Warns if a stored configuration was edited since hwnas wrote it; ignores unreadable ones."""
     with contextlib.suppress(UserError):
         if not is_unaltered(path):
             log.warning("%s: changed by hand, or damaged; its current settings are used", path)
@@ -199,7 +199,7 @@ def new_settings(
 
     earlier: see `earlier_config`.
     given: `config` and `changes` of the command.
-    outside: records of files outside the run folder, which an undo keeps.
+    outside: maps records of outside files to their content, which an undo keeps.
     stored: see `NewSettings`.
     """
     files, name = SettingsFiles(run), config.search.name

@@ -23,9 +23,10 @@ def task(
     together: bool = False,
     reads_data: bool = True,
 ) -> Callable[[], None]:
-    """The function that a stage runs: `work` with the project's threads; `together`: on all ranks.
+    """Wraps `work` as the function that a stage runs, with the project's number of threads.
 
-    First the data are recorded in the run, and all ranks are checked to have the same data.
+    Before `work`, it records the data in the run (`reads_data`). With `together`, all ranks run it,
+    after a check that they have the same data.
     """
 
     def go() -> None:

@@ -24,10 +24,10 @@ def time_beside_table(
     *,
     progress: Progress = silent,
 ) -> Timings:
-    """Timings of models by name, with the pace of the machine; `folder` resumes them.
+    """Times `models`, which maps names to model files, and measures the machine's pace.
 
-    If the pace is too far from 1 for checks, timings are deleted from `folder`, and the next call
-    measures again.
+    An interrupted call resumes from the timings in `folder`. If the pace is too far from 1 for
+    checks, these timings are deleted, and the next call measures again.
     """
     timings = time_models(
         models,

@@ -15,7 +15,7 @@ __all__ = ["Roles", "Standalone"]
 
 @dataclass(frozen=True)
 class Roles:
-    """Archs by role: `winner`, `largest`, ..."""
+    """Maps each role (`winner`, `largest`, ...) to its arch."""
 
     __pydantic_config__: ClassVar[Any] = STRICT
 

@@ -28,9 +28,9 @@ log = logging.getLogger(__name__)
 
 
 class Tuning:
-    """The fine-tuned networks of a run, by section `finetune`; reads the supernet when needed.
+    """Fine-tunes networks of a run with its settings `finetune`.
 
-    rounding: that of the 8-bit file (`exports.rounding_of`), to train in 8 bits.
+    rounding: how training in 8 bits rounds (`exports.rounding_of`).
     """
 
     def __init__(self, project: Project, rounding: EightBits | None = None) -> None:
@@ -43,7 +43,7 @@ class Tuning:
 
     @cached_property
     def teacher(self) -> TeacherSubnet:
-        """The largest network, as it is inherited or fine-tuned (`finetune.teacher`)."""
+        """The largest network, before or after its own fine-tuning (setting `finetune.teacher`)."""
         from hwnas.training.finetune import TeacherSubnet
 
         project, largest = self._project, self._project.space.largest()

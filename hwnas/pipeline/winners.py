@@ -40,25 +40,25 @@ SMALLER_IMAGES = "largest on smaller images"
 
 
 def targets(project: Project) -> tuple[str | None, ...]:
-    """Devices with a separate search; None stands for one search for all devices."""
+    """The devices that each get a search; `(None,)` if one search serves all devices."""
     return tuple(project.devices) if project.config.search.per_device else (None,)
 
 
 def search_files(project: Project, device: str | None) -> SearchFiles:
-    """The folder of a target's search; for the first device it is the main one."""
+    """Files of a device's search; of the main search for the first device and for None."""
     if device is None or device == project.first_device:
         return project.files.main_search
     return project.files.device_search(device)
 
 
 def result_on(project: Project, device: str) -> SearchResult:
-    """The search whose winner a device gets: its own, or the common one."""
+    """Result of the search that finds a device's winner: its own search, or the common one."""
     own = device if project.config.search.per_device else None
     return search_files(project, own).result.read()
 
 
 def winners_by_device(project: Project) -> dict[str, Candidate]:
-    """The winner of every device, priced on all devices; one entry if all share a search."""
+    """Maps each device to its winner; only the first device if all devices share a search."""
     return {
         target or project.first_device: search_files(project, target).result.read().winner
         for target in targets(project)
@@ -66,12 +66,12 @@ def winners_by_device(project: Project) -> dict[str, Candidate]:
 
 
 def constraints_on(project: Project, device: str) -> tuple[Constraint, ...]:
-    """The constraints in the search of a device's winner."""
+    """The constraints of the search that finds a device's winner."""
     return constraints_for(project, device if project.config.search.per_device else None)
 
 
 def constraints_for(project: Project, device: str | None) -> tuple[Constraint, ...]:
-    """All constraints, or those for one device and those without a device.
+    """The constraints that hold for a device, including device-independent ones; None: all.
 
     A device without a latency limit gets the limit of the project, if it is a fraction of the
     largest arch.
@@ -125,7 +125,7 @@ def has_smaller_images(project: Project) -> bool:
 
 
 def networks(project: Project) -> dict[str, Arch]:
-    """The archs that stage `finetune` trained, by role; one arch can have several roles."""
+    """Maps each role to the arch that stage `finetune` trained; archs can have several roles."""
     archs, where = project.files.read_roles(), project.files.roles
     fix = command_line("finetune", project.run.root)
     return {
@@ -135,7 +135,7 @@ def networks(project: Project) -> dict[str, Arch]:
 
 
 def network_names(project: Project) -> dict[Arch, str]:
-    """The distinct archs of `networks` in order, with their first role."""
+    """Maps each distinct arch of `networks`, in order, to its first role."""
     names: dict[Arch, str] = {}
     for role, arch in networks(project).items():
         names.setdefault(arch, role)

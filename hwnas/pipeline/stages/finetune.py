@@ -78,7 +78,7 @@ def _bytes(project: Project) -> int:
 
 
 def check(project: Project) -> None:
-    """Refuses a space without static networks, an unknown optimiser, and int8 without 8-bit export.
+    """Refuses fine-tuning that would fail because of the space or the settings.
 
     Raises:
         UserError: gives the reason.
@@ -100,8 +100,8 @@ def check(project: Project) -> None:
 def random_subnet(project: Project, winner: Arch) -> Arch:
     """A random arch with about the latency of `winner` on the first device.
 
-    It is the first of `N_DRAWN` random archs whose estimate is at most that of the winner and at
-    least `SAME_LATENCY` of it; if there is none, the nearest one.
+    It is the first of `N_DRAWN` random archs that is estimated to need between `SAME_LATENCY` and 1
+    times the latency of the winner; if there is none, the nearest one.
     """
     space, estimator = project.space, project.estimator(project.first_device)
     drawn = space.sample(N_DRAWN, rng=rng(project.config.seed, "finetune/random-subnet"))
@@ -126,7 +126,7 @@ def on_smaller_images(project: Project) -> Arch:
 
 
 def finetune_all(project: Project, progress: Progress) -> None:
-    """Fine-tunes all roles with distillation from the largest network; skips finished ones."""
+    """Fine-tunes the networks of all roles, taught by the largest one; skips finished ones."""
     space, config, data = project.space, project.config.finetune, project.data
     roles = {
         winner_role(project, device): result_on(project, device).winner.arch

@@ -26,7 +26,7 @@ from hwnas.predictors.evaluate import cross_validated_report, held_out_report
 __all__ = ["fit", "stage"]
 
 N_BLENDED = 16
-"""Held-out archs of recorded accuracy that the supernet scores, to fit the blend."""
+"""With recorded labels, maximum number of archs that the supernet scores to fit the blend."""
 
 
 def stage(project: Project) -> Stage:
@@ -56,7 +56,7 @@ def stage(project: Project) -> Stage:
 
 
 def fit(project: Project, progress: Progress) -> None:
-    """Reports on held-out labels, fits the blend with the supernet on them, then fits all labels.
+    """Tests the predictor on held-out labels, fits the blend to them, then fits to all labels.
 
     The labels are those of the supernet or, if there are enough, stand-alone accuracies. In that
     case the supernet labels are learned first (few-shot predictor of WPNAS, 2203.02086).

@@ -56,7 +56,7 @@ N_AT_ONCE = 8  # archs of the fronts that every process evaluates between two re
 
 
 def stage(project: Project) -> Stage:
-    """Searches on every target, and runs random search for comparison."""
+    """Searches for all devices together or for each one, and runs random search to compare."""
     files, section = project.files, project.config.search
     has_records = section.evaluator.records is not None
     name, main = f"search/{section.name}", files.main_search
@@ -113,10 +113,11 @@ def check(project: Project) -> None:
 
 
 def search(project: Project, progress: Progress) -> None:
-    """Runs the configured searcher, then random search, with equal predictions and evaluations.
+    """Runs the configured searcher, then random search with as many predictions and evaluations.
 
-    With `per_device`, the searcher runs once for every device, and winners are exchanged between
-    devices if that is better. Rank 0 searches, and all ranks evaluate.
+    With `per_device`, the searcher runs once for every device. Without re-measurement, a device
+    then gets the winner of another device if that is estimated to be better there. Rank 0 searches,
+    and all ranks evaluate.
     """
     if not project.ranks.leads:
         assist(project, lambda: evaluator(project))

@@ -79,7 +79,7 @@ def _bytes(project: Project) -> int:
 
 
 def check(project: Project) -> None:
-    """Refuses training that would fail at its start, except for checks of images.
+    """Refuses training that would fail at its start; does not check the images.
 
     Raises:
         UserError: see `checks.can_train`; there are no steps and no starting weights; or the
@@ -106,7 +106,7 @@ def check(project: Project) -> None:
 def check_data(project: Project) -> None:
     """Refuses a recipe that needs more images than there are, or a teacher that does not fit.
 
-    Logs a warning if images are not normalised, or maps not padded, as for the starting weights.
+    Logs a warning if normalisation or padding differ from those of the starting weights.
 
     Raises:
         UserError: see `checks.recipe_fits` and `training.teacher.load_teacher`.

@@ -82,7 +82,7 @@ def stage(project: Project) -> Stage:
 
 
 def check(project: Project) -> None:
-    """Refuses an up-to-date latency table of a local device that another machine measured.
+    """Refuses to verify on a local device if another machine measured its up-to-date table.
 
     A table that is not up to date is measured again before this stage.
 
@@ -271,7 +271,7 @@ def _state(excess: float, row: NetworkResult, config: VerifyConfig) -> bool | No
 
 
 def device_checks(winner: NetworkResult, config: VerifyConfig) -> list[Check]:
-    """Checks the winner's latency against its estimate and limits, at the speed of the table."""
+    """Checks the winner's latency, divided by the pace, against its estimate and limits."""
     accepted, error = config.max_forecast_error, winner.estimate_error
     pace = "the machine's pace is unknown" if winner.pace is None else pace_text(winner.pace)
 
