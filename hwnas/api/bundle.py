@@ -41,7 +41,7 @@ PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I", "I;16")  # of Pillow
 class Prediction:
     """The classes of one image, the most probable first.
 
-    probabilities: by class name; they add up to 1. The softmax of the logits, which is not
+    probabilities: maps each class name to its softmax probability. They add up to 1, but are not
         calibrated: 0.9 does not mean that nine of ten such answers are right.
     """
 
@@ -58,7 +58,7 @@ class Prediction:
         return next(iter(self.probabilities.values()))
 
     def top(self, n: int) -> dict[str, float]:
-        """The n most probable classes."""
+        """Maps the n most probable classes to their probabilities."""
         return dict(list(self.probabilities.items())[:n])
 
     def __str__(self) -> str:

@@ -25,7 +25,9 @@ def _is_run_folder(folder: Path) -> bool:
 
 
 def source_of_settings(folder: Path, config: str | None, settings: Settings) -> Path | None:
-    """The run folder around a bundle, or `config`, as the source of settings; else None.
+    """The folder to open for the settings of a bundle; None if defaults apply.
+
+    It is the run folder around the bundle or, with `config`, the folder of the bundle.
 
     Raises:
         UserError: settings are given, but there is no source.
@@ -50,7 +52,7 @@ def source_of_settings(folder: Path, config: str | None, settings: Settings) -> 
 def with_search(
     source: Path, bundle: Path, config: str | None, settings: Settings
 ) -> tuple[Settings, tuple[str, ...]]:
-    """The settings with the search of the bundle, and a note if the search is unknown."""
+    """Returns the settings with the bundle's search selected, and a note if it is unknown."""
     from hwnas.exporters.bundle import read_manifest
 
     if config is not None:

@@ -25,7 +25,7 @@ ARCHIVE = "train.npz"
 
 
 def data_show(folder: Folder, *, config: str | None = None, settings: Settings = None) -> Listing:
-    """Photos of a folder or of archives: found, used, left out and why, per class and split.
+    """Shows photos per class and split, of a folder or archives: found, used, left out and why.
 
     The fact `doubts` lists possible problems: files left out, classes that a split lacks,
     unbalanced classes, photos of one colour, photos in two classes, and photos in two splits (also
@@ -34,7 +34,7 @@ def data_show(folder: Folder, *, config: str | None = None, settings: Settings =
 
     Args:
         folder: contains class folders, or train/ val/ test/, or archives; or a run folder.
-        config: source of the sizes, splits and seed [`photos`].
+        config: configuration with the sizes, splits and seed; default: `photos`.
         settings: changes, e.g. `{"data.val_fraction": 0.3}`.
 
     Raises:

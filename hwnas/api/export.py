@@ -67,7 +67,7 @@ def export(what: Any, /, *place: Any, **arguments: Any) -> Any:
 
     Raises:
         UserError: a setting is invalid, the format cannot express the network, or its converter or
-            runtime crashed. Those that hwnas itself does not need run in another process.
+            runtime crashed (in another process, unless hwnas itself needs this runtime).
         CheckFailed: the outputs of a file differ from those of the network.
     """
     if isinstance(what, (str, Path)):

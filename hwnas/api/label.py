@@ -18,7 +18,7 @@ __all__ = ["Source", "label", "label_changes", "log_trained_cost"]
 
 Source = Literal["supernet", "trained"]
 STAGES = {"supernet": ("label.n_archs", "label"), "trained": ("label.trained.n", "label/trained")}
-"""Setting of the number of labels, and the stage, by source."""
+"""Maps each source of labels to the setting with their number, and to the stage."""
 
 
 def label(
@@ -89,7 +89,7 @@ def _labels(project: Project, source: Source) -> Listing:
 
 
 def log_trained_cost(folder: Folder, *, config: str | None, settings: Settings) -> None:
-    """Logs the cost of stand-alone labels, estimated from existing ones."""
+    """Logs the cost of the missing stand-alone labels, from a few timed training steps."""
     from hwnas.pipeline.stages.label import measured_trained_cost
 
     with open_project(

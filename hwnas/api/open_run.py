@@ -90,7 +90,7 @@ class Run(RunPlots):
 
     @cached_property
     def winners(self) -> dict[str, Point]:
-        """Winners by device; only the first device if all devices share one."""
+        """Maps each device to its winner; only the first device if all devices share one."""
         for target in targets(self.project):
             self._require(search_files(self.project, target).result.path)
         found = winners_by_device(self.project)
@@ -104,7 +104,7 @@ class Run(RunPlots):
 
     @cached_property
     def fronts(self) -> dict[str, tuple[Point, ...]]:
-        """By metric key, archs that no other arch beats in both cost and score, cheapest first."""
+        """Maps each metric key to the front of this cost and the score, cheapest arch first."""
         found: dict[str, tuple[Point, ...]] = {}
         for target in targets(self.project):
             fronts = self._result(target).fronts
@@ -115,7 +115,7 @@ class Run(RunPlots):
 
     @property
     def limits(self) -> dict[str, float]:
-        """Maximum cost, by metric key."""
+        """Maps each limited metric key to the maximum cost."""
         return self._result(targets(self.project)[0]).limits
 
     def labels(self, source: str = "supernet") -> list[Evaluation]:
@@ -137,7 +137,7 @@ class Run(RunPlots):
 
     @property
     def winner_matrix(self) -> WinnerMatrix | None:
-        """Every device's winner on every device; None if all devices share one."""
+        """Latency of each device's winner on every device; None if all devices share one winner."""
         return self._results.winners
 
     @cached_property

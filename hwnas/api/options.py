@@ -16,8 +16,8 @@ __all__ = ["refuse_both", "refuse_unused", "require_place"]
 def refuse_unused(given: Mapping[str, object], *, to: str, fix: str) -> None:
     """Refuses arguments that have no effect.
 
-    given: values by option name, such as `--resolutions`; None, False and empty values count as not
-        given.
+    given: maps option names, such as `--resolutions`, to values; None, False and empty values count
+        as not given.
     to: the thing to which they do not apply, in words.
 
     Raises:
@@ -35,7 +35,7 @@ def refuse_unused(given: Mapping[str, object], *, to: str, fix: str) -> None:
 
 
 def refuse_both(option: str, value: object, setting: str, settings: Settings) -> None:
-    """Refuses an option together with a setting for the same value.
+    """Refuses an option and a setting that define the same value.
 
     Raises:
         UserError: both are given.

@@ -80,7 +80,7 @@ def predictor_eval(
     baselines: bool = True,
     progress: ProgressFor = no_progress,
 ) -> Listing:
-    """Fits on `train_size` random labels and ranks all others; compares predictors and costs.
+    """Fits predictors to `train_size` random labels, and compares how well they rank the rest.
 
     Args:
         folder: a run folder, whose labels are used; either this or `records` is required.
@@ -225,8 +225,8 @@ def predictor_export_lut(
     Args:
         folder: the run folder.
         out: the file; default: `predictor/lut.safetensors` of the run.
-        restrict: values to keep, by choice.
-        base: an arch; only archs that equal it in all choices that do not match `free`.
+        restrict: maps a choice to the values to keep.
+        base: an arch that fixes all choices that do not match `free`.
         free: patterns of choices, such as `stage2.*`.
         progress: shows the progress.
     """
@@ -266,7 +266,7 @@ def predictor_lookup(
     limits: Mapping[str, float] | None = None,
     top: int = 5,
 ) -> Listing:
-    """The `top` best archs of a lookup table with any limits, without further predictions.
+    """Finds the `top` best archs of a lookup table within limits, without new predictions.
 
     table: the file; default: `predictor/lut.safetensors` of the run.
     limits: maximum cost by metric key, e.g. `{"latency_ms@local": 2.5}`.

@@ -153,9 +153,10 @@ def profile_plan(
     profile_settings: Settings,
     out: Folder | None = None,
 ) -> Listing:
-    """The cost of `profile`; the fact `left_s`: its seconds at the speed of this machine.
+    """Describes the cost of `profile`.
 
-    `is_here`: whether the timed device is this machine.
+    The fact `left_s` is its time in seconds at the speed of this machine, and `is_here` tells
+    whether the device is this machine.
     """
     from hwnas.latency.session_time import profile_s
     from hwnas.measure.profile import describe_cost

@@ -115,7 +115,7 @@ def device_name(device: str) -> str:
 def profile_for_run(
     device: str, run: Path, config: str | None, changes: dict[str, Any], progress: ProgressFor
 ) -> LatencyTable:
-    """Brings stage `profile/DEVICE` of a run up to date; replaces a table of another origin."""
+    """Brings stage `profile/DEVICE` of a run up to date; replaces a table of another machine."""
     from hwnas.pipeline.foreign_tables import foreign_tables
 
     name = device_name(device)

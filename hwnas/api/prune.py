@@ -34,7 +34,7 @@ class PrunedTraining:
 
     @property
     def shown(self) -> list[Row]:
-        """The rounds for a terminal: accuracies in percent; the best top-1 with its error."""
+        """The rounds for a terminal: accuracies in percent, the best with its standard error."""
         return [_in_percent(one) for one in (self.compared.pruned, self.compared.unpruned)]
 
     def to_dict(self) -> dict[str, Any]:
@@ -102,7 +102,10 @@ def prune_plan(
     fraction: float | None,
     steps: int | None = None,
 ) -> Listing:
-    """The values that `prune` would drop; the fact `left_s`: seconds of both rounds, if known."""
+    """Lists the values of choices that `prune` would drop.
+
+    The fact `left_s` is the time of both rounds in seconds; None if unknown.
+    """
     with open_project(
         Path(folder), progress_for=no_progress, command="hwnas prune", read_only=True
     ) as project:

@@ -32,12 +32,12 @@ __all__ = [
 
 LATENCY = "latency_ms"
 SHOWN_AS = {"forecast_ms": "estimate_ms", "forecast_error": "estimate_error"}
-"""Headings in place of keys that files and JSON keep."""
+"""Maps keys of rows, as in files and JSON, to the headings that a terminal shows instead."""
 
 Row = Mapping[str, Any]
 Folder = Path | str
 Settings = Mapping[str, Any] | None
-"""Changes by key path, e.g. `{"train.steps": 50}`; `--set` on the command line."""
+"""Maps key paths of settings to new values, e.g. `{"train.steps": 50}`; option `--set`."""
 
 ProgressFor = Callable[[str], Progress]
 """Maps the name of a stage to the function that shows its progress."""
@@ -54,7 +54,7 @@ def no_progress(stage: str) -> Progress:
 
 
 class Result(Protocol):
-    """Result of a verb: `to_dict()` as JSON, or its `"table"` under `title` as a table."""
+    """Result of a verb. JSON output is `to_dict()`; a table shows its `"table"` below `title`."""
 
     @property
     def title(self) -> str:
@@ -117,11 +117,11 @@ def closing_row(network: NetworkResult) -> dict[str, Any]:
 class Point:
     """An arch that a search found.
 
-    choices: values of its active choices by name.
+    choices: maps the names of its active choices to their values.
     score: the value that the search maximised.
     accuracy: top-1 with the supernet's weights on the validation split, in [0, 1]; None if the arch
         was only predicted.
-    costs: by metric key (`macs`, `latency_ms@DEVICE`), in the unit of the metric.
+    costs: maps metric keys (`macs`, `latency_ms@DEVICE`) to costs in the unit of the metric.
     """
 
     arch: Arch
@@ -136,7 +136,7 @@ class Point:
 
     @property
     def latency_ms(self) -> Mapping[str, float]:
-        """Estimated median latency in ms, by device."""
+        """Maps each device to the estimated median latency in ms."""
         keys = {MetricKey.parse(key): ms for key, ms in self.costs.items()}
         return {key.device: ms for key, ms in keys.items() if key.device and key.metric == LATENCY}
 

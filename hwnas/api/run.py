@@ -49,7 +49,7 @@ def run(
 
 
 def run_folder(config: str, folder: Folder | None) -> Path:
-    """The run folder of a configuration, if none is given."""
+    """Returns `folder`, or by default `runs/CONFIG`."""
     return Path(folder) if folder is not None else Path("runs") / Path(config).stem
 
 

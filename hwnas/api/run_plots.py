@@ -22,7 +22,7 @@ COLOURS = (
     "--k1:#888;--k3:#0072b2;--k5:#e69f00;--k7:#009e73;--page:#fff;--ink:#222;--muted:#666;"
     "font:10.5px sans-serif"
 )
-"""Colours of kernels, as in the report, in shades that colour-blind people can distinguish."""
+"""CSS with a colour per kernel size, as in the report; colour-blind people can tell them apart."""
 
 STYLE = (
     "<style>svg.network .k1{fill:var(--k1)}svg.network .k3{fill:var(--k3)}"
@@ -51,7 +51,7 @@ class RunPlots:
     project: Project
 
     def plot_front(self, device: str | None = None) -> go.Figure:
-        """Accuracy over latency of evaluated archs on a device (default: the first); the winner."""
+        """Plots accuracy over latency of evaluated archs on a device (default: the first)."""
         from hwnas.reporting.figures import front_figure
         from hwnas.studies.run_report import front_data
 
@@ -59,7 +59,7 @@ class RunPlots:
         return front_figure(front_data(self.project, self.project.require_device(device)))
 
     def draw_winner(self) -> Drawing:
-        """The layers of the winner of the first device, as the report draws them."""
+        """Draws the layers of the first device's winner, as in the report."""
         from hwnas.pipeline.winners import winners_by_device
         from hwnas.reporting.drawing import draw_network
         from hwnas.spaces.lowering import lower
@@ -69,7 +69,7 @@ class RunPlots:
         return Drawing(draw_network(lower(self.project.space, winner.arch)))
 
     def plot_latency(self, device: str | None = None) -> go.Figure:
-        """Estimated over measured latencies of whole networks on a device (default: the first).
+        """Plots estimated over measured latencies of networks on a device (default: the first).
 
         Raises:
             UserError: the table was never validated on whole networks of this space.
@@ -88,7 +88,7 @@ class RunPlots:
         return latency_figure(found)
 
     def plot_predictor(self) -> go.Figure:
-        """Predicted over true scores of held-out subnets."""
+        """Plots predicted over true scores of held-out subnets."""
         from hwnas.reporting.figures import prediction_figure
         from hwnas.studies.run_report import prediction_data
 

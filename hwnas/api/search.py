@@ -66,8 +66,8 @@ class Found:
     """Result of a search with a custom score.
 
     top: the best archs within the limits, the winner first.
-    fronts: by metric key, archs that no other arch beats in both cost and score, cheapest first.
-    limits: by metric key.
+    fronts: maps each metric key to the front of this cost and the score, cheapest arch first.
+    limits: maps each limited metric key to the maximum cost.
     n_scored: number of scored archs.
     """
 
@@ -89,7 +89,7 @@ class Found:
 
     @property
     def front(self) -> tuple[Point, ...]:
-        """The front of the first limit, or of the first metric without limits."""
+        """The entry of `fronts` for the first limit; without limits, for the first metric."""
         return self.fronts[self._first]
 
     @property

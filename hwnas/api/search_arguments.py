@@ -44,7 +44,7 @@ def _refused(argument: str, expected: str, found: object) -> UserError:
 
 
 def estimators_of(space: SearchSpace, tables: Any) -> dict[str, TableEstimator]:
-    """Estimators by device; refuses two tables of one device."""
+    """Maps each device to the estimator of its table; refuses two tables of one device."""
     if not isinstance(tables, (list, tuple)):
         raise _refused("tables", "a list of latency tables", tables)
     found: dict[str, TableEstimator] = {}
@@ -62,7 +62,7 @@ def estimators_of(space: SearchSpace, tables: Any) -> dict[str, TableEstimator]:
 
 
 def constraints_of(limits: Any) -> tuple[Constraint, ...]:
-    """Constraints from maximum costs by metric key."""
+    """Converts `limits`, which map metric keys to maximum costs, to constraints."""
     if not isinstance(limits, (Mapping, NoneType)):
         raise _refused("limits", "a mapping from metric key to largest cost", limits)
     return tuple(_constraint(key, bound) for key, bound in (limits or {}).items())
@@ -93,7 +93,7 @@ def _constraint(text: Any, bound: Any) -> Constraint:
 
 
 def searcher_of(chosen: Any, space: SearchSpace, seed: int) -> Any:
-    """A searcher by name or by its settings."""
+    """Builds the searcher that `chosen` names or describes by settings."""
     if not isinstance(chosen, (str, Mapping)):
         raise _refused("searcher", "a name, or a mapping with `name`", chosen)
     data = {"name": chosen} if isinstance(chosen, str) else dict(chosen)
@@ -103,7 +103,7 @@ def searcher_of(chosen: Any, space: SearchSpace, seed: int) -> Any:
 
 
 def scores_of(score: Callable[[Codes], ArrayLike], codes: Codes) -> tuple[FloatArray, FloatArray]:
-    """Scores as predictions with standard deviation 0."""
+    """Calls `score`; returns the scores [n], and standard deviations of 0 as for predictions."""
     given = score(codes.copy())
     try:
         found = np.asarray(given).astype(np.float64, casting="same_kind")

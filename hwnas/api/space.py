@@ -114,7 +114,7 @@ def space_list() -> Listing:
 
 
 def space_models() -> Listing:
-    """Networks whose subnets the space `timm` has; costs are those of the whole network."""
+    """Lists the networks whose subnets form a space `timm`, with costs of the whole network."""
     rows, shown = [], []
     for name in published_networks():
         found = build_space("timm", {"model": name}, num_classes=NUM_CLASSES)
@@ -165,7 +165,7 @@ def space_show(
     settings: Settings = None,
     num_classes: int | None = None,
 ) -> Listing:
-    """Choices, size and cost range: `costs` of the smallest and the largest arch, by metric.
+    """Shows a space: choices, size, and costs of its smallest and largest arch (fact `costs`).
 
     table: latency tables of devices (a shipped name or a `.json` file); the fact `latencies` then
     has the fastest arch, the quartiles and the slowest arch on each, in milliseconds, and the

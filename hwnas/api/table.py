@@ -244,7 +244,7 @@ def table_transfer(
     seed: int = 0,
     progress: ProgressFor = no_progress,
 ) -> LatencyTable:
-    """A table for a new device, from tables of other devices and timings of `n` whole networks.
+    """Makes a table for a device from tables of other devices and timings of `n` networks.
 
     known: tables of other devices, which determine the networks to time.
     out: table to write. Timings are stored next to it, so that an interrupted call resumes.
@@ -279,7 +279,7 @@ def transfer_plan(
     n: int,
     seed: int,
 ) -> Listing:
-    """The networks that `table_transfer` would time; `left_s`: seconds that this takes here."""
+    """Lists the networks that `table_transfer` would time; fact `left_s`: their time in seconds."""
     from hwnas.latency.session_time import session_s
     from hwnas.measure.transfer import networks_to_time
     from hwnas.spaces.cost import cost

@@ -35,7 +35,7 @@ NOT_SHOWN = ("n test", "max diff", "mean diff")
 class BundleCheck:
     """Result of `verify` for a bundle.
 
-    models, latency: rows.
+    models: rows about the files. latency: rows about their latencies.
     notes: checks that were not made, with the reason.
     failed: failed checks.
     not_judged: checks that could not be judged, because the speed of the machine differs too much
