@@ -78,7 +78,7 @@ GROUPS = {
         doctor,
     ),
 }
-"""Headings of `hwnas --help`, and the verbs below each heading."""
+"""Maps each heading of `hwnas --help` to the verbs below it."""
 
 
 class _Grouped(TyperGroup):

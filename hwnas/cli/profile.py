@@ -70,7 +70,7 @@ def job(
     num_classes: int | None,
     profile_settings: list[str] | None,
 ) -> dict[str, Any]:
-    """Arguments of the public profiling functions, from options that several verbs share."""
+    """Converts the options that several verbs share to arguments of `hwnas.profile`."""
     return {
         "space": space,
         "resolutions": sizes(resolutions),

@@ -12,7 +12,7 @@ WIDTH, HEIGHT = 64, 20
 
 
 def scatter(x: Sequence[float], y: Sequence[float], *, x_name: str, y_name: str) -> str:
-    """Scatter plot of points `o` (several in one cell: `8`) and the diagonal x = y `.`.
+    """A scatter plot as text: `o` is one point, `8` several, and `.` the diagonal x = y.
 
     Both axes are logarithmic and have the same range. All values must be positive.
     """

@@ -69,7 +69,7 @@ def say_time(planned: Listing) -> None:
 
 
 def show_verdict(verdict: Any) -> None:
-    """Print the verdict on the winner below a table; `verdict`: its summary or None."""
+    """Prints the verdict on the winner below a table; `verdict`: its summary or None."""
     if verdict is not None:
         sys.stdout.write(f"{verdict['sentence']}\n")
 
@@ -95,12 +95,12 @@ def show_table(table: LatencyTable, format: Format, *, path: Any = None) -> None
 
 
 def names(text: str | None) -> list[str] | None:
-    """Names separated by commas."""
+    """Splits text at commas; None stays None."""
     return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
 
 
 def sizes(text: str | None) -> list[int] | None:
-    """Resolutions: integers separated by commas.
+    """Parses resolutions: integers separated by commas; None stays None.
 
     Raises:
         UserError: the text has another form.
