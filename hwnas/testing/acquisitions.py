@@ -16,7 +16,7 @@ __all__ = ["AcquisitionSuite", "prospects"]
 
 
 def prospects(n: int = 40, m: int = 12, seed: int = 0) -> Prospects:
-    """n archs with distinct predictions and m with distinct scores; costs are between 1 and 2."""
+    """Random prospects: n predicted archs and m evaluated ones, with costs between 1 and 2."""
     stream = rng(seed, "test/prospects")
     return Prospects(
         mean=stream.normal(size=n),
@@ -41,7 +41,7 @@ class AcquisitionSuite(Suite):
     def test_values_are_finite_and_reproducible(
         self, variant: Any, config: Any, n: int, m: int
     ) -> None:
-        """float64 [n]; equal prospects give equal values and stay as they are."""
+        """Values are finite float64 [n]; equal prospects give equal values, and do not change."""
         given, untouched = prospects(n, m), prospects(n, m)
         values = self._build(variant, config)(given)
         assert values.shape == (n,) and values.dtype == np.float64

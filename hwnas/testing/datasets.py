@@ -38,7 +38,7 @@ def everything(
 
 
 def has_tokens(variant: Any) -> bool:
-    """Whether batches are tokens."""
+    """Whether batches of the data set are tokens instead of images."""
     return bool(getattr(variant, "HAS_TOKENS", False))
 
 
@@ -78,7 +78,7 @@ class DatasetSuite(Suite):
     def test_identity_is_that_of_the_data(
         self, variant: Any, config: Any, data: DataModule
     ) -> None:
-        """The identity is stable and complete; file-based data know their identity themselves."""
+        """Digests are the same each time; class names are complete, and every split has files."""
         if isinstance(variant, IdentifiedDataset):
             found = variant.identity(config)
             assert data.info.digests == found.digests == variant.identity(config).digests
@@ -91,7 +91,7 @@ class DatasetSuite(Suite):
     def test_optional_lists_of_images_are_whole(
         self, variant: Any, config: Any, data: DataModule
     ) -> None:
-        """Names and hashes of images, and contents of archives, are complete if defined."""
+        """If a data set lists names of its images or contents of its archives, it lists all."""
         if isinstance(data, NamedImages):
             for split, n in data.info.n_images.items():
                 assert len(data.contents(split)) == n  # type: ignore[arg-type]
@@ -135,7 +135,7 @@ class DatasetSuite(Suite):
         assert abs(float(x.std()) - 1) < 0.05
 
     def test_splits_are_disjoint_and_stratified(self, variant: Any, data: DataModule) -> None:
-        """No image is in two splits; classes have equal shares."""
+        """No image is in two splits; each class has the same share of every split."""
         if has_tokens(variant):
             pytest.skip("parts of a text are in their order")
         seen, share = {}, {}
@@ -167,7 +167,7 @@ class DatasetSuite(Suite):
     def test_results_do_not_depend_on_the_number_of_workers(
         self, variant: Any, config: Any, data: DataModule
     ) -> None:
-        """Results are bit-identical."""
+        """Batches from worker processes are bit-identical to those without."""
         workers = self.build(variant, config, n_workers=2)
         for (x, y), (other_x, other_y) in zip(
             data.train_batches(1, BATCH), workers.train_batches(1, BATCH), strict=True
@@ -194,7 +194,7 @@ class DatasetSuite(Suite):
         torch.testing.assert_close(small_x[: len(x)], x)
 
     def test_ranks_together_have_the_whole_batch(self, data: DataModule) -> None:
-        """Each rank gets part r of n of every batch, in order."""
+        """The parts of a batch that the ranks get make up the whole batch, in rank order."""
         whole = everything(data.train_batches(0, BATCH))
         parts = [list(data.train_batches(0, BATCH, rank=rank, n_ranks=2)) for rank in (0, 1)]
         for found, expected in zip(
@@ -205,7 +205,7 @@ class DatasetSuite(Suite):
     def test_seeds_change_the_validation_split(
         self, variant: Any, config: Any, data: DataModule
     ) -> None:
-        """Otherwise runs with different seeds would all depend on one split."""
+        """Runs with different seeds must not all depend on the same validation images."""
         if has_tokens(variant):
             pytest.skip("parts of a text are in their order")
         x, _ = everything(data.eval_batches("val", BATCH))

@@ -89,7 +89,7 @@ class RuntimeSuite:
 
     @pytest.fixture
     def provider(self) -> str:
-        """The provider in a device spec that runs on the CPU of this machine."""
+        """Value of `provider` in a device spec with which the runtime uses this machine's CPU."""
         return ""
 
     @pytest.fixture
@@ -110,7 +110,7 @@ class RuntimeSuite:
         return write_plan(written, device, folder, config, seed=0)
 
     def test_it_is_described_without_being_imported(self, variant: str) -> None:
-        """It has a summary, and an install command if something is missing."""
+        """The description has a summary, and an install command if a package is missing."""
         found = describe_runtime(variant)
         assert found.summary
         assert bool(found.missing) == bool(found.install)
@@ -134,7 +134,7 @@ class RuntimeSuite:
     def test_where_it_is_absent_its_install_line_is_named(
         self, variant: str, provider: str, tmp_path: Path
     ) -> None:
-        """The kit names the command on the device, without hwnas."""
+        """Without the runtime, the kit stops and prints the command that installs it."""
         install = describe_runtime(variant).install or ""
         plan = self._plan(variant, provider, tmp_path)
         kit = resource("export", "bench.py")

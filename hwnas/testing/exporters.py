@@ -97,7 +97,7 @@ class ExporterSuite(Suite):
             raise
 
     def test_importing_it_and_its_settings_needs_no_torch(self, variant: Any) -> None:
-        """Importing and building it needs neither torch nor onnx."""
+        """Importing and building the exporter needs neither torch nor onnx."""
         run_python(
             f"import sys, importlib; module = importlib.import_module({variant.__name__!r})\n"
             "module.build(module.Config())\n"

@@ -37,7 +37,7 @@ from hwnas.testing.suite import exemptions, quick
 __all__ = ["BUILDERS", "GAPS", "check_builder", "check_exporter", "gap"]
 
 TAKE_TOKENS = ("onnx", "ort", "timm")
-"""Exporters of recurrent networks."""
+"""Exporters that support recurrent networks."""
 
 GAPS: Mapping[tuple[str, str], str] = {
     **{
@@ -52,7 +52,7 @@ GAPS: Mapping[tuple[str, str], str] = {
         )
     },
 }
-"""(space, column) -> why the column does not support the space."""
+"""Maps (space, column) to the reason why the builder or exporter does not support the space."""
 
 N_IMAGES = 16
 N_STEPS = 25  # tokens per segment
@@ -105,9 +105,7 @@ BUILDERS: Mapping[str, Callable[[Network], tuple[int, ...]]] = {
     "build tflite:fp16": _tflite("fp16"),
     "build tflite:int8": _tflite("int8"),
 }
-"""Functions by column: each builds a network, runs it on an image, and returns the shape of the
-logits.
-"""
+"""Maps a column to a function that builds and runs a network and returns its logits' shape."""
 
 
 def gap(space: SearchSpace, column: str) -> str:

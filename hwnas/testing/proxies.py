@@ -26,7 +26,7 @@ class ProxySuite(Suite):
 
     @pytest.fixture
     def space(self) -> SearchSpace:
-        """Networks that are built and run in milliseconds."""
+        """A space whose networks are built and run in milliseconds."""
         config = mobilenet_tiny.Config(resolutions=(8, 12), width_mult=0.25)
         return mobilenet_tiny.build(config, num_classes=4)
 
@@ -44,7 +44,7 @@ class ProxySuite(Suite):
     def test_scores_are_finite_reproducible_and_of_each_arch_alone(
         self, variant: Any, quick_config: Any, space: SearchSpace, codes: Codes
     ) -> None:
-        """Scores are equal float64 in another order or from another object; archs differ."""
+        """Scores are float64, differ between archs, and do not depend on the order of archs."""
         scores = self._build(variant, quick_config, space)(codes)
         assert scores.shape == (4,) and scores.dtype == np.float64
         assert np.isfinite(scores).all()
@@ -61,7 +61,7 @@ class ProxySuite(Suite):
     def test_images_are_accepted_and_global_generators_left_alone(
         self, variant: Any, quick_config: Any, space: SearchSpace, codes: Codes
     ) -> None:
-        """Training images are accepted; scores draw from their own streams."""
+        """A proxy accepts training images, and leaves the states of numpy and torch unchanged."""
         import torch
 
         images = torch.randn(N_IMAGES, 3, 12, 12, generator=torch.Generator().manual_seed(0))

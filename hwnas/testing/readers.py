@@ -22,9 +22,10 @@ __all__ = ["ReaderSuite"]
 
 
 class ReaderSuite(Suite):
-    """Contract of a reader. Two fixtures: `variant`, and `example`, a small file of the format.
+    """Contract of a reader.
 
-    Override `space` as well if the reader does not define the space of the archs.
+    A subclass defines the fixtures `variant` and `example` (a small file of the format). It also
+    defines `space` if the reader does not define the space of the archs.
     """
 
     CONTRACT = ReaderModule
@@ -56,7 +57,7 @@ class ReaderSuite(Suite):
     def test_the_format_is_recognised_by_this_reader_alone(
         self, variant: Any, example: Path
     ) -> None:
-        """Files can be read without `--reader`."""
+        """No other reader claims the format, so files can be read without `--reader`."""
         head = example.read_text(encoding="utf-8")[:HEAD_CHARS]
         assert variant.READER.matches(head)
         readers = {name: REGISTRY.load(name).READER for name in REGISTRY.names}
@@ -67,7 +68,7 @@ class ReaderSuite(Suite):
     def test_a_table_holds_archs_of_the_space_and_finite_numbers(
         self, variant: Any, example: Path, space: SearchSpace
     ) -> None:
-        """Rows of every column are ascending and within the table; values fit the unit."""
+        """A column maps rows of the table, in ascending order, to finite values."""
         table = variant.READER.read(example, space)
         assert table.space == space
         assert len(table.codes) >= 2 and table.codes.dtype == np.int16

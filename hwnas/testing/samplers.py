@@ -28,7 +28,7 @@ N_STEPS = 100
 
 
 def prices(space: SearchSpace) -> dict[str, CostMetric]:
-    """MACs, parameters, and latencies on `phone` and `local` that equal the parameters."""
+    """Costs by metric key: MACs, parameters, and latencies that equal the parameters."""
 
     def metric(name: AnalyticMetric) -> CostMetric:
         return lambda codes: cost(space, codes, name).astype(float)
@@ -59,7 +59,7 @@ class SamplerSuite(Suite):
     CONTRACT = SamplerModule
 
     def test_archs_are_members_of_the_space(self, variant: Any, config: Any) -> None:
-        """Every step has a slot, and every slot has a candidate."""
+        """Every step has a slot, every slot has a candidate, and all are archs of the space."""
         for step in (0, 30, 99):
             slots = _build(variant, config).slots(step)
             assert slots and all(slot.candidates for slot in slots)
@@ -89,7 +89,7 @@ class SamplerSuite(Suite):
             assert sampler.slots(50)[0].candidates == (tiny_space().largest(),)
 
     def test_learning_resumes_exactly(self, variant: Any, config: Any) -> None:
-        """Checkpoints store the state as JSON."""
+        """A sampler that is restored from JSON learns and samples like the original."""
         sampler, other = _build(variant, config), _build(variant, config)
         if not isinstance(sampler, LearningSampler) or not isinstance(other, LearningSampler):
             pytest.skip("does not learn")

@@ -38,7 +38,7 @@ def separable(space: SearchSpace, codes: Codes, seed: int = 0) -> FloatArray:
 
 
 def play(searcher: Searcher, space: SearchSpace, sizes: list[int]) -> list[Codes]:
-    """All proposals of a searcher until they are sum(sizes) archs, or it has no further ones."""
+    """Returns the proposals of a searcher: sum(sizes) archs, or fewer if it has no more."""
     asked: list[Codes] = []
     while missing := sum(sizes) - sum(map(len, asked)):
         asked.append(searcher.ask(min(missing, sizes[len(asked) % len(sizes)])))
@@ -56,8 +56,8 @@ def _build(variant: Any, config: Any, space: SearchSpace, seed: int = 0) -> Sear
 class SearcherSuite(Suite):
     """Contract of a searcher.
 
-    A slow searcher can be exempt from `PROMISES`, the tests of the quality of its results, and from
-    no other test.
+    `PROMISES` are the tests of the quality of the results. A slow searcher can be exempt from these
+    tests, and from no others.
     """
 
     CONTRACT = SearcherModule
@@ -67,7 +67,7 @@ class SearcherSuite(Suite):
     def test_proposals_are_canonical_archs_of_the_space(
         self, variant: Any, config: Any, kept: dict[str, tuple[int, ...]]
     ) -> None:
-        """Searchers respect the restriction of a space."""
+        """Proposals are codes of the space, int16, and respect its restrictions."""
         space = tiny_space().restrict(kept)
         if kept:
             assert not space.validate(tiny_space().sample(50, rng=np.random.default_rng(0))).all()
@@ -97,7 +97,7 @@ class SearcherSuite(Suite):
 
     @pytest.mark.parametrize("n_before", [0, 1, 4])
     def test_state_continues_identically(self, variant: Any, config: Any, n_before: int) -> None:
-        """The state is restored from JSON, at the start and later."""
+        """A searcher that is restored from JSON, at the start or later, proposes the same archs."""
         space = tiny_space()
         whole = _build(variant, config, space)
         play(whole, space, [48] * n_before)
@@ -111,7 +111,7 @@ class SearcherSuite(Suite):
             np.testing.assert_array_equal(found, expected)
 
     def test_beats_random_at_equal_budget(self, variant: Any, config: Any) -> None:
-        """Best of 1,920 proposals on a separable score, with a margin of 0.3 of its spread."""
+        """The best of 1,920 proposals is 0.3 standard deviations above that of random search."""
         self.promised(variant, "beats_random")
         space = tiny_space()
         best = []
@@ -124,7 +124,7 @@ class SearcherSuite(Suite):
         assert best[0] > best[1] + 0.3
 
     def test_finds_the_best_of_an_enumerable_space(self, variant: Any, config: Any) -> None:
-        """The space has 126 archs; there are 1,280 proposals."""
+        """1,280 proposals include the best of the 126 archs of a space."""
         self.promised(variant, "finds_the_best")
         one = {choice.name: choice.values[:1] for choice in tiny_space().choices}
         free: dict[str, tuple[Value, ...]] = {

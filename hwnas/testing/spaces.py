@@ -1,4 +1,4 @@
-"""Contract tests of search spaces: closed operators, exact sizes, consistent geometry."""
+"""Contract tests of search spaces: sampling, sizes, costs, shapes, and equal networks."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def lacks_networks(space: SearchSpace) -> str:
 
 
 def shaken(space: SearchSpace) -> Supernet:
-    """A supernet in double precision without special parameter values (BN scale 1)."""
+    """A supernet in double precision with noise on all parameters, so no BN scale is 1."""
     supernet = Supernet(space, seed=0)
     generator = torch.Generator().manual_seed(1)
     strength = 0.3 if space.macro.reads_tokens else 0.1  # words start with small weights
@@ -79,7 +79,7 @@ def _inputs(space: SearchSpace, arch: Arch, n: int) -> torch.Tensor:
 
 
 class SpaceSuite(Suite):
-    """Contract of a space. Its networks are compared with the settings in `QUICK`.
+    """Contract of a space. Tests that run its networks use the settings in `QUICK`.
 
     Override `space` and `small_space` to test an instance with other settings.
     """
@@ -109,7 +109,7 @@ class SpaceSuite(Suite):
         return small_space
 
     def test_operators_are_closed(self, space: SearchSpace) -> None:
-        """Samples, mutants and children of archs are archs."""
+        """Sampling, mutation and crossover give archs of the space."""
         codes = space.sample(400, rng=rng(0, "closed"))
         assert space.validate(codes).all()
         assert space.validate(space.mutate(codes, rng(1, "closed"), 0.3)).all()
@@ -150,7 +150,7 @@ class SpaceSuite(Suite):
     def test_a_restriction_has_its_own_fingerprint_and_fewer_operators(
         self, space: SearchSpace
     ) -> None:
-        """Archs keep their identity, and removed values are refused."""
+        """A restricted space has the same id, and refuses removed values."""
         choices = [choice for choice in space.choices if len(choice.values) > 1]
         if not choices:
             assert space.size() == 1
@@ -166,7 +166,7 @@ class SpaceSuite(Suite):
             cost(narrowed, space.codes([space.largest()]), "macs")
 
     def test_costs_of_arrays_are_sums_over_lower(self, space: SearchSpace) -> None:
-        """This holds for MACs, parameters, bytes in every precision, and any price per operator."""
+        """MACs, parameters, bytes in every precision, and any price per operator are such sums."""
         codes = space.sample(40, rng=rng(6, "cost"))
         archs = [lower(space, space.arch(row)) for row in codes]
         for metric, of_op in ANALYTIC.items():
@@ -205,7 +205,7 @@ class SpaceSuite(Suite):
                 assert (before.out_channels, before.out_hw) == (after.in_channels, after.in_hw)
 
     def test_layers_of_an_operator_chain(self, space: SearchSpace) -> None:
-        """The same holds for the layers of an operator, except gates and residual connections."""
+        """A layer of an operator reads the output of the one before, except gates and shortcuts."""
         if not space.macro.is_chain:
             pytest.skip("not a chain")
         for op in enumerate_ops(space):
@@ -236,7 +236,7 @@ class SpaceSuite(Suite):
     def test_supernet_extracted_and_static_networks_compute_the_same(
         self, with_networks: SearchSpace
     ) -> None:
-        """Double precision, because batch statistics of four images amplify rounding errors."""
+        """They run in double precision, because statistics of four images amplify rounding."""
         space, supernet = with_networks, _shaken(with_networks)
         for arch in _some_archs(space, 4):
             x = _inputs(space, arch, N_IMAGES)
@@ -256,7 +256,7 @@ class SpaceSuite(Suite):
     def test_the_gradient_of_a_sandwich_step_is_the_sum_of_those_of_its_archs(
         self, with_networks: SearchSpace
     ) -> None:
-        """Holds although the first operators that smallest and neighbour share run once."""
+        """The two archs begin with the same operators, which the step runs only once."""
         space, supernet = with_networks, shaken(with_networks)
         arch = smallest_connected(space)
         *others, last = arch.codes
@@ -280,7 +280,7 @@ class SpaceSuite(Suite):
     def test_the_exported_network_computes_the_same(
         self, with_networks: SearchSpace, tmp_path: Path
     ) -> None:
-        """The smallest arch with its own BN statistics is compared in ONNX Runtime."""
+        """ONNX Runtime and torch run the smallest connected arch, with its own BN statistics."""
         from hwnas.exporters import onnx as exporter
         from hwnas.exporters.opened import onnxruntime_model
 

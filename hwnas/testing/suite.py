@@ -37,7 +37,7 @@ def name_of(variant: ModuleType) -> str:
 
 
 def exemptions(variant: Any) -> Mapping[str, str]:
-    """Promises that the module declares not to keep, with the reasons."""
+    """The module's `EXEMPT`: maps each promise that it does not keep to the reason."""
     found: Mapping[str, str] = getattr(variant, "EXEMPT", {})
     return found
 
@@ -60,7 +60,7 @@ def _merged(settings: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, A
 
 @lru_cache(maxsize=1)
 def tiny_space() -> SearchSpace:
-    """The space for suites of other kinds: mobilenet_tiny at 16 and 24 px, 10 classes."""
+    """The space in tests of other variants: mobilenet_tiny at 16 and 24 px, 10 classes."""
     config = mobilenet_tiny.Config(resolutions=(16, 24))
     return mobilenet_tiny.build(config, num_classes=10)
 
@@ -110,12 +110,12 @@ class Suite:
         assert faults(variant, self.CONTRACT, name_of(variant)) == []
 
     def test_exemptions_are_of_promises_and_say_why(self, variant: Any) -> None:
-        """A misspelt exemption would have no effect."""
+        """Every exemption has a reason and names a promise; a misspelt one would have no effect."""
         assert set(exemptions(variant)) <= self.PROMISES
         assert all(exemptions(variant).values())
 
     def test_importing_it_and_its_settings_needs_no_torch(self, variant: Any) -> None:
-        """Configurations are validated without torch: on machines without it, and fast."""
+        """Validating a configuration does not import torch, so it is fast and works without it."""
         run_python(
             f"import sys, importlib; module = importlib.import_module({variant.__name__!r})\n"
             "try:\n    module.Config()\nexcept ValueError:\n    pass\n"
