@@ -54,8 +54,8 @@ class Archive:
 
     Columns: `codes` [n, d], `predicted` and `predicted_std`, `label` (NaN if not evaluated),
     `score` (the blend if evaluated, else the prediction), `feasible`, and one cost column per
-    metric key. The file format is two append-only logs, one of new rows and one of evaluations. So
-    only new records are written, and prefixes of both logs are an earlier state.
+    metric key. The file format is two append-only logs, one of new rows and one of evaluations. A
+    save writes only new records, and an earlier state is a prefix of each log.
     """
 
     def __init__(self, space: SearchSpace, cost_keys: tuple[str, ...]) -> None:
@@ -87,10 +87,11 @@ class Archive:
     # --- writing ------------------------------------------------------------------------------
 
     def record(self, codes: Codes, describe: Describe) -> Rows:
-        """Row of every arch of `codes`; `describe` is called for the new ones (distinct, in order).
+        """Adds the archs of `codes` that are new; returns the row of every arch of `codes`.
 
-        `describe` returns `predicted`, `predicted_std`, `feasible` and every cost, [m] for m archs.
-        If it raises an exception, the archive must not be used further.
+        `describe` gets the codes of the new archs (distinct, in order). It returns `predicted`,
+        `predicted_std`, `feasible` and every cost, [m] for m archs. If it raises an exception, the
+        archive must not be used further.
         """
         begin = len(self)
         rows, fresh = self._index.add(codes)
