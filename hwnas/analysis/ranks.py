@@ -89,7 +89,7 @@ class Pick:
 
 @dataclass(frozen=True)
 class Prune:
-    """Share of the true top 10 % that remains without the worst-scored `pruned_fraction`."""
+    """Share of the true top 10 % that is left if the worst-scored `pruned_fraction` is removed."""
 
     __pydantic_config__: ClassVar[Any] = STRICT
 
