@@ -66,9 +66,10 @@ class Parts:
 class Pace:
     """Estimates the time left of counted work.
 
-    The first unit is ignored, because it often includes a warm-up, and so is work of earlier
-    sessions. Only the later half of the other units counts, because the cost of a step changes over
-    time. `expected_s` is an estimate of the seconds of the whole work; it is used at the beginning.
+    The first unit is ignored, because it often includes a warm-up. Work of earlier sessions is
+    ignored, too. Only the later half of the other units counts, because the cost of a step changes
+    over time. `expected_s` is an estimate of the seconds of the whole work; it is used at the
+    beginning.
     """
 
     expected_s: float | None = None
