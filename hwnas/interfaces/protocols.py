@@ -210,7 +210,10 @@ class LearningSampler(ArchSampler, Protocol):
 
 
 class Searcher(Protocol):
-    """Ask/tell. Its randomness and progress are in `state`, so that a search resumes exactly."""
+    """A search algorithm with the ask/tell interface.
+
+    Its randomness and progress are in `state`, so that a search resumes exactly.
+    """
 
     def ask(self, n: int) -> Codes:
         """Proposes up to n archs [m, d], m <= n; m = 0 if there is nothing left to propose."""
