@@ -42,7 +42,8 @@ class PredictorReport:
     coverage: fraction of held-out archs inside the 90 % interval of the predictor.
     interval_width: mean full width of these intervals.
     macs_tau, params_tau: tau of a ranking by cost only, on the same archs.
-    truth, predicted, predicted_std: values of the held-out archs in one order, for a scatter plot.
+    truth, predicted, predicted_std: values of the held-out archs in the same order, for a scatter
+        plot.
     sources: number of all labels by source.
     """
 
