@@ -165,7 +165,7 @@ def rank_report(scores: FloatArray, truth: FloatArray, *, seed: int) -> RankRepo
 
 
 def check_pair(scores: FloatArray, truth: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Both arrays as float64.
+    """Checks both arrays, [n] each; returns them as float64.
 
     Raises:
         UserError: lengths differ, fewer than ten archs, or a value is not finite.
