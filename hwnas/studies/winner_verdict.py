@@ -24,8 +24,9 @@ BEST_OF_RANDOM = "random search's winner"
 def winner_verdict(project: Project) -> Verdict | None:
     """The verdict on test images if the winner was verified, else on validation images.
 
-    None if nothing can be compared: no search yet, recorded accuracies, no network is better than
-    guessing, or networks are language models (the verdict compares correctly classified images).
+    None if nothing can be compared: there is no search yet, the accuracies are records, no network
+    is better than guessing, or the networks are language models (the verdict compares correctly
+    classified images).
     """
     files = project.files
     if project.space.macro.reads_tokens:
