@@ -6,8 +6,8 @@ so `import hwnas` is fast.
 
 Arguments that many functions share:
     folder: a run folder; `hwnas.run` and the stages create it.
-    config: starts the folder, or replaces its configuration: a YAML file or one of
-        `hwnas.list("configs")`.
+    config: a YAML file or one of `hwnas.list("configs")`. It configures a new folder, or replaces
+        the configuration of an existing one.
     settings: changes by key path, `{"train.steps": 50}`.
     progress: maps the name of a stage to a function `(done, total, note)` that shows its progress.
 """
@@ -185,7 +185,7 @@ _ELSEWHERE = {
     "progress_bars": "api.progress",
     "plan": "api.status",
 }
-"""Modules of names that are not in the file of their verb, `api/VERB.py`."""
+"""Maps each public name that is not in the file of its verb, `api/VERB.py`, to its module."""
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""Acquisitions: rules that select the archs of a search that are evaluated next."""
+"""Acquisitions: rules that select which archs a search evaluates next."""
 
 from hwnas.core.registry import Registry
 from hwnas.interfaces import AcquisitionModule

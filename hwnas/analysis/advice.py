@@ -14,7 +14,7 @@ SAFE_PRECISION = 0.5
 """Selecting the top is safe if at least this share of the selected archs belongs to the top."""
 
 COST_BIAS = 0.3
-"""Minimum correlation of the residual with a log cost that counts as a bias towards cost."""
+"""A correlation of the residual with a log cost of at least this counts as a bias."""
 
 N_NAMED = 3
 

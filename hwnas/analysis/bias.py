@@ -25,7 +25,7 @@ class ChoiceBias:
     shift: mean of z(score) - z(truth) over the `n` archs with the value; positive = over-rated.
     standard_error: standard error of `shift`.
     shift_beyond_noise: mean residual from the least-squares line of score on truth. Noise flattens
-        this line, which alone gives good values a negative `shift` and bad values a positive one.
+        this line. This alone gives good values a negative `shift`, and bad values a positive one.
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT

@@ -41,8 +41,8 @@ def noise_ceiling(repeats: FloatArray) -> NoiseCeiling:
     """The ceiling from `repeats` [n, r], for example accuracies with r training seeds.
 
     A ranking can agree better with the mean of the repeats than one repeat does with another. An
-    agreement far above the ceiling is due to chance (definition: 2010.08219; NAS-Bench-Macro has
-    0.88, and 0.18 in the top 10 %).
+    agreement far above the ceiling is due to chance. The definition is that of 2010.08219. For
+    NAS-Bench-Macro, the ceiling of tau is 0.88, and 0.18 in the top 10 %.
 
     Raises:
         UserError: fewer than ten archs or two repeats, or a value is not finite.

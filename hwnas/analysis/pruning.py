@@ -22,7 +22,7 @@ from hwnas.spaces.space import Codes, SearchSpace
 __all__ = ["DroppedValue", "Pruning", "prune_space"]
 
 WELL_SCORED = 0.1
-"""A search in the pruned space looks for archs in this top fraction, the well-scored archs."""
+"""The top fraction of the archs by score, called well-scored: those that a search looks for."""
 
 MAX_LOSS = 0.05
 """Maximum share of the well-scored archs that a pruning may lose."""

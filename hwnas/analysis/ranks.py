@@ -89,7 +89,7 @@ class Pick:
 
 @dataclass(frozen=True)
 class Prune:
-    """Share of the true top 10 % that remains without the worst-scored `pruned_fraction`."""
+    """Share of the true top 10 % that is left if the worst-scored `pruned_fraction` is removed."""
 
     __pydantic_config__: ClassVar[Any] = STRICT
 
@@ -165,7 +165,7 @@ def rank_report(scores: FloatArray, truth: FloatArray, *, seed: int) -> RankRepo
 
 
 def check_pair(scores: FloatArray, truth: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Both arrays as float64.
+    """Checks both arrays, [n] each; returns them as float64.
 
     Raises:
         UserError: lengths differ, fewer than ten archs, or a value is not finite.

@@ -65,7 +65,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Picked:
-    """The best of several networks by their accuracy on `n` images; no other accuracy is known.
+    """The best of several networks by accuracy on `n` images, the only known accuracy of each.
 
     top1: in [0, 1].
     candidates: top-1 of all networks that it was selected from, including its own.
@@ -80,9 +80,9 @@ class Picked:
 
 @dataclass(frozen=True)
 class Gain:
-    """Estimate of the true accuracy of the winner minus that of another network, as a fraction.
+    """Estimated difference in true accuracy: the winner minus another network, as a fraction.
 
-    over: the other network.
+    over: name of the other network.
     image_error: standard error due to the finite number of images.
     seed_error: standard error due to a single training of each network.
     is_paired: whether the networks were compared image by image. Otherwise the error is that of
@@ -221,10 +221,10 @@ def gain(winner: Sample, other: Sample, *, over: str) -> Gain:
 
 
 def gain_of_picks(winner: Picked, other: Picked, *, over: str) -> Gain:
-    """Gain of the best of some networks over the best of others, with the weights of one supernet.
+    """Gain of the best network of one group over the best of another, all of one supernet.
 
-    The effect of the selection is subtracted from both accuracies. The standard error is that of a
-    difference without selection, which the simulation of `tests/unit/test_verdict.py` confirms.
+    The effect of the selection is subtracted from both accuracies. The standard error is that of
+    two networks without selection; a simulation in `tests/unit/test_verdict.py` confirms this.
     """
     error, is_paired = _image_error(winner, other)
     own = error / math.sqrt(2)  # of one network, without the error that both have in common

@@ -19,7 +19,7 @@ CODE_TYPE = "code_type"  # key in the first line, present if codes take more tha
 
 
 def about(space: SearchSpace, cost_keys: tuple[str, ...]) -> dict[str, Any]:
-    """The first line of a file."""
+    """The header of an archive's files, as JSON values: the first line of each file."""
     head = {"schema_version": SCHEMA_VERSION, "space": space.id, "cost_keys": list(cost_keys)}
     return head if code_type(space) == "u1" else head | {CODE_TYPE: code_type(space)}
 

@@ -31,7 +31,7 @@ N_RANDOM = 1024  # uniform archs that are priced to find starting points
 N_STARTS = 3  # descents from random archs, after the descent from the smallest one
 
 Costs = Mapping[str, FloatArray]
-"""Cost [n] of n archs under every metric key."""
+"""Maps each metric key to the costs [n] of n archs."""
 
 
 class Unreachable(UserError):
@@ -42,7 +42,7 @@ class Unreachable(UserError):
 class Limit:
     """A constraint with its limit in the unit of the metric; `key` names metric and device.
 
-    share: latency limits must be met on this share of the devices that have one.
+    share: of the devices with a latency limit, the share on which the limits must be met.
     """
 
     constraint: Constraint
@@ -118,7 +118,7 @@ def ratios(limits: Sequence[Limit], costs: Costs, n: int) -> FloatArray:
     """cost / limit [n, k] of n archs; an arch is feasible if all are <= 1.
 
     If latency limits must be met only on a share of the devices, the ratios of the other devices
-    are set to 1 at most. These are the devices on which the arch exceeds its limits most.
+    are reduced to 1 if they are larger. The other devices are those with the largest ratios.
     """
     if not limits:
         return np.empty((n, 0))
@@ -135,7 +135,7 @@ def ratios(limits: Sequence[Limit], costs: Costs, n: int) -> FloatArray:
 
 
 def n_needed(share: float, n_devices: int) -> int:
-    """Number of devices on which latency limits must be met, of those that have one."""
+    """On how many of the `n_devices` with a latency limit an arch must meet it."""
     return math.ceil(share * n_devices - 1e-9)
 
 

@@ -33,18 +33,24 @@ from hwnas.spaces.space import Codes, SearchSpace
 __all__ = ["Measure", "Measured", "Remeasured", "Remeasurement", "Search", "remeasure"]
 
 Measured = Mapping[Metric, FloatArray]
-"""Latencies in ms of n archs, [n]: `latency_ms` and `latency_p95_ms`."""
+"""Maps `latency_ms` and `latency_p95_ms` to the latencies [n] of n archs."""
 
 Measure = Callable[[str, Codes, int], Measured]
-"""Times archs on a device in a round, converted to the speed at which the table was measured."""
+"""Times archs. Arguments: name of the device, codes of the archs, number of the round.
+
+The times are converted to the speed at which the table was measured.
+"""
 
 Search = Callable[[Mapping[str, CostMetric], int], SearchResult]
-"""The search of a round, with the latencies of the limited devices by metric key."""
+"""Runs the search of a round. Arguments: latency estimates by metric key, number of the round.
+
+The estimates are those of the devices that have a latency limit.
+"""
 
 
 @dataclass(frozen=True)
 class Remeasured:
-    """One timed arch: the round, the estimate before it, and the limits in ms.
+    """One timed arch: the round, the estimate before this round, and the limits in ms.
 
     `forecast_ms` is the estimated median. A limit is None if the search did not have it.
     """
@@ -111,7 +117,7 @@ def remeasure(
     the winner of the last search is used.
 
     Raises:
-        Unreachable: no arch meets the constraints before anything was timed.
+        Unreachable: no arch meets the constraints in the first search.
     """
     devices = {name: _Device(space, table) for name, table in tables.items()}
     seen: dict[Arch, Candidate] = {}

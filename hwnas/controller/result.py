@@ -24,9 +24,9 @@ MAX_EVALUATED = 40  # archs of the fronts of a search
 class Accuracy:
     """Accuracy of an arch, and the source of the value.
 
-    value: a top-1 in [0, 1] on `split` (for a language model: the perplexity) if the arch was
-        evaluated (`source` as in `Evaluation`: `supernet` for inherited weights); else the
-        prediction, in the unit of the predictor's labels.
+    value: for an evaluated arch, its top-1 in [0, 1] or (language models) its perplexity, on
+        `split`. For other archs, the prediction, in the unit of the predictor's labels.
+    source: as in `Evaluation`.
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT
@@ -111,7 +111,7 @@ class SearchResult:
     def limit(self, metric: str, device: str) -> float | None:
         """The limit of a metric (of `device`, if it is a latency); None if there was none.
 
-        None as well if the winner may exceed its limits on this device (`limits_met_on`).
+        Also None if the winner exceeds it, which `limits_met_on` allows on some devices.
         """
         key, limit = self._limit(metric, device)
         is_held = limit is not None and self.winner.costs.get(key, 0.0) / limit <= 1
@@ -130,9 +130,10 @@ class SearchResult:
 def candidates(
     archive: Archive, rows: Rows, costs: Costs, evaluations: Mapping[int, Evaluation]
 ) -> tuple[Candidate, ...]:
-    """Records of some rows of an archive, with their costs [len(rows)] by metric key.
+    """Records of some rows of an archive.
 
-    evaluations: by row, for the evaluated rows.
+    costs: costs of these rows, [len(rows)] for each metric key.
+    evaluations: evaluations of the evaluated rows, by row number.
     """
     column = archive.column
 
@@ -157,7 +158,7 @@ def candidates(
 
 
 def to_evaluate(result: SearchResult) -> list[Arch]:
-    """At most about `MAX_EVALUATED` archs of the fronts, evenly spaced, with the ends of each."""
+    """The winner, and about `MAX_EVALUATED` archs evenly spaced along the fronts, ends included."""
     share = max(2, MAX_EVALUATED // max(1, len(result.fronts)))
     chosen: set[Arch] = {result.winner.arch}
     for front in result.fronts.values():

@@ -26,10 +26,10 @@ from hwnas.interfaces import FloatArray
 __all__ = ["RewardConfig", "reward"]
 
 HARD_FLOOR = -4.0
-"""Reward of a barely infeasible arch with `hard`; scores below -3 spreads are raised to -3.
+"""With form `hard`, the reward of a barely infeasible arch; scores below -3 are raised to -3.
 
-Measured on separable scores: with -10 the step dominates the score, and the policy only learns to
-avoid it.
+Measured on scores that are sums over choices: with -10, the drop at the limit dominates the score,
+and the policy only learns to avoid the drop.
 """
 
 BARRIER_SLACK = 0.01
@@ -39,10 +39,12 @@ class RewardConfig(StrictModel):
     """Form and weights of the reward. Weights: standard deviations of the score per cost / limit.
 
     `weight` applies to the whole cost, `excess_weight` only to the part above a limit.
-    `excess_weight` must exceed the gain of the score above the limit, or the policy settles there.
-    Measured on accuracies of OFA and a measured table at 0.40 of the largest arch: with 5 the mode
-    has 1.31 of the limit, with 10 and 20 it has 0.997 (one seed). On synthetic latencies, 5 and 10
-    give equal results, and 20 or more stay 5 to 9 % below the limit.
+    `excess_weight` must exceed what the score gains above the limit. Otherwise, the policy settles
+    on archs that exceed it.
+    Measured on accuracies of OFA and a measured table, with a limit of 0.40 of the largest arch:
+    the latency of the policy's mode is 1.31 times the limit with 5, and 0.997 times the limit with
+    10 and 20 (one seed). On synthetic latencies, 5 and 10 give equal results, and with 20 or more
+    the mode stays 5 to 9 % below the limit.
     """
 
     form: Literal["hard", "additive", "exponent", "log_barrier"] = "exponent"

@@ -141,10 +141,11 @@ class Scorer:
         return dict(zip(known.tolist(), self._rescoring.evaluate(archs), strict=True))
 
     def begin(self, n: int, unchanged: Codes | None = None) -> None:
-        """Evaluates up to n uniform feasible archs, while there are no predictions.
+        """Makes the first evaluations of a search.
 
-        The number of draws is limited, so fewer than n are evaluated if few archs are feasible.
-        With predictions, the last feasible arch of `unchanged` is evaluated.
+        Without predictions: up to n uniform feasible archs. The number of draws is limited, so
+        fewer than n are evaluated if few archs are feasible. With predictions: the last feasible
+        arch of `unchanged`.
 
         Raises:
             UserError: too few archs are feasible to learn predictions.

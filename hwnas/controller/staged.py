@@ -22,7 +22,7 @@ from hwnas.spaces.space import SearchSpace
 __all__ = ["check_stages", "search_in_stages"]
 
 Run = Callable[[SearchSpace, SearchConfig, int], SearchResult]
-"""Searches a restricted space with a share of the budgets; gets the number of the stage."""
+"""Runs one stage. Arguments: restricted space, settings with the stage's budgets, its number."""
 
 
 def check_stages(space: SearchSpace, config: SearchConfig) -> None:

@@ -51,7 +51,7 @@ def commit(root: Path, change: Commit) -> None:
 
 
 def commit_file(root: Path) -> RecordFile[Commit]:
-    """The file of a change that is not completed; it contains a hash of itself."""
+    """The file that describes a change until it is completed; it stores a hash of its content."""
     return RecordFile(inside(root, FILE), Commit, is_sealed=True)
 
 
@@ -63,7 +63,7 @@ def is_unfinished(root: Path) -> bool:
 def finish(root: Path, owned: Sequence[str]) -> None:
     """Completes the change of a killed process. The caller must hold the lock of the folder.
 
-    owned: name patterns of the entries of the folder that a change may touch.
+    owned: name patterns; the change may only touch entries of the folder that match one of them.
 
     Raises:
         UserError: `commit.json` is invalid or touches other entries, or a system call fails.

@@ -32,7 +32,7 @@ MARKS = (
 
 @dataclass(frozen=True)
 class CsvTable:
-    """A header and rows of stripped cells. `lines`: the line of each row in the file."""
+    """A header and rows of stripped cells. `lines`: line number of each row in the file."""
 
     path: Path
     columns: tuple[str, ...]
@@ -63,7 +63,8 @@ def text_of(data: bytes, errors: str = "strict") -> str:
 def separator(text: str, columns: Iterable[str]) -> tuple[str, str]:
     """Detects the column separator; returns it, and the text from the header line on.
 
-    Without a line `sep=;`, it is the separator by which the header has one of `columns`.
+    Without a line `sep=;`, it is the first separator that splits the header into names of which one
+    is in `columns`; a comma if there is none.
     """
     text = text.lstrip("\n")
     head, _, rest = text.partition("\n")
@@ -80,8 +81,8 @@ def read_csv(path: Path, columns: Sequence[str], also: Sequence[str] = ()) -> Cs
 
     Args:
         path: the file.
-        columns: lower-case names of which the header must have at least one, in any case.
-        also: further lower-case names that the header may have in any case.
+        columns: names in lower case. The header must have at least one of them, in any case.
+        also: further names in lower case, which the header may have in any case.
 
     Raises:
         UserError: the file cannot be read, is too large, is not CSV, has no such column, or a row

@@ -88,20 +88,20 @@ class CheckFailed(HwnasError):
 
 
 class NotJudged(HwnasError):
-    """The speed of the machine differs too much from its latency table for a check (exit 4)."""
+    """A check has no result, because the pace of the machine is too far from 1 (exit 4)."""
 
     exit_code = 4
 
 
 def first_line(error: HwnasError) -> str:
-    """The problem without its details."""
+    """The problem that the error states, without `expected`, `found`, `where` and `fix`."""
     return str(error).splitlines()[0]
 
 
 def in_parts(error: object) -> dict[str, str]:
-    """The arguments `expected` and `found` of a `UserError`, from "KEY: expected A, found B".
+    """Splits "KEY: expected A, found B" into the arguments `expected` and `found` of a `UserError`.
 
-    A text of another form is the value `found`.
+    An error text of another form becomes `found`.
     """
     if isinstance(error, KeyError):
         return {"expected": f"the key {error}", "found": f"no key {error}"}
@@ -153,7 +153,7 @@ def no_workers(error: OSError) -> UserError:
 
 
 class WorkerKilled(UserError):
-    """A process that prepares images was killed. by_termination: by SIGTERM."""
+    """A process that prepares images was killed. by_termination: whether by SIGTERM."""
 
     by_termination = False
 

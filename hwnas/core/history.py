@@ -70,7 +70,10 @@ def last_entry(run: RunDir) -> tuple[int, Entry] | None:
 
 
 def store(transition: Transition, run: RunDir) -> int:
-    """Adds the settings of the command to `transition`; returns the number of the change, or 0."""
+    """Adds the command's settings, and a history entry of the previous ones, to `transition`.
+
+    Returns the number of the entry; 0 if the settings did not change.
+    """
     settings = run.settings
     texts = {
         name: text
@@ -89,8 +92,8 @@ def store(transition: Transition, run: RunDir) -> int:
 def undo(run: RunDir, *, keep: bool = True) -> Entry:
     """Restores the state before the last change of settings. The caller must hold the lock.
 
-    If the inputs of a stage changed since then, its files are set aside and the earlier files are
-    moved back.
+    If the inputs of a stage changed since then, its current files are moved to superseded/, and its
+    earlier files are moved back from there.
 
     keep: whether history/ keeps the undone state.
 
@@ -188,7 +191,7 @@ def _files(run: RunDir) -> list[Path]:
 
 
 def text_of(path: Path) -> str | None:
-    """The text of a file; None if it does not exist or cannot be restored."""
+    """The text of a file; None if it is missing, unreadable, not text, or over `MAX_TEXT` bytes."""
     with contextlib.suppress(OSError, UnicodeDecodeError, UserError):
         return read_regular(path, at_most=MAX_TEXT).decode()
     return None

@@ -28,7 +28,7 @@ def home_expanded(given: Any, *, where: str) -> Any:
 
 
 def with_home(public: Any) -> Any:
-    """A public function that expands `~` in its arguments; other objects are unchanged."""
+    """Wraps a public function so that it expands `~` in its arguments; returns others unchanged."""
     if not isfunction(public):
         return public
 

@@ -40,15 +40,15 @@ OWNED = (
 
 @dataclass(frozen=True)
 class StageRecord:
-    """The ledger entry of a stage. `outputs`: run-relative path to sha256 of every declared output.
+    """The ledger entry of a stage. `outputs` maps the path of each declared output to its sha256.
 
-    `data`: digest of the data that the stage read; None if the stage reads no data, or if a version
-    without such digests recorded it. owns: the paths that the stage writes; empty in ledgers of
-    earlier versions. kept: hashes of the other files that the stage left, on which no later stage
-    depends. grown: length and hash of journal and metrics when the stage ended. settings: the
-    settings on which the stage depended, as JSON by key path, so that a plan can name the changed
-    ones; empty in records of earlier versions. undo: number of the change of settings that is
-    reverted unless the stage finishes; 0: no change is reverted.
+    Paths are relative to the run folder. `data`: digest of the data that the stage read; None if
+    the stage reads no data, or if a version without such digests recorded it. owns: the paths that
+    the stage writes; empty in ledgers of earlier versions. kept: hashes of the other files that the
+    stage left, on which no later stage depends. grown: length and hash of journal and metrics when
+    the stage ended. settings: the settings on which the stage depended, as JSON by key path, so
+    that a plan can name the changed ones; empty in records of earlier versions. undo: number of the
+    change of settings that is reverted unless the stage finishes; 0: no change is reverted.
     """
 
     __pydantic_config__ = STRICT
@@ -73,8 +73,8 @@ class StageRecord:
 class Ledger:
     """The content of the ledger file.
 
-    stages: the entry of every stage. changes: highest number of an entry in history/, which reveals
-    that the last entry was removed; 0: no entry, or a ledger of earlier versions.
+    stages: the entry of every stage. changes: highest number of an entry in history/. If history/
+    lacks that entry, it was removed. 0: no entry, or a ledger of earlier versions.
     """
 
     stages: Mapping[str, StageRecord]

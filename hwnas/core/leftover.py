@@ -30,7 +30,10 @@ class Leftover:
 
 
 def left_behind(what: str, path: Path, *, first: str = "") -> Leftover:
-    """A removable file or folder of this machine. first: file in the folder to remove first."""
+    """Describes a removable file or folder of this machine, with its size.
+
+    first: name of the file in the folder that is removed before the others.
+    """
 
     def remove() -> None:
         with explained("remove files", path):

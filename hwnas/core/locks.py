@@ -23,7 +23,10 @@ log = logging.getLogger(__name__)
 
 MAX_OWNER = 1000  # maximum bytes shown of the owner of a lock
 NONE_HERE = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
-"""Errors of NFS without a lock daemon, Lustre without `-o flock`, and some FUSE mounts."""
+"""Error numbers of file systems without locks.
+
+These are NFS without a lock daemon, Lustre without `-o flock`, and some FUSE mounts.
+"""
 
 
 @contextlib.contextmanager

@@ -82,7 +82,7 @@ class MetricKey(str):
 
     @property
     def is_latency(self) -> bool:
-        """Whether the metric is timed on a device."""
+        """Whether the metric is a latency, with or without a probability."""
         return self.metric.partition("~")[0] in LATENCIES
 
     def __getnewargs__(self) -> tuple[str, str | None]:  # type: ignore[override]  # copies

@@ -25,10 +25,10 @@ def owner_of(path: Path) -> str:
 
 
 def owned(path: Path) -> str:
-    """The owners of `path` and its folder as text, such as `a file of ann in a folder of root`.
+    """The owner of a folder as text, or those of a file and its folder.
 
-    A path that does not exist or must not be read is left out, and the nearest folder above it is
-    named.
+    For example `a folder of ann` or `a file of ann in a folder of root`. A path that does not exist
+    or must not be read is left out, and the nearest folder above it is named.
     """
     found = []
     for there in (path, *path.absolute().parents):

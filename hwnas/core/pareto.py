@@ -64,8 +64,7 @@ def hypervolume_2d(points: FloatArray, reference: tuple[float, float]) -> float:
 def ranks(points: FloatArray, n: int) -> NDArray[np.intp]:
     """Rank of each point, [len(points)]: 0 on the front, 1 on the front of the other points, ...
 
-    Points beyond the first n by rank may share the last rank, because a caller that keeps n points
-    does not need more.
+    Ranking stops as soon as at least n points have a rank; all other points share the next rank.
     """
     found = np.zeros(len(points), dtype=np.intp)
     rest = np.arange(len(points))
@@ -81,8 +80,8 @@ def ranks(points: FloatArray, n: int) -> NDArray[np.intp]:
 def crowding(points: FloatArray) -> FloatArray:
     """Crowding distance [n] of points of one front (Deb et al. 2002, NSGA-II, section III-B).
 
-    The sum of the sides of the box between the neighbours of a point, each relative to the extent
-    of the front. It is infinite for the ends of the front.
+    It is the sum, over the objectives, of the distance between the two neighbours of a point,
+    relative to the extent of the front. It is infinite for the ends of the front.
     """
     total = np.zeros(len(points))
     for values in points.T:

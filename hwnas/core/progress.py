@@ -31,7 +31,7 @@ class Expecting(Protocol):
     """A Progress that accepts the expected duration of the work before the work begins."""
 
     def expect(self, seconds: float | None, later: float) -> None:
-        """Sets the expected seconds of this work (None: unknown) and of the later work."""
+        """Sets the expected seconds of this work (None: unknown) and of the work after it."""
         ...
 
 
@@ -40,10 +40,10 @@ def silent(done: int, total: int, note: str = "") -> None:
 
 
 class Parts:
-    """Combines consecutive pieces of work into one Progress, which never goes back.
+    """Combines consecutive pieces of work into one Progress, whose count never decreases.
 
-    sizes: units of each piece; a piece may count in units of its own. A piece of size 0 does not
-        count.
+    sizes: share of each piece in the common count; 0: the piece does not count. Each piece reports
+        its own progress in units of its own.
     """
 
     def __init__(self, progress: Progress, sizes: Sequence[int]) -> None:
@@ -66,9 +66,10 @@ class Parts:
 class Pace:
     """Estimates the time left of counted work.
 
-    The first unit is ignored, because it often includes a warm-up, and so is work of earlier
-    sessions. Only the later half of the other units counts, because the cost of a step changes over
-    time. `expected_s` is an estimate of the seconds of the whole work; it counts at the beginning.
+    The first unit is ignored, because it often includes a warm-up. Work of earlier sessions is
+    ignored, too. Only the later half of the other units counts, because the cost of a step changes
+    over time. `expected_s` is an estimate of the seconds of the whole work; it is used at the
+    beginning.
     """
 
     expected_s: float | None = None
@@ -102,9 +103,9 @@ class Pace:
 
 @dataclass
 class Outlook:
-    """How long a command is expected to take: seconds of the stages that it will run, in order.
+    """Expected duration of a command: seconds of each stage that it will run, in order.
 
-    `execute` adds the known stages after all checks have passed; before that, there are none.
+    It is empty until all checks have passed. Then `execute` adds the stages whose time is known.
     """
 
     seconds: dict[str, float] = field(default_factory=dict)
@@ -116,7 +117,7 @@ class Outlook:
         return sum(self.seconds[name] for name in later)
 
     def said(self, stage: str) -> str:
-        """Text with the expected time of a stage, which ends the message about its start."""
+        """Expected time of a stage as text, to append to a message; empty if unknown."""
         if stage not in self.seconds:
             return ""
         own, later = self.seconds[stage], self.after(stage)

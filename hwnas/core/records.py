@@ -55,7 +55,7 @@ NotNegative = Annotated[float, Field(ge=0, le=1e300)]
 Milliseconds = Annotated[float, Field(gt=0, le=999_999_999)]
 Rank = Annotated[float, Field(ge=-1, le=1)]
 Count = Annotated[int, Field(ge=0)]
-"""Types of numbers in records: a count, a share, a cost, a latency, a rank correlation."""
+"""Number types for fields of records; `Rank` is a rank correlation."""
 
 T = TypeVar("T")
 _MISSING = ("missing", "missing_argument", "missing_keyword_only_argument")
@@ -108,7 +108,7 @@ def load(
 ) -> T:
     """Builds a `cls` from a JSON value; checks names, types and version (up to `newest`).
 
-    what: name of such a value in errors; default: the words of the name of the class.
+    what: what errors call the value; default: the name of the class, split into words.
 
     Raises:
         UserError: the value does not fit; names every invalid key.
@@ -205,7 +205,7 @@ def _sealed_data(path: Path) -> Any:
 class RecordFile(Generic[T]):
     """A JSON file with one record of class `kind`.
 
-    is_sealed: the file contains a hash of itself. Files of earlier versions contain none.
+    is_sealed: whether the file stores a hash of its content. Files of earlier versions have none.
     """
 
     path: Path

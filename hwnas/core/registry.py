@@ -26,7 +26,7 @@ M = TypeVar("M")
 
 
 class VariantModule(Protocol):
-    """The members of a variant module with settings, besides its `build`."""
+    """A variant module that has settings. Each kind of variant adds its own `build`."""
 
     @property
     def Config(self) -> type[BaseModel]:

@@ -55,8 +55,8 @@ class NewSettings:
     """The configuration of a command, which is stored after all its checks have passed.
 
     texts: contents of files by run-relative path.
-    before: the contents that an undo restores (None removes a file); None if the settings did not
-        change.
+    before: contents that an undo restores, by run-relative path (None: it removes the file). None
+        if the settings did not change.
     command: name of the command in the history.
     options: options of the command, as text.
     stored: called when everything is stored.
@@ -267,7 +267,7 @@ class RunDir:
     def intact(self, record: StageRecord, within: str = "") -> bool:
         """Whether every declared output exists with its recorded content.
 
-        within: the folder, for files in superseded/.
+        within: run-relative folder of the files, if they are in superseded/.
         """
         return record.state == "done" and not self.altered(record.outputs, within=within)
 
@@ -282,7 +282,7 @@ class RunDir:
         return {path.name: (n, file_hash(path, at_most=n)) for path, n in sizes.items()}
 
     def rewritten(self, record: StageRecord) -> list[str]:
-        """Append-only files whose beginning is not their content at the end of the stage."""
+        """Append-only files that no longer begin with the content that the stage left in them."""
         return [
             name
             for name, (n_bytes, digest) in record.grown.items()

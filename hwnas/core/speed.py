@@ -17,20 +17,30 @@ SAMPLED_S = 0.05  # processor time of the measurement
 N_VALUES = 1 << 20
 N_TIMED = 5
 N_STEPS, STEPS_S = 20_000, 7e-4
-"""Steps of a Python loop, and their time on the machine where constants in seconds were fitted."""
+"""Number of steps of a Python loop, and the seconds that the loop takes on the reference machine.
+
+That is the machine on which the time constants of hwnas were fitted.
+"""
 
 TRAIN_OP, INFER_OP = 3.7, 0.65
-"""Fixed time of a pass per operator, in times of one product of `N_VALUES` numbers (on a Xeon)."""
+"""Fixed time per operator of a training pass and of a forward pass.
+
+The unit is the time that numpy takes to multiply two arrays of `N_VALUES` numbers. Measured on a
+Xeon.
+"""
 
 TRAIN_MAC, INFER_MAC = 8e-7, 2.6e-7
-"""Time per MAC, in the same unit. Depthwise networks reach a tenth of the processor's peak."""
+"""Time per MAC of these passes, in the same unit.
+
+Depthwise networks reach a tenth of the processor's peak.
+"""
 
 
 @dataclass(frozen=True)
 class Speed:
-    """Seconds of forward and backward passes, and of forward passes alone.
+    """Time of training passes (forward and backward) and of inference passes (forward).
 
-    A pass takes `fixed + per_mac * MACs * images`: (fixed, per_mac) of each kind.
+    A pass takes `fixed + per_mac * MACs * images` seconds. Each field is a pair (fixed, per_mac).
     """
 
     training: tuple[float, float]
@@ -84,7 +94,7 @@ def busyness() -> float:
 
 @cache
 def slowness() -> float:
-    """The factor by which this machine is slower than that where constants in seconds were fitted.
+    """The factor by which this machine is slower than the reference machine of `STEPS_S`.
 
     It is measured once in a process: `busyness`, times the median processor time of a loop in
     Python relative to `STEPS_S`. A processor with half the speed has twice the slowness when idle.

@@ -49,7 +49,7 @@ def require_positive(values: FloatArray, problem: str, *, where: object = None) 
 def standard_error(share: float, n: int) -> float:
     """Standard error of a share of n independent images, sqrt(p (1 - p) / n).
 
-    p is kept half an image away from 0 and 1, where the formula would claim certainty.
+    p is clipped to [0.5 / n, 1 - 0.5 / n], because the formula gives 0 at p = 0 and p = 1.
     """
     p = min(max(share, 0.5 / n), 1 - 0.5 / n)
     return float(np.sqrt(p * (1 - p) / n))

@@ -265,7 +265,7 @@ def content_hash(value: Any, *, digits: int = 16) -> str:
 
 
 def sealed(row: Mapping[str, Any]) -> dict[str, Any]:
-    """The row with a hash of itself, `check`; `unsealed` uses it to detect modifications."""
+    """The row plus a hash of its content, `check`, by which `unsealed` detects modifications."""
     return {**row, "check": content_hash(row)}
 
 

@@ -26,7 +26,7 @@ MAX_BYTES = 1 << 34
 
 
 def in_order(file: bytes) -> bytes:
-    """A .safetensors file with sorted metadata keys, because the library writes them in any order.
+    """Returns a .safetensors file with its metadata keys sorted; the library writes them unsorted.
 
     Tensor data do not change, because offsets are relative to the end of the header.
     """
@@ -35,14 +35,14 @@ def in_order(file: bytes) -> bytes:
 
 
 def sealed_tensors(file: bytes) -> bytes:
-    """The file with a hash of itself in its metadata, for `require_sealed`."""
+    """Adds a hash of the file's content to its metadata, for `require_sealed`."""
     header, tensors = _parts(file)
     header.setdefault("__metadata__", {})[CHECK] = _hash(file)
     return _joined(header, tensors)
 
 
 def require_sealed(path: Path, problem: str) -> None:
-    """Refuses a file that is not as `sealed_tensors` made it; files without a hash pass.
+    """Refuses a file that was modified after `sealed_tensors`; files without a hash pass.
 
     Raises:
         UserError: with the text `problem`.

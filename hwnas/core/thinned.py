@@ -12,10 +12,11 @@ EPSILON = sys.float_info.epsilon
 
 
 class Thinned(Generic[T]):
-    """Collects rows by a number, such as a training step; of many rows, one per equal interval.
+    """Keeps at most `at_most` of many rows, each added with a number, such as a training step.
 
-    If rows have equal numbers, the last one counts. Each interval keeps the row with the largest
-    number. So the row with the largest number is always kept. Memory does not grow with the stream.
+    If there are more rows, the range of the numbers is divided into equal intervals, and the row
+    with the largest number of each interval is kept. If rows have equal numbers, the last one
+    counts. So the row with the largest number of all is always kept.
 
     least: the smallest number so far, kept or not.
     """

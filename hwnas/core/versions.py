@@ -61,9 +61,10 @@ def _facts_file(path: Path) -> RecordFile[_Facts]:
 
 
 def find_version(run: RunDir, stage: str, fits: Callable[[StageRecord], bool]) -> Version | None:
-    """The files of a stage in superseded/ whose entry `fits`: finished and intact, or unfinished.
+    """Finds files of a stage in superseded/ whose ledger entry `fits`.
 
-    None: there are none, or they do not match their ledger entry.
+    Finished and intact files are preferred to those of an unfinished stage. None if there are
+    neither.
     """
     found = None
     for path in sorted(run.path(SUPERSEDED).glob(f"*/{FACTS}")):
@@ -124,8 +125,8 @@ class Transition:
     def set_aside(self, stage: str, owns: Iterable[str], *, label: str | None = None) -> str | None:
         """Moves the files at `owns` to superseded/ and forgets the stage. Returns the folder.
 
-        With a `label` instead of the hash of the inputs, the files are never moved back. The same
-        holds for a finished stage with damaged or missing files.
+        The name of the folder ends with the hash of the inputs, or with `label`. Files are never
+        moved back if there is a `label`, or if the stage had damaged or missing files.
         """
         record = self.ledger.pop(stage, None)
         names = [name for name in owns if self._run.path(name).exists()]

@@ -35,7 +35,8 @@ TIMEOUT_S = 900.0
 class WebPackage:
     """An npm package of one version, identified by the sha256 of its archive.
 
-    files: names in the cache by path in the archive. `replaced`: (old, new) text in the first file.
+    files: maps paths in the archive to file names in the cache. replaced: (old, new) text; hwnas
+    replaces the old text in the first file.
     """
 
     name: str
@@ -70,7 +71,7 @@ class WebRuntime:
 
     @property
     def digest(self) -> str:
-        """Identifies packages and files."""
+        """Hash that identifies the packages and files, 12 hex digits."""
         return hashlib.sha256(repr(self).encode()).hexdigest()[:12]
 
 
@@ -124,7 +125,7 @@ RUNTIMES: Mapping[str, WebRuntime] = {
         )
     ),
 }
-"""Runtimes for browsers, by the `runtime` of a device."""
+"""Maps the `runtime` of a device to the runtime for browsers."""
 
 
 def runtime_folder(name: str) -> Path:

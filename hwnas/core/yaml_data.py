@@ -112,7 +112,7 @@ def sealed_yaml(data: Any) -> str:
 
 
 def is_unaltered(path: Path) -> bool:
-    """Whether a file of plain data is as `sealed_yaml` or, in earlier versions, `yaml_text` wrote.
+    """Whether a YAML file is as `sealed_yaml` wrote it (in earlier versions: `yaml_text`).
 
     Raises:
         UserError: as `read_yaml`.

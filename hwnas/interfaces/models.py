@@ -20,10 +20,13 @@ Images = NDArray[np.float32]
 """Normalised images [n, C, H, W], or logits [n, classes]."""
 
 MOST_TOLERANCE = {"fp32": 0.03, "fp16": 0.03, "int8": 0.3}
-"""By precision, the largest `parity_tolerance` that a file can have."""
+"""Maps each precision to the largest `parity_tolerance` that a file can have."""
 
 EightBits = Literal["litert", "onnx", "onnx symmetric"]
-"""Rounding rule of an 8-bit file: rounded values and step sizes. Training can use it too."""
+"""Names of rules for 8-bit files: which tensors are rounded, and with which step sizes.
+
+Quantisation-aware training rounds by the same rules.
+"""
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,7 @@ class ModelFile:
 
     `format` is the exporter that wrote the file. The suffix determines the runtime: ONNX Runtime
     takes `.onnx` and `.ort`. `parity_tolerance` is the largest allowed difference from the golden
-    logits, relative to the largest logit; a manifest cannot promise less than `MOST_TOLERANCE`.
+    logits, relative to the largest logit; a manifest cannot allow more than `MOST_TOLERANCE`.
     `torch_rounding` is the difference of torch's own float32 logits from its float64 logits, if it
     raised the tolerance above that of the format. `min_agreement` is the share of images that must
     get the same class as in torch. `least_runtime` is the oldest release of the runtime that is
@@ -68,7 +71,7 @@ class RunsOn:
 
     providers: prefixes of provider names, ignoring case; empty: all providers.
     transport: `local` if hwnas builds the engine on this machine, else the kit builds it on the
-        device. If several rows of a format fit a device, the first one counts.
+        device. If several entries of a format's `RUNS_ON` fit a device, the first one counts.
     """
 
     runtime: str
@@ -78,7 +81,7 @@ class RunsOn:
     transport: Literal["any", "local", "remote"] = "any"
 
     def fits(self, device: DeviceSpec) -> bool:
-        """Whether the device is one of these devices."""
+        """Whether `device` is one of the devices that this record describes."""
         is_local = device.transport == "local"
         return (
             (self.runtime, self.precision) == (device.runtime, device.precision)
@@ -96,7 +99,7 @@ class OpenModel:
 
     delegated: share of the operators that the accelerated backend of the runtime executes, in
         [0, 1]; None: the runtime has no such backend, or it is unknown.
-    untimed: why the time of `run` is not that of the runtime; empty: it is.
+    untimed: why the time of `run` is not the time of the runtime; empty if it is.
     """
 
     run: Callable[[Images], Images]

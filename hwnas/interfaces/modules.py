@@ -107,7 +107,7 @@ class ArchivedDataset(Protocol):
     """
 
     def inside(self, config: Any) -> DataIdentity | None:
-        """The identity per image of the archives, which are read completely. Torch-free.
+        """Reads the archives completely; returns an identity with one hash per image. Torch-free.
 
         Returns None if it is unknown.
 

@@ -168,7 +168,10 @@ class ArchSampler(Protocol):
 
     @property
     def in_place(self) -> bool:
-        """Whether the first arch of a step teaches the others; else all learn from the labels."""
+        """Whether the first arch of a step is the teacher of the others (in-place distillation).
+
+        Otherwise all archs learn from the true classes.
+        """
         ...
 
     def slots(self, step: int) -> list[Slot]:
@@ -207,7 +210,10 @@ class LearningSampler(ArchSampler, Protocol):
 
 
 class Searcher(Protocol):
-    """Ask/tell. Its randomness and progress are in `state`, so that a search resumes exactly."""
+    """A search algorithm with the ask/tell interface.
+
+    Its randomness and progress are in `state`, so that a search resumes exactly.
+    """
 
     def ask(self, n: int) -> Codes:
         """Proposes up to n archs [m, d], m <= n; m = 0 if there is nothing left to propose."""
@@ -252,8 +258,8 @@ class Exporter(Protocol):
         input_shape: [C, H, W].
         metadata: arch key, preprocessing, ...; stored in the file if the format supports it.
         images: normalised training images [n, C, H, W], for formats that need calibration.
-        held_out: normalised images [n, C, H, W] that the network has not learnt. 8-bit files must
-            agree with the network on them. It is only given to 8-bit formats.
+        held_out: normalised images [n, C, H, W] that the network was not trained on, given only to
+            8-bit formats. The 8-bit file must agree with the network on them.
         """
         ...
 

@@ -103,8 +103,8 @@ class Evaluation:
     source: `supernet` (inherited weights, BN recalibrated), `trained` (own training), `predicted`,
         or `measured` (a deployed artifact).
     val_loss: cross-entropy in nats.
-    agreement: cross-entropy in nats to the predictions of the largest network, if archs are
-        compared by it (`label.agreement`).
+    agreement: cross-entropy in nats to the predictions of the largest network; None if
+        not computed (see `label.agreement`).
     hits: the images that are classified correctly (`core.bits`); empty if not stored.
 
     For texts, every predicted token counts as an image, and top1 is the share of right ones.
@@ -141,8 +141,8 @@ class Evaluation:
 class Slot:
     """One network of a training step: the candidate with the lowest or the highest loss.
 
-    keep: whether the candidate with the lowest or the highest cross-entropy to the labels is
-        selected.
+    keep: whether the candidate with the lowest or the highest cross-entropy to the true classes
+        is selected.
     """
 
     candidates: tuple[Arch, ...]

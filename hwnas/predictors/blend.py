@@ -1,4 +1,4 @@
-"""Combines supernet score and prediction: by errors, or by a weight fitted on held-out archs."""
+"""Combines supernet score and prediction, by their error variances or by a fitted weight."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ FEW_SHOT_FOLDS = 10
 class Errors:
     """Error variances of evaluations and of predictions; both must estimate the same score.
 
-    evaluation: error variance of an evaluation on all validation images, as an estimate of the
-        score on many images.
-    prediction: error variance of the predictions of held-out archs, without that of their labels.
+    evaluation: variance of (score on all validation images - score on very many images).
+    prediction: error variance of the predictions of held-out archs, after subtracting that of the
+        labels that they are compared with.
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT
@@ -92,7 +92,7 @@ def blend_weight(supernet: FloatArray, predicted: FloatArray, truth: FloatArray)
 
 
 def fit_blend(supernet: FloatArray, predicted: FloatArray, truth: FloatArray) -> Blend:
-    """Weight and scales from held-out archs: three arrays [n], higher is better.
+    """Fits weight and scales to the scores of held-out archs: arrays [n], higher is better.
 
     Raises:
         UserError: fewer than three archs, arrays of different length, or a value that is not
@@ -171,8 +171,9 @@ def few_shot_blend(
     *,
     seed: int,
 ) -> tuple[AccuracyPredictor, Blend]:
-    """A predictor fitted on few true labels, and its blend with the supernet's scores: [n] each.
+    """Fits a predictor on few true labels; returns it, and its blend with the supernet's scores.
 
+    truth, supernet: true labels [n] and supernet scores [n] of the same archs.
     Every label is held out once, in one of ten additional fits. Few labels are too valuable to hold
     out a quarter of them in the only fit; also, a predictor fitted on far fewer labels would get
     too small a weight.

@@ -39,7 +39,7 @@ __all__ = ["EnsemblePredictor"]
 
 PREDICT_CHUNK = 256  # fastest of 64..2048 on one core: activations stay in the cache
 FLOOR = 2.0
-"""The spread of an arch is combined (as a root sum of squares) with this times the mean spread.
+"""The spread of each arch is combined (root sum of squares) with `FLOOR` times the mean spread.
 
 With few members, low spreads occur by chance. Measured on NAS-Bench-Macro and OFA records at n =
 50..400: 90 % intervals cover 86-93 %.

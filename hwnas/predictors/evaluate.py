@@ -42,7 +42,8 @@ class PredictorReport:
     coverage: fraction of held-out archs inside the 90 % interval of the predictor.
     interval_width: mean full width of these intervals.
     macs_tau, params_tau: tau of a ranking by cost only, on the same archs.
-    truth, predicted, predicted_std: values of the held-out archs in one order, for a scatter plot.
+    truth, predicted, predicted_std: values of the held-out archs in the same order, for a scatter
+        plot.
     sources: number of all labels by source.
     """
 
@@ -92,7 +93,7 @@ def held_out_report(
 
 
 def held_out_rows(n: int, *, seed: int, held_out_fraction: float = 0.25) -> Split:
-    """Rows for the fit, and held-out rows in the order of the report of `held_out_report`."""
+    """Row numbers for the fit, and held-out row numbers in the order of `held_out_report`."""
     order = rng(seed, "predictor/held_out").permutation(n)
     n_held = round(held_out_fraction * n)
     return order[n_held:], order[:n_held]
@@ -119,7 +120,7 @@ def cross_validated_report(
 
 
 def cross_validated_rows(n: int, *, seed: int) -> NDArray[np.int64]:
-    """All rows [n], in the order of the report of `cross_validated_report`."""
+    """All row numbers [n], in the order of the values in `cross_validated_report`."""
     return rng(seed, "predictor/folds").permutation(n)
 
 

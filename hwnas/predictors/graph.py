@@ -6,8 +6,8 @@ batch is the integer array of `op_index` and an adjacency, and no Python code ru
 
 There are three additions: edges in both directions, removal of operators on no path from input to
 output, and a summary of the whole graph in the global node. Measured on nasbench201 records with 50
-/ 100 / 400 labels (networks only, 2 seeds), tau is 0.73 / 0.78 / - with live operators, 0.77 / 0.78
-/ 0.85 with the summary as well, and 0.77 / 0.79 / 0.86 with both directions as well.
+/ 100 / 400 labels (networks only, 2 seeds), tau is 0.73 / 0.78 / - with the removal alone, 0.77 /
+0.78 / 0.85 with removal and summary, and 0.77 / 0.79 / 0.86 with all three.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ with the summary, and 0.912 / 0.934 / 0.957 without it.
 class GraphBatch:
     """n graphs of p slots and a global node, which comes last.
 
-    nodes: int32 [n, p + 1], rows of the space's feature table: operators, the absent operator, or
+    nodes: int32 [n, p + 1], row numbers of `space_features`: an operator, the absent operator, or
         the global node.
     reads: float32 [n, p + 1, p + 1], edges from each node to its inputs. Rows of present nodes sum
         to 1 and include the node itself; rows of absent nodes are 0. The global node reads all
@@ -68,7 +68,7 @@ class GraphBatch:
 
 
 def op_features(ops: Sequence[OpSpec]) -> NDArray[np.float32]:
-    """All varying properties of operators, float32 [len(ops), f], standardised over them.
+    """All properties in which `ops` differ, float32 [len(ops), f], standardised over `ops`.
 
     Kind, activation and kernels are one-hot. Channels, map sizes, MACs and parameters are log(1 +
     x).

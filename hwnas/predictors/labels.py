@@ -91,7 +91,7 @@ class RobustScale:
 
 
 def whole(space: SearchSpace) -> SearchSpace:
-    """The space without its restrictions, for the features of archs.
+    """The space without its restrictions; features of archs are computed in it.
 
     Labels and fitted predictors stay valid after a restriction, because the scores of archs do not
     change.

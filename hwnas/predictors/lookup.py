@@ -83,9 +83,10 @@ class ScoreTable:
     def best(
         self, metrics: Mapping[str, CostMetric], limits: Mapping[str, float], *, k: int
     ) -> Top:
-        """The k archs with the highest mean whose metrics are at most `limits`, by metric key.
+        """The k archs with the highest mean that meet all limits.
 
-        Checks every arch of the table. Costs of the result include all `metrics`.
+        metrics, limits: by metric key. Checks every arch of the table. Costs of the result include
+        all `metrics`.
 
         Raises:
             UserError: a limit on an unknown metric, or no arch meets all limits.

@@ -29,7 +29,7 @@ FAR = -1e4  # instead of minus infinity, whose gradients are undefined
 def ensemble_loss(
     outputs: Tensor, targets: Tensor, weights: Tensor, recipe: Recipe, loss: LossName
 ) -> Tensor:
-    """A loss by name; `recipe` has its settings."""
+    """Computes the named loss, a scalar, with the settings of `recipe`."""
     return _LOSSES[loss](outputs, targets, weights, recipe)
 
 

@@ -15,7 +15,7 @@ from hwnas.interfaces import FloatArray
 __all__ = ["Process", "Processes", "fit_process", "fit_processes", "predict", "squared_distances"]
 
 LENGTHS = tuple(float(factor) for factor in 2.0 ** np.arange(-2, 8))
-"""Candidates for the squared length scale, in median squared distances of the training points."""
+"""Candidates for `Process.length`, relative to the median squared distance of training points."""
 NOISES = tuple(float(ratio) for ratio in 10.0 ** np.arange(-6, 1.01, 0.5))
 """Candidates for the noise variance, relative to the signal variance."""
 MAX_TRIED = 512  # points that determine length and noise; the others only join the final solve
@@ -40,11 +40,17 @@ class Process:
 class Processes:
     """The average of Gaussian processes on different features of the same archs.
 
-    Tau with operators, with operators and one-hot choices, and with their average (without the
-    networks of the ensemble, seeds 100 to 107): on 50 OFA records 0.907, 0.906, 0.910; on 100
-    0.935, 0.930, 0.937; on 540 0.9625, 0.9637, 0.9643; on 100 records of nasbench201 0.707, 0.700,
-    0.714; on 100 records of nas_bench_macro, where the networks have a larger weight, 0.868, 0.855,
-    0.864.
+    Tau of two processes and of their average, without the networks of the ensemble (seeds 100 to
+    107). The features of the second process are operators and one-hot choices:
+
+        labels                       operators   second   average
+        50 of OFA                        0.907    0.906     0.910
+        100 of OFA                       0.935    0.930     0.937
+        540 of OFA                      0.9625   0.9637    0.9643
+        100 of nasbench201               0.707    0.700     0.714
+        100 of nas_bench_macro           0.868    0.855     0.864
+
+    On nas_bench_macro, the networks have a larger weight than the processes.
     """
 
     parts: tuple[Process, ...]
@@ -86,7 +92,7 @@ class Processes:
 def fit_processes(
     features: Sequence[FloatArray], targets: FloatArray, *, seed: int
 ) -> tuple[Processes, FloatArray]:
-    """Fits a process on each of the features; also returns leave-one-out predictions [n]."""
+    """Fits one process per feature array; also returns their mean leave-one-out predictions [n]."""
     fits = [fit_process(own, targets, seed=seed) for own in features]
     left_out: FloatArray = np.mean([left_out for _, left_out in fits], axis=0)
     return Processes(tuple(process for process, _ in fits)), left_out
@@ -136,7 +142,7 @@ def predict(process: Process, features: FloatArray) -> FloatArray:
 
 
 def squared_distances(first: FloatArray, second: FloatArray) -> FloatArray:
-    """Squared distances [n, m]."""
+    """Squared distances [n, m] between points [n, f] and [m, f]."""
     norms = (first**2).sum(axis=1)[:, None] + (second**2).sum(axis=1)
     squared: FloatArray = np.maximum(norms - 2 * first @ second.T, 0)
     return squared

@@ -44,9 +44,10 @@ def table_of(
     *,
     where: object,
 ) -> Table:
-    """A table of archs given by the values of their choices; `values[column][row]` lists numbers.
+    """Builds a table with one row per view.
 
-    A choice that is missing from a view gets its first value.
+    views: maps the names of choices to their values; a missing choice gets its first value.
+    values: `values[column][row]` lists the numbers of a row.
 
     Raises:
         UserError: a value that the choice does not have, so the archs belong to another space.
@@ -139,8 +140,10 @@ def record_set(table: Table, reader: Reader, target: str | None, *, where: objec
 def distinct(
     table: Table, name: str, *, where: object
 ) -> tuple[Codes, FloatArray, dict[int, FloatArray]]:
-    """Distinct archs of a column [n, d] in order, their mean values [n], and repeats by row.
+    """Averages the values of each arch in a column.
 
+    Returns the distinct archs [n, d] of the column in order, the means of their values [n], and all
+    values of each arch that has several, by index of the arch.
     Raises:
         UserError: no such column.
     """

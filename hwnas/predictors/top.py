@@ -36,8 +36,8 @@ class TopQuality:
 def top_quality(predicted: FloatArray, truth: FloatArray) -> TopQuality:
     """Compares predictions [n] with the truth [n], n >= 1; higher is better in both.
 
-    Equal predictions are ordered from worst to best truth, so a constant finds nothing. All archs
-    that tie with the tenth best truth count as top ten.
+    Equal predictions are ordered from worst to best truth, so that constant predictions do not get
+    a good result by chance. All archs that tie with the tenth best truth count as top ten.
     """
     predicted, truth = np.asarray(predicted), np.asarray(truth)
     order = np.lexsort((truth, -predicted))[:K]

@@ -48,9 +48,9 @@ class Point:
 class Front:
     """The search on one device. `score` describes `top1`, e.g. `validation top-1, supernet`.
 
-    `archive` is everything evaluated, `front` its non-dominated part, `baseline` what random search
-    evaluated at equal cost. n_images: number of images on which `top1` is measured, for its
-    standard error.
+    `archive` has all evaluated networks, `front` the non-dominated ones of them, and `baseline`
+    those that random search evaluated with the same budget. n_images: number of images on which
+    `top1` is measured, for its standard error.
     is_perplexity: the networks are language models, whose `top1` are perplexities.
     """
 
@@ -171,7 +171,7 @@ class ReportData:
     """The contents of a report. `facts`: device, seed, host, config, ... in display order.
 
     fronts, latency_fits: for every device that has one, in the order of the configuration.
-    commands: the command that makes a missing result, by the first word of the stage's name.
+    commands: maps the first part of a stage's name to the command that makes its missing results.
     remarks: notes on the accuracies, shown below the last table.
     """
 

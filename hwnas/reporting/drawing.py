@@ -134,7 +134,7 @@ def _spans(ops: Sequence[OpSpec], at: Callable[[int], Point], y: float) -> list[
 
 
 def line(start: Point, end: Point, bend: float = COLUMN) -> str:
-    """A line along its lane up to the last `bend` px, then to the lane of its end."""
+    """An SVG path: horizontal from `start` until `bend` px before `end`, then curved to `end`."""
     (x0, y0), (x1, y1) = start, end
     turn = max(x0, x1 - bend)
     half = (turn + x1) / 2

@@ -19,7 +19,7 @@ def packed_code() -> str:
 
 
 def plot_html(figure: go.Figure, name: str) -> str:
-    """The element of a plot, and its data, in which `<` is escaped."""
+    """The HTML of a plot: its element, and its data as JSON, in which `<` is escaped."""
     text = str(figure.to_json()).replace("<", "\\u003c")
     height = figure.layout.height
     return (

@@ -36,7 +36,7 @@ class Optimiser(Protocol):
         ...
 
     def tell(self, objectives: FloatArray) -> None:
-        """Objectives [n, m] of the last `ask`, to be minimised."""
+        """Learns from the objectives [n, m] of the archs of the last `ask`, to be minimised."""
         ...
 
 
@@ -57,7 +57,7 @@ class Replayed:
         return self._optimiser.ask(n)
 
     def tell(self, codes: Codes, rewards: FloatArray, objectives: FloatArray | None = None) -> None:
-        """Passes on the objectives, or the negative reward."""
+        """Passes the objectives (with `is_front`) or the negative rewards to the optimiser."""
         points = objectives if self._is_front and objectives is not None else -rewards[:, None]
         self._told.append(points.tolist())
         self._optimiser.tell(points)

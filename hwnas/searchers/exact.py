@@ -1,9 +1,10 @@
 """The true optimum of an additive score under one constraint, by dynamic programming.
 
-It is an upper bound for all other searchers if it applies, for example to a linear predictor and a
-latency table, or to a sum of published block scores. It learns the terms of the sums from archs
-that differ in one block each, and checks additivity on further archs. Then it merges the Pareto
-fronts of the blocks, because a dominated part never belongs to an optimal whole.
+If score and cost are additive, no other searcher can find a better arch. Examples are a linear
+predictor with a latency table, and a sum of published block scores. The searcher learns the terms
+of the sums from archs that differ in one block each, and checks additivity on further archs. Then
+it merges the Pareto fronts of the blocks, because a dominated part never belongs to an optimal
+whole.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ NEEDS_SUMS = True
 
 
 class Config(StrictModel):
-    """Every combination of resolutions and widths is a context with separate sums."""
+    """Settings. Each combination of resolution and widths is a context, with sums of its own."""
 
     name: Literal["exact"] = "exact"
     max_contexts: Annotated[int, Field(ge=1, le=100_000)] = 1024
@@ -78,7 +79,10 @@ class Exact:
         self._front, self._points = space.codes([]), np.empty((0, 1))
 
     def ask(self, n: int) -> Codes:
-        """Probes of the current context; after all contexts, the front with the winner first."""
+        """Proposes the probes of the current context; after all contexts, the front, winner first.
+
+        Probes are archs whose results determine the terms of the sums, or check additivity.
+        """
         if self._context < len(self._contexts):
             probes = self._probes()
             codes = probes[self._n_asked : self._n_asked + n]
@@ -90,7 +94,7 @@ class Exact:
         return codes
 
     def tell(self, codes: Codes, rewards: FloatArray, objectives: FloatArray | None = None) -> None:
-        """Collects the terms; solves the context when it is complete.
+        """Stores results of probes; after the last one, merges the context's front into the front.
 
         Raises:
             UserError: the score or the cost is not additive, or there are several constraints.

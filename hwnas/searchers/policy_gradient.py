@@ -118,7 +118,7 @@ class PolicyGradient:
         self._average = config.ema_decay * average + (1 - config.ema_decay) * mean
 
     def state(self) -> dict[str, Any]:
-        """Everything that learning changes; draws depend on the generation."""
+        """The policy, its generation (which seeds the draws), and the average reward."""
         return {**self._policy.state(), "average": self._average}
 
     def load_state(self, state: dict[str, Any]) -> None:

@@ -25,9 +25,10 @@ __all__ = ["Config", "Segments", "build"]
 class Config(StrictModel):
     """Settings of the segment-wise search.
 
-    A segment has as many choices as give at most `candidates` combinations. Each combination is
-    tested in `completions` random archs. After the last segment the search starts again with other
-    completions, until the budget is spent.
+    Candidates are the kept super-cells times the combinations of the segment's choices. A segment
+    has as many choices as give at most `candidates` of them, and at least one choice. Each
+    candidate is tested in `completions` random archs. After the last segment the search starts
+    again with other completions, until the budget is spent.
     """
 
     name: Literal["segments"] = "segments"
@@ -107,7 +108,7 @@ class Segments:
         return candidates, self._space.normalise(codes)
 
     def state(self) -> dict[str, Any]:
-        """The position of the search."""
+        """Pass, first choice of the segment, proposed archs, kept super-cells and rewards."""
         return {
             "pass": self._pass,
             "begin": self._begin,

@@ -56,7 +56,10 @@ class Damage:
 
 @dataclass(frozen=True)
 class Findings:
-    """Damaged files of a run folder. hashed, parsed: number of files compared or read."""
+    """Damaged files of a run folder.
+
+    hashed, parsed: number of files compared with a hash, and number of other files parsed.
+    """
 
     damages: tuple[Damage, ...]
     hashed: int
@@ -68,8 +71,8 @@ def check_run(run: RunDir) -> Findings:
 
     Files of finished stages are compared with the hashes in the ledger, bundles with their
     manifests, and timed models with the plan of their timing. Records of settings and data contain
-    a hash of themselves, except those of earlier versions. All other files must be readable: JSON,
-    tensors, each line of the journal.
+    a hash of their content, except those of earlier versions. All other files must be readable:
+    JSON, tensors, each line of the journal.
     """
     try:
         ledger = run.ledger()

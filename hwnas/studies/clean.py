@@ -74,7 +74,7 @@ def of_run(run: RunDir, *, with_undo: bool = False) -> list[Leftover]:
 
 
 def of_timings(folder: Path) -> Iterator[Leftover]:
-    """Models of a folder of timings, and packed kits whose results are there.
+    """Models of a folder of timings, and packed kits whose results are in the folder already.
 
     Raises:
         UserError: not a folder of timings.

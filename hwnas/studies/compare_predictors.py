@@ -79,7 +79,7 @@ class Outcome:
     fit_cpu_s: list[float] = field(default_factory=list)
 
     def add_ranking(self, scores: FloatArray, truth: FloatArray) -> None:
-        """Compares scores [n] of archs that were not used for fitting with the truth [n]."""
+        """Adds the results of one split: scores [n] of the archs to rank, and their truth [n]."""
         self.kendall_tau.append(kendall_tau(scores, truth))
         self.top.append(top_quality(scores, truth))
 

@@ -213,7 +213,7 @@ def _at_least(n: int, n_labels: int) -> int:
 
 
 def prune(analysis: Analysis, pair: _Pair, fraction: float | None) -> Pruning:
-    """The space without values of choices whose archs are rarely well-scored.
+    """Drops values of choices whose archs are rarely well-scored; returns the smaller space.
 
     fraction: share of the archs to remove; None: the largest share that is safe according to the
         analysis.

@@ -147,7 +147,7 @@ def front_data(project: Project, device: str) -> Front:
     """Labelled and evaluated archs: estimated latency on a device, and validation score.
 
     The score is an accuracy or a perplexity. The search is that of the device, or the common one.
-    If each device has its own, only the first one has the random search, which was made for it.
+    If each device has its own, random search ran only for the first one, and only its front has it.
     """
     estimator, scorer = project.estimator(device), evaluator(project)
     per_device = project.config.search.per_device

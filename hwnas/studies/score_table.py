@@ -55,8 +55,9 @@ def export(
 
 
 def look_up(project: Project, path: Path, limits: Mapping[str, float], *, k: int) -> Top:
-    """The k best archs of a table with limits by metric key, priced by the tables of the run.
+    """The k best archs of a score table that meet `limits` (by metric key).
 
+    Latencies are estimated with the latency tables of the run.
     Raises:
         UserError: no such table, an invalid or unknown limit, or no arch meets all limits.
     """

@@ -25,7 +25,7 @@ MOST_IMAGES_CPU = 16
 def tell_training_cost(project: Project, processes: int | None = None) -> None:
     """Logs plan, memory and time of the training, and which of them are measured. Needs no data.
 
-    processes: processes that share every batch; by default those of torchrun.
+    processes: number of processes that share every batch; None: as many as torchrun started.
 
     Raises:
         UserError: a batch does not divide evenly among the processes.

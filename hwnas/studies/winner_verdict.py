@@ -24,8 +24,9 @@ BEST_OF_RANDOM = "random search's winner"
 def winner_verdict(project: Project) -> Verdict | None:
     """The verdict on test images if the winner was verified, else on validation images.
 
-    None if nothing can be compared: no search yet, recorded accuracies, no network is better than
-    guessing, or networks are language models (the verdict compares correctly classified images).
+    None if nothing can be compared: there is no search yet, the accuracies are records, no network
+    is better than guessing, or the networks are language models (the verdict compares correctly
+    classified images).
     """
     files = project.files
     if project.space.macro.reads_tokens:
@@ -101,8 +102,9 @@ def _tested(row: NetworkResult, hits: TestHits | None) -> Sample:
 def verdict_of_search(project: Project) -> Verdict | None:
     """Compares archs on the validation images, with the weights of the supernet.
 
-    Both winners were selected by these images, which is corrected for. The random subnet is the
-    first labelled arch with 97 to 100 % of the estimated latency of the winner on the first device.
+    The winner and the best arch of the random search were selected by these images; the gain is
+    corrected for this selection. The random subnet is the first labelled arch whose estimated
+    latency on the first device is 97 to 100 % of the winner's.
     """
     files, is_text = project.files, project.space.macro.reads_tokens
     has_records = project.config.search.evaluator.records is not None

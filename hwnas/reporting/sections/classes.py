@@ -66,7 +66,7 @@ class Classes:
 
     @property
     def is_square(self) -> bool:
-        """Whether the whole matrix is shown."""
+        """Whether there are few enough classes to show the whole confusion matrix."""
         return len(self.names) <= MOST_SQUARE
 
     @property

@@ -48,7 +48,7 @@ class NetRow:
 
 
 def by_device(table: Iterable[NetRow]) -> list[tuple[str, list[NetRow]]]:
-    """The rows of every device."""
+    """Groups consecutive rows by device: (name of the device, its rows)."""
     return [(name, list(rows)) for name, rows in groupby(table, lambda row: row.device)]
 
 
