@@ -63,7 +63,7 @@ class Warper:
 
 
 def photo_transform(config: AugmentConfig, info: DataInfo) -> Callable[[Image], Image]:
-    """Random crop, flip, colour and policy for photos, by torchvision and timm.
+    """Returns random crop, flip, colour change and policy for photos, of torchvision and timm.
 
     The input is an image with a border of `config.border(px)` px; the output has px =
     `info.base_px`. Transforms draw from the global generators of Python, numpy and torch, which the

@@ -130,7 +130,7 @@ def class_folders(folder: Path, *, least: int = 1) -> dict[str, Path]:
 
 
 def files_in(folder: Path) -> Counter[str]:
-    """The files directly in a folder, by ending in lower case."""
+    """Counts the files directly in a folder, by suffix in lower case."""
     with explained("read the folder of images", folder):
         files = [path for path in folder.iterdir() if is_data(path.name) and path.is_file()]
     return Counter(path.suffix.lower() or "without an ending" for path in files)

@@ -74,7 +74,7 @@ class PairSampler:
 
 
 def pair_weight(config: RankingConfig, progress: float) -> float:
-    """lambda at `progress` in [0, 1] of the training.
+    """Weight (lambda) of the ranking loss at `progress` in [0, 1] of the training.
 
     `warmup` is the best schedule of PGONAS: min(2, epoch / 10) for 70 epochs, with peak 2 and ramp
     2 / 7. Sine and trapezoid start and end at 0; PGONAS does not define their exact shapes.

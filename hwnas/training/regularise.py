@@ -41,7 +41,7 @@ class AuxiliaryHead(nn.Module):
         self.classifier = nn.Linear(second, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits of the map of a cell."""
+        """Output of a cell [B, C, px, px] -> logits [B, classes]."""
         logits: Tensor = self.classifier(self.layers(x).mean((2, 3)))
         return logits
 
