@@ -1,4 +1,4 @@
-"""Errors for weights that do not fit: the first wrong tensor, and the likely network."""
+"""Errors for weights that do not fit; they name the first wrong tensor and the likely network."""
 
 from __future__ import annotations
 

@@ -63,7 +63,10 @@ def names_in(space: SearchSpace) -> Callable[[str, OpSpec, Layer], tuple[str, st
 
 
 def placed_slots(space: SearchSpace, arch: Arch) -> list[tuple[str, str, OpSpec]]:
-    """Like `active_slots`, but lists (slot, place, operator); `names_in(space)` takes the place."""
+    """Like `active_slots`, but lists (slot, place, operator).
+
+    The function `names_in(space)` takes a place; see `places`.
+    """
     slots = list(active_slots(space, arch))
     names = [slot for slot, _ in slots]
     found = places(names) if space.macro.is_chain else names

@@ -54,7 +54,7 @@ class Supernet(nn.Module):
             (Once-for-all 1908.09791, section 3.2), instead of plain centres.
         share_ops: alternatives of one slot share slices, instead of having separate weights.
         weak: a hypernetwork modulates the shared weights per arch (`HyperNet`).
-        branches: number of depthwise kernels that are added to one (`ElasticConv2d`).
+        branches: number of depthwise kernels that are added up (`ElasticConv2d`).
 
     Raises:
         UserError: the space has no supernet.
