@@ -22,9 +22,10 @@ GRID = 4  # control points per axis of the elastic displacement
 
 @dataclass(frozen=True)
 class Warper:
-    """Limits of the distortions, as in `datasets.digits.Warp`; exposed borders are black.
+    """Distorts images at random, within the limits of `datasets.digits.Warp`.
 
-    The draw of image i in an epoch depends only on (seed, epoch, i), not on batches or order.
+    Borders that a distortion exposes are black. The distortion of image i in an epoch depends only
+    on (seed, epoch, i), not on batches or order.
     """
 
     rotate_degrees: float

@@ -45,9 +45,10 @@ def require_found(scans: Iterable[Scan], folder: Path) -> None:
 
 
 def split_folders(folder: Path) -> dict[Split, Path]:
-    """The folder of each split: train/ and its siblings, also by other usual names.
+    """Maps each split to its folder: train/, val/ and test/, or folders with other usual names.
 
-    If there are none, `folder` itself has the class folders, and is that of `train`.
+    If there are no such folders, `folder` itself has the class folders, and the result maps only
+    `train` to it.
 
     Raises:
         UserError: two folders for one split, other folders next to the splits, or no classes in
