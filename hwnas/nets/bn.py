@@ -1,4 +1,4 @@
-"""Exact batch-norm statistics of a subnet. An extracted subnet needs them before evaluation."""
+"""Computes the batch-norm statistics that an extracted subnet needs before evaluation."""
 
 from __future__ import annotations
 

@@ -40,9 +40,9 @@ _ROUNDED_TO = 8  # timm rounds the depthwise width of an inverted residual to mu
 
 
 def timm_names(place: str, op: OpSpec, layer: Layer) -> tuple[str, str]:
-    """Paths of a layer and of the BN after it ("" if none) in a timm model.
+    """Returns the module paths of `layer` and of the BN after it ("" if none) in a timm model.
 
-    place: a slot of `slot_names`, or the place of the operator in a static network (`places`).
+    place: where the model has the operator, as `places` returns it, e.g. `stage0.block1`.
     """
     if place in _OUTSIDE_BLOCKS:
         name, bn = _OUTSIDE_BLOCKS[place]
@@ -51,7 +51,7 @@ def timm_names(place: str, op: OpSpec, layer: Layer) -> tuple[str, str]:
 
 
 def graph_names(slot: str, op: OpSpec, layer: Layer) -> tuple[str, str]:
-    """Like `timm_names`, for a network that is not a chain. Its modules have the names of slots."""
+    """Like `timm_names`, for a network that is not a chain. Its modules are named after slots."""
     return (slot, "") if op.kind == "linear" else _in_block(slot, op, layer)
 
 
@@ -63,10 +63,10 @@ def _in_block(block: str, op: OpSpec, layer: Layer) -> tuple[str, str]:
 
 
 def places(slots: Sequence[str]) -> list[str]:
-    """Places of the operators of these slots in a static network.
+    """Returns where a static network has the operator of each slot, e.g. `stage0.block1`.
 
-    Omitted blocks are not numbered. If the head has a convolution after the pooling, as in
-    MobileNetV3, the convolution before the pooling counts as one more stage, as in timm.
+    Blocks are numbered without gaps, although an arch can omit blocks. If a convolution follows the
+    pooling (MobileNetV3), the one before it counts as one more stage, as in timm.
     """
     stages = list(dict.fromkeys(slot.partition(".")[0] for slot in slots if "." in slot))
     n_blocks = dict.fromkeys(stages, 0)
@@ -84,7 +84,7 @@ def places(slots: Sequence[str]) -> list[str]:
 
 
 def define(slots: Sequence[tuple[str, OpSpec]], *, name: str, bn_eps: float) -> dict[str, Any]:
-    """The network that has these operators in these slots, as JSON values.
+    """Describes the network with these (slot, operator) pairs as JSON values.
 
     `form` is `timm` if timm's blocks can express every operator (built by `timm_net`), else `torch`
     (built by `plain_net`). `name` is the name under which timm registers the network.
@@ -117,7 +117,7 @@ def define(slots: Sequence[tuple[str, OpSpec]], *, name: str, bn_eps: float) -> 
 def define_graph(
     network: Network, slots: Sequence[str], *, name: str, bn_eps: float, auxiliary: str = ""
 ) -> dict[str, Any]:
-    """The network of a graph as JSON values: operators by slot, and steps (`graph_net`).
+    """Describes a network that is not a chain as JSON values, which `graph_net.build` reads.
 
     slots: the slot of every operator of `network`. Those that `Network.live` drops are left out.
     auxiliary: the slot that an auxiliary classifier reads in training.

@@ -50,7 +50,7 @@ class DepthwiseConv2d(nn.Conv2d):
 
     Attributes:
         pads_same: pads as in TensorFlow, like `Conv2dSame` of timm.
-        pad_more: further rows and columns of zeros at the bottom and on the right.
+        pad_more: number of extra zero rows at the bottom, and of extra zero columns on the right.
     """
 
     pads_same = False

@@ -14,10 +14,10 @@ __all__ = ["Drops", "drop"]
 
 @dataclass(frozen=True)
 class Drops:
-    """Rates of dropout and drop path in [0, 1), and the stream that they draw from.
+    """Rates of dropout and drop path in [0, 1), and the generator that draws what is dropped.
 
     Raises:
-        UserError: a rate that is out of range, or without a stream.
+        UserError: a rate is out of range, or is above 0 without a generator.
     """
 
     rng: torch.Generator | None = None
@@ -38,7 +38,7 @@ class Drops:
 
 
 def drop(x: Tensor, rate: float, rng: torch.Generator | None, *, per_image: bool = False) -> Tensor:
-    """Zeroes values (or whole images) at probability `rate`; scales the rest by 1 / (1 - rate)."""
+    """Zeroes values, or whole images, with probability `rate`; divides the others by 1 - rate."""
     if not rate or rng is None:
         return x
     shape = (x.shape[0], *[1] * (x.ndim - 1)) if per_image else x.shape

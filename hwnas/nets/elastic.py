@@ -49,15 +49,15 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 KEEPING = ACTIVATIONS | {"relu": F.relu, "relu6": F.relu6}
-"""The same functions, none of them in place."""
+"""`ACTIVATIONS`, but no function works in place."""
 
 
 class ElasticConv2d(nn.Module):
     """A convolution for any of `shapes`: [B, in, px, px] -> [B, out, px', px'].
 
-    branches: number of kernels that a depthwise convolution adds up. The further kernels have a
-        learned scale per channel, initially 0 (online re-parameterisation, 2204.00826). An
-        extracted subnet has their sum as one kernel.
+    branches: number of kernels that a depthwise convolution adds up. All but the first have
+        a learned scale per channel, initially 0 (online re-parameterisation, 2204.00826). An
+        extracted subnet has the sum of the kernels as one kernel.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class ElasticConv2d(nn.Module):
 
     @torch.no_grad()
     def reset_parameters(self, generator: torch.Generator) -> None:
-        """He initialisation over the fan-out of a group, as in timm; transforms are identities."""
+        """He initialisation by the fan-out of a group, as in timm; kernel transforms: identity."""
         self.weight.normal_(0, math.sqrt(2 / self._fan_out), generator=generator)
         if self.bias is not None:
             self.bias.zero_()
@@ -99,8 +99,8 @@ class ElasticConv2d(nn.Module):
     ) -> tuple[Tensor, Tensor | None]:
         """Weight [out, in / groups, kernel, kernel] and bias [out] of one layer.
 
-        merged: the sum of weight and branches. If False, the weight without branches, a view of the
-            parameter.
+        merged: whether the branches are added to the weight. If not, the weight is a view of the
+            parameter, unless a kernel transform or `modulation` changes it.
         """
         weight = _first(self.weight, layer.out_channels, layer.in_channels // layer.groups)
         if merged and self.branches is not None and self.scales is not None:
@@ -249,7 +249,7 @@ WEIGHTLESS: dict[str, Callable[[OpSpec, Tensor], Tensor]] = {
     "max_pool": _window_maxima,
     "cut": lambda op, x: x[:, : op.out_channels],
 }
-"""Operators without weights or BN, by kind."""
+"""Maps each kind of operator without weights and BN to its forward function."""
 
 
 class _GlobalMean(torch.autograd.Function):

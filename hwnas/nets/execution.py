@@ -30,7 +30,8 @@ __all__ = ["Execution"]
 class Execution:
     """One pass through the steps of a program, or through a part of them.
 
-    elastic: the elastic layer at a path.
+    elastic: returns the elastic layer at a path of the supernet.
+    modulations: maps paths to the scale and shift from the hypernetwork, if there is one.
     """
 
     elastic: Callable[[str], Elastic]
@@ -42,8 +43,10 @@ class Execution:
     ) -> Tensor:
         """Runs the steps after the first `done` steps; returns the value of the last step.
 
-        values: the image, and the values of the done steps, by number. Each step adds its value,
-            and removes the values that it is the last to read (`last_read`).
+        values: maps numbers of values to tensors: the image and what the done steps computed. Each
+            step adds its own value.
+        last_read: maps the number of a value to the last step that reads it. This step removes
+            the value from `values`.
         """
         drops, image = self.drops, values[IMAGE]
         blocks = [bool(node and node.op.mid_channels) for _, node in steps]

@@ -22,7 +22,7 @@ Tensors = tuple[Tensor, Tensor | None]
 
 
 class SharedWeights(Protocol):
-    """The weights from which an arch is extracted: a `Supernet`."""
+    """Interface of the object that archs are extracted from, usually a `Supernet`."""
 
     @property
     def space(self) -> SearchSpace:
@@ -61,7 +61,10 @@ def extract(supernet: SharedWeights, arch: Arch) -> nn.Module:
 def subnet_tensors(
     supernet: SharedWeights, arch: Arch, *, modulated: bool = True
 ) -> Iterator[tuple[str, Tensor]]:
-    """Every parameter of `build_subnet` of `arch`, by name, as returned by `Supernet.tensors`."""
+    """Yields (name, tensor) for each parameter of the static network of `arch`.
+
+    The names are those in `build_subnet`, and the tensors come from `Supernet.tensors`.
+    """
     names = names_in(supernet.space)
     places = {slot: place for slot, place, _ in placed_slots(supernet.space, arch)}
     for slot, op, layer, *parts in supernet.tensors(arch, modulated=modulated):

@@ -45,8 +45,8 @@ class FoldedLayer:
     """A convolution: weight [out, in / groups, k, k] and bias [out], both float32.
 
     is_skipped: a residual connection is added to its output.
-    mean, var: statistics per channel over training images, of its output before the bias is added;
-        None if unknown.
+    mean, var: statistics [out] of its output before the bias is added, over training images; None
+        if unknown.
     """
 
     weight: Tensor
@@ -61,10 +61,10 @@ class FoldedLayer:
 
 @dataclass(frozen=True)
 class Folded:
-    """A network as its layers in execution order. The last layer is the classifier.
+    """The layers of an 8-bit network in execution order. The last layer is the classifier.
 
-    px: height and width of its images.
-    mean, std: normalisation of their pixels in [0, 1].
+    px: height and width of the input images.
+    mean, std: normalisation of their pixels in [0, 1], per channel.
     """
 
     name: str
@@ -75,7 +75,7 @@ class Folded:
 
     @property
     def has_statistics(self) -> bool:
-        """Whether all BN statistics are known, so that no images are needed."""
+        """Whether all layers have BN statistics. If so, `unfold` needs no images."""
         return all(layer.mean is not None for layer in self.layers[:-1])
 
 
@@ -86,7 +86,9 @@ def is_folded(names: Iterable[str]) -> bool:
 
 
 def published_of_folded(network: Folded) -> PublishedNetwork:
-    """The definition of an 8-bit network: MobileNetV1, V2, or a network of the same blocks.
+    """Describes an 8-bit network as data for the space `timm`.
+
+    The network must consist of the blocks of MobileNetV1 and V2.
 
     Raises:
         UserError: the network is not a stem, blocks, a head and a classifier, in this order.
@@ -140,7 +142,7 @@ def _conv(layer: FoldedLayer) -> Conv:
 
 
 def unreadable(path: Path, error: Exception) -> UserError:
-    """The error for a file of weights that a reader refuses with `error`."""
+    """The `UserError` to raise if reading the weights in `path` failed with `error`."""
     return UserError(
         "cannot read the weights",
         found=str(error),

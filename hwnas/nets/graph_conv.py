@@ -68,8 +68,9 @@ class EnsembleMLP(nn.Module):
 class GraphConv(nn.Module):
     """x + ReLU(LayerNorm(R (x W + a) + F (x U + b) + x V + c)), with weights per direction.
 
-    One product computes all weights and another all directions, because calls are more expensive
-    than arithmetic at this size.
+    x: features of the nodes. R averages over the nodes that a node reads, and F over those that
+    read it. (Each node also counts itself.) One matrix product applies all weights, and another one
+    R and F, because calls are more expensive than arithmetic at this size.
     """
 
     def __init__(self, members: int, width: int, generator: torch.Generator) -> None:
@@ -91,7 +92,7 @@ def _adjacency(reads: Tensor, feeds: Tensor, members: int) -> Tensor:
 
 
 class GCN(nn.Module):
-    """Scores of graphs whose nodes are rows of a fixed feature table.
+    """Scores graphs whose nodes are rows of a fixed feature table.
 
     The design is that of BRP-NAS (2007.08668, section 3.1: global node, self loops, row-normalised
     adjacency) with residual connections, LayerNorm and edges in both directions. The read-out

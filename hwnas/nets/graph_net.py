@@ -122,10 +122,10 @@ class Cut(nn.Module):
 
 
 class GraphNetwork(nn.Module):
-    """Operators by the names of their slots, run step by step.
+    """Runs its operators step by step. Its modules are named after the slots of the operators.
 
-    A step is (slot, values that it reads, value that it writes); without a slot it adds two values.
-    Value 0 is the image. An operator that reads nothing reads zeros.
+    A step is (slot, values that it reads, value that it writes). A step without a slot adds two
+    values. Values are numbered, and value 0 is the image. An operator without inputs reads zeros.
     """
 
     def __init__(self, definition: dict[str, Any], make: Any = None) -> None:
@@ -159,7 +159,7 @@ class GraphNetwork(nn.Module):
         return self.run(x, self.steps[: is_pool.index(True)])
 
     def run(self, x: Tensor, steps: list[Step]) -> Tensor:
-        """The output of the last of `steps`, the first steps of the network."""
+        """Runs `steps`, the first steps of the network, and returns the output of the last one."""
         values, found = {0: x}, x
         for slot, reads, writes, unused in steps:
             inputs = [values[value] for value in reads]
@@ -223,6 +223,6 @@ def build_operator(op: dict[str, Any], bn_eps: float) -> nn.Module:
 
 
 def build(definition: dict[str, Any]) -> nn.Module:
-    """Builds the network of a definition, of a graph or (`plain_net`) of a chain."""
+    """Builds the network of a definition: a graph, or a chain (`plain_net.Network`)."""
     form = GraphNetwork if definition["form"] == "graph" else Network
     return form(definition)

@@ -23,13 +23,13 @@ _HIDDEN = 16
 
 
 class HyperNet(nn.Module):
-    """Two linear layers: the one-hot encoding of an arch -> scales and shifts of every path.
+    """Two linear layers: one-hot encoding of an arch -> scale and shift of every modulated layer.
 
     The second layer is initially zero, so an untrained hypernetwork changes nothing.
 
     Args:
         space: encodes the archs.
-        channels: output channels of every modulated path.
+        channels: maps the path of each modulated layer to its number of output channels.
     """
 
     def __init__(self, space: SearchSpace, channels: Mapping[str, int]) -> None:
@@ -48,7 +48,7 @@ class HyperNet(nn.Module):
             parameter.zero_()
 
     def forward(self, arch: Arch) -> dict[str, Modulation]:
-        """Relative scale and shift of every path, [channels] each."""
+        """Maps the path of each modulated layer to its relative scale and shift, [channels]."""
         encoded = torch.from_numpy(self._space.encode(self._space.codes([arch]))[0])
         hidden = torch.relu(self.inner(encoded.to(self.inner.weight)))
         scales, shifts = self.outer(hidden).chunk(2)

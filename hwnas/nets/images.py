@@ -39,7 +39,9 @@ def images_of(batch: Any, channels: int) -> torch.Tensor:
 
 
 def require_images(x: torch.Tensor, px: int, channels: int, *, where: str) -> None:
-    """Refuses anything but a batch of images [B, channels, px, px]; `where`: the source of px.
+    """Refuses anything but a batch of images [B, channels, px, px].
+
+    where: says in the error where `px` comes from.
 
     Raises:
         UserError: another shape.

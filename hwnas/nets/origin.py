@@ -77,9 +77,9 @@ def metadata_of(path: Path) -> Mapping[str, str]:
 
 
 def read_origin(path: Path) -> Origin | None:
-    """The origin of the starting weights that a .safetensors file of hwnas records.
+    """Reads where the starting weights of a network come from, from its .safetensors file.
 
-    Returns None if the file records none, or has another format.
+    Returns None if the file records no origin, or has another format.
 
     Raises:
         UserError: the record cannot be read.

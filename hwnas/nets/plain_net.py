@@ -24,7 +24,7 @@ GATES: dict[str, type[nn.Module]] = {"hard_sigmoid": nn.Hardsigmoid, "sigmoid": 
 
 
 class PaddedConv2d(nn.Conv2d):
-    """A convolution with `pad_more` further rows and columns of zeros at the bottom and right."""
+    """A convolution that also pads `pad_more` zero rows at the bottom and columns on the right."""
 
     pad_more: int = 0
 
@@ -152,11 +152,11 @@ def _basic(op: dict[str, Any], bn_eps: float) -> dict[str, nn.Module]:
 
 
 _LAYERS = {"uib": _universal, "basic": _basic}
-"""Layers of a block by its kind, if it is no inverted residual."""
+"""Maps kinds of blocks to functions that build their layers; others: inverted residuals."""
 
 
 class Block(nn.Module):
-    """A block with the residual connection of its operator."""
+    """One block, with a residual connection if its operator has one."""
 
     def __init__(self, op: dict[str, Any], bn_eps: float) -> None:
         super().__init__()

@@ -101,11 +101,11 @@ def network_with(
     num_classes: int | None = None,
     images: Images | None = None,
 ) -> nn.Module:
-    """The network of the given weights, as the largest arch of `space`, in eval mode.
+    """The largest arch of `space` as a network with the given weights, in eval mode.
 
-    It has the published BN statistics and so its full accuracy. BN statistics from `recalibrate`
-    are as good only with many images. Arguments are those of `start_from`. A new classifier is that
-    of `build_subnet`, scaled down.
+    It has the published BN statistics, and so its full accuracy. `recalibrate` needs many images
+    to compute equally good ones. Arguments are those of `start_from`. A classifier for
+    another number of classes starts with the random weights of `build_subnet`, scaled down.
 
     Raises:
         UserError: as in `start_from`, or the weights have no BN statistics.
@@ -141,7 +141,7 @@ def _named(source: Source, space: SearchSpace, images: Images | None) -> dict[st
 def with_head_of(
     into: Mapping[str, Tensor], weights: Mapping[str, Tensor], source: Source
 ) -> dict[str, Tensor]:
-    """Replaces the classifier in `weights` by a new one if its number of classes differs."""
+    """Copies `weights`, with a new classifier if its number of classes differs from `into`."""
     for head in _HEADS:
         ours, theirs = into.get(f"{head}.weight"), weights.get(f"{head}.weight")
         if ours is None or theirs is None or theirs.ndim != 2 or len(theirs) == len(ours):

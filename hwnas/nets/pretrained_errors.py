@@ -1,4 +1,4 @@
-"""Errors for weights that do not fit: the first wrong tensor, and the likely network."""
+"""Errors for weights that do not fit; they name the first wrong tensor and the likely network."""
 
 from __future__ import annotations
 
@@ -47,7 +47,8 @@ def _other_classes(source: Source, name: str, classes: int, found: int) -> UserE
 def unknown_network(source: Source, network: Network, found: Fit) -> UserError:
     """The error for weights of an unknown network.
 
-    network, found: the most similar supernet, and how the weights fit it.
+    network: the most similar published supernet.
+    found: how the weights fit it.
     """
     single = candidates(source.tensors)[0]
     known = ", ".join(network.name for network in NETWORKS)
@@ -74,7 +75,7 @@ def unknown_network(source: Source, network: Network, found: Fit) -> UserError:
 
 
 def another_space(source: Source, name: str, *, expected: object, found: object) -> UserError:
-    """The error for weights of a supernet or of a single network that do not fit a space."""
+    """The error for weights that do not fit a space, because the tensor `name` does not."""
     if name.startswith(f"{CLASSIFIER}."):
         fix = (
             "set train.steps to at least 1 (in Python: num_classes) to start with a new classifier"

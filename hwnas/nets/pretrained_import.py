@@ -39,7 +39,7 @@ _UNKNOWN = "not stated"
 
 @dataclass(frozen=True)
 class Found:
-    """See `hwnas.api.pretrained.Imported`."""
+    """Result of an import; its fields are explained in `hwnas.api.pretrained.Imported`."""
 
     supernet: Supernet
     settings: Mapping[str, Any]

@@ -46,7 +46,11 @@ Misfit: TypeAlias = tuple[str, list[int] | None, list[int] | None]
 
 @dataclass(frozen=True)
 class Fit:
-    """How well published weights fit a supernet. found: the tensors that fit, by our names."""
+    """How well published weights fit a supernet.
+
+    found: maps names in the supernet to the tensors that fit.
+    misfits: tensors that do not fit, or are missing.
+    """
 
     found: Mapping[str, Tensor]
     misfits: tuple[Misfit, ...]
@@ -68,7 +72,8 @@ def has_published_names(names: Iterable[str]) -> bool:
 def fit(weights: Mapping[str, Tensor], supernet: Supernet) -> Fit:
     """Compares weights with published names to a supernet.
 
-    Either all kernel transforms are present or none. Without them, smaller kernels are the centres.
+    The weights must have all kernel transforms or none. Without them, smaller kernels are centres
+    of the larger ones.
     """
     theirs: dict[str, Tensor] = {}
     found: dict[str, Tensor] = {}

@@ -35,7 +35,9 @@ def file_of(weights: Path | str) -> Path | None:
 
 
 def shipped(name: str) -> Shipped:
-    """Weights that ship with hwnas, by their name or that of the network in timm; "": the first.
+    """Finds weights that ship with hwnas by their name, or by the name of their network in timm.
+
+    Returns the first ones if `name` is empty.
 
     Raises:
         UserError: unknown name.

@@ -36,7 +36,11 @@ Misfit: TypeAlias = tuple[str, list[int] | None, list[int] | None]
 
 @dataclass(frozen=True)
 class Candidate:
-    """A published network and how weights fit it, ignoring the number of classes."""
+    """A published network and how well weights fit it, ignoring the number of classes.
+
+    n_fitting: number of tensors that fit.
+    misfit: the first one that does not; None if all fit.
+    """
 
     model: str
     n_fitting: int
@@ -44,7 +48,7 @@ class Candidate:
 
 
 def network_space(model: str, num_classes: int = 1000) -> SearchSpace:
-    """The space `timm` of a network that ships with hwnas, with this network as its only arch."""
+    """A space `timm` whose only arch is the network `model`, which ships with hwnas."""
     return build_space("timm", {"model": model, **_ONE_CHOICE}, num_classes=num_classes)
 
 
@@ -58,9 +62,9 @@ def named_as_largest(
 ) -> dict[str, Tensor]:
     """Renames weights to the names in the static network of the largest arch, where possible.
 
-    A common prefix (`module.`) is removed. Unknown names are replaced if the tensors are ordered
-    and have the same sequence of shapes as the static network, and if known names are in the right
-    places. This covers files of other code for the same network, and the ResNets of timm. The
+    A common prefix (`module.`) is removed. Unknown names are replaced by position if the tensors
+    are ordered, have the same sequence of shapes as the static network, and known names are at
+    their positions. This covers files of other code for the same network, and ResNets of timm. The
     number of classes may differ. Other tensors keep their names.
     """
     state = build_subnet(space, space.largest(), seed=None).state_dict()
@@ -78,7 +82,7 @@ def named_as_largest(
 
 
 def candidates(weights: Mapping[str, Tensor]) -> list[Candidate]:
-    """The best fitting networks that ship with hwnas: all full fits, or else the most similar."""
+    """The shipped networks that all tensors fit; if there are none, the one that most fit."""
     found = [_candidate(model, weights) for model in published_networks()]
     most = max(one.n_fitting for one in found)
     whole = [one for one in found if one.misfit is None]

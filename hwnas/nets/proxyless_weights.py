@@ -36,11 +36,11 @@ _BN = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 
 
 def read_proxyless(description: Path, weights: Path) -> nn.Module:
-    """The network of a layer list in the format of mit-han-lab/proxylessnas, in eval mode.
+    """Builds the network that a layer list of mit-han-lab/proxylessnas describes, in eval mode.
 
-    It belongs to the space `proxyless` with the widths of the list. An exception: some published
-    networks have no residual connection in the first block of a stage, although the shapes match.
-    `hwnas.nets.subnet.definition_of` gives its resolution. Its images are RGB in [-1, 1].
+    It is an arch of the space `proxyless` with the widths of the list, with one exception: in some
+    published networks, the first block of a stage has no residual connection, although the shapes
+    match. `hwnas.nets.subnet.input_shape_of` returns its resolution. Its images are RGB in [-1, 1].
 
     Args:
         description: JSON file with `first_conv`, `blocks`, `feature_mix_layer`, `classifier`, `bn`.

@@ -24,8 +24,8 @@ class FeatureInfo:
 class FeaturePyramid(nn.Module):
     """A network without its head: images [B, C, H, W] -> maps [B, channels, H', W'], finest first.
 
-    There is one map per stride, the last one, as in timm's `features_only`. Weights are a copy,
-    with the names of the network. `out_indices` selects maps; None selects all.
+    Of all maps with the same stride, it returns the last one, as timm's `features_only` does. Its
+    weights are copies, named as in the network. `out_indices` selects maps; None selects all.
     """
 
     def __init__(self, network: nn.Module, out_indices: Sequence[int] | None = None) -> None:
@@ -45,7 +45,7 @@ class FeaturePyramid(nn.Module):
             left -= len(list(stage.children()))
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """The maps."""
+        """The selected maps, finest first."""
         for name in self.before:
             x = getattr(self, name)(x)
         maps = [x] if 0 in self.taken else []
@@ -63,7 +63,7 @@ def blocks_of(network: nn.Module) -> list[nn.Module]:
 
 
 def levels_of(network: nn.Module) -> list[tuple[int, int, int]]:
-    """(position, channels, stride) of the last map of every stride.
+    """Lists (position, channels, stride) of the last map with each stride, finest first.
 
     Position n is after block n; position 0 is before the first block.
     """

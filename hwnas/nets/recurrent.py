@@ -31,7 +31,7 @@ def recurrent_logits(
 ) -> Tensor:
     """Logits [B, words, L] of an arch for tokens [B, S, L], see `recurrent_net`.
 
-    program: its steps, see `nets.sharing`.
+    program: the steps of the arch, see `nets.sharing.program`.
     dropout: rate of locked dropout of inputs, state and outputs.
 
     Raises:

@@ -34,7 +34,7 @@ class CellStep(NamedTuple):
 
 
 class Masks(NamedTuple):
-    """Factors of locked dropout (1512.05287), [B, width] each: the same at all tokens of a text."""
+    """Masks of locked dropout (1512.05287), [B, width] each; all tokens of a text share them."""
 
     inputs: Tensor
     state: Tensor
@@ -54,7 +54,7 @@ def next_state(
 ) -> Tensor:
     """The state [B, width] after a token with the embedding x [B, width].
 
-    weights: [2 * width, in] by slot, of `join` and `highway`.
+    weights: maps the slots of `join` and `highway` operators to weights [2 * width, in].
     """
     values: dict[int, Tensor] = {}
     found = x
@@ -88,6 +88,7 @@ def run_cell(
 ) -> Tensor:
     """States [B, L, width] after every token of the last segment of `tokens` [B, S, L].
 
+    weights: see `next_state`.
     words: embedding [words, width].
     """
     state = words.new_zeros(len(tokens), words.shape[1])
@@ -116,7 +117,9 @@ class Cellular(nn.Module):
 
 
 class RecurrentNetwork(nn.Module):
-    """Operators by the names of their slots; the weights of `classifier` are also the embedding.
+    """A language model with one recurrent cell. Its modules are named after slots.
+
+    The weights of `classifier` are also the embedding.
 
     dropout: rate of locked dropout in training mode, drawn from `rng`; 0 by default.
     """
@@ -143,7 +146,7 @@ class RecurrentNetwork(nn.Module):
 
     @property
     def weights(self) -> dict[str, Tensor]:
-        """Weights of the cell by slot."""
+        """Maps the slots of the cell to weights, see `next_state`."""
         modules = self.named_children()
         return {slot: part.linear.weight for slot, part in modules if isinstance(part, Cellular)}
 

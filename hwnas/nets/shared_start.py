@@ -1,4 +1,4 @@
-"""The first operators that several archs have in common, run once for all of them."""
+"""Runs leading operators that several archs have in common only once for all of them."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ Program = Sequence[tuple[Step, Node | None]]
 
 @dataclass(frozen=True)
 class SharedStart:
-    """What the first `n_steps` steps of several archs compute for one batch (`Supernet.start`).
+    """Outputs of the first `n_steps` steps on one batch, which several archs have in common.
 
-    Each arch continues from `values`, which collect the gradients of all archs. `backward` then
-    runs the backward pass of the common steps once. The result equals the sum of the gradients of
-    separate archs, because operators, weights and images are equal, and therefore the BN
-    statistics.
+    `Supernet.start` makes it. Each arch continues from `values`, and its backward pass adds
+    gradients to them. Then `backward` runs the backward pass of the common steps once. The weights
+    get the same gradients as from separate passes, because operators, weights and images are equal,
+    and therefore also the BN statistics.
 
-    values: detached values, by their number.
-    computed: the same values with the graph behind them.
+    values: maps numbers of values to detached tensors.
+    computed: the same tensors, attached to the autograd graph.
     """
 
     n_steps: int
@@ -35,7 +35,7 @@ class SharedStart:
 
     @classmethod
     def of(cls, n_steps: int, computed: Mapping[int, Tensor]) -> SharedStart:
-        """A start whose archs have not run yet."""
+        """Makes a start from the outputs of the common steps, attached to the autograd graph."""
         values = {
             number: value.detach().requires_grad_(value.requires_grad)
             for number, value in computed.items()
@@ -48,7 +48,10 @@ class SharedStart:
         return self.values[IMAGE]
 
     def backward(self) -> None:
-        """Adds the gradients of the common weights, after the backward passes of all archs."""
+        """Adds the gradients of the weights of the common steps to their `.grad`.
+
+        Call it after the backward passes of all archs.
+        """
         read = [number for number, value in self.values.items() if value.grad is not None]
         computed, gradients = (
             [self.computed[number] for number in read],
@@ -58,9 +61,9 @@ class SharedStart:
 
 
 def n_common(programs: Sequence[Program]) -> int:
-    """Number of first steps with equal operators, inputs and weights; never includes the last.
+    """Counts the leading steps that are equal in all programs: operators, inputs and weights.
 
-    The last step is the classifier, before which there can be dropout.
+    The last step of a program never counts. It is the classifier, which dropout can precede.
     """
     shortest = min(map(len, programs)) - 1
     first, *others = programs
@@ -69,7 +72,10 @@ def n_common(programs: Sequence[Program]) -> int:
 
 
 def last_reads(programs: Sequence[Program]) -> dict[int, int]:
-    """By number of each value but the image: the last step, in any program, that reads it."""
+    """Maps the number of each value to the index of the last step that reads it, in any program.
+
+    The image is left out.
+    """
     found: dict[int, int] = {}
     for program in programs:
         for t, (step, _) in enumerate(program):

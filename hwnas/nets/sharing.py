@@ -36,8 +36,10 @@ class Site:
 
 @dataclass(frozen=True)
 class Node:
-    """An operator of an arch and its layers; `shortcut` is not part of the main branch.
+    """An operator of an arch, and the paths of the weights of its layers.
 
+    sites: the layers of the main branch.
+    shortcut: the layer of the residual connection, if it has one.
     is_branch: see `Network.branches`.
     act_first: activations come before convolutions (`Network.act_first`, `ACT_FIRST`).
     """
@@ -68,7 +70,7 @@ def plan(space: SearchSpace, arch: Arch, *, share_ops: bool) -> tuple[Node, ...]
 def program(
     space: SearchSpace, arch: Arch, *, share_ops: bool
 ) -> tuple[tuple[Step, Node | None], ...]:
-    """The steps of `arch` in execution order with their operators; None for sums.
+    """The steps of `arch` in execution order, each with its operator (None if the step is a sum).
 
     Raises:
         UserError: the arch does not belong to the space, or the space has no supernet.
@@ -91,7 +93,9 @@ def program(
 def shared_shapes(
     space: SearchSpace, *, share_ops: bool
 ) -> tuple[Mapping[str, list[Layer]], Mapping[str, list[Layer]]]:
-    """The layers that share each path of the supernet: first for weights, then for BN.
+    """Maps each path of a supernet to the layers that share the weights at this path.
+
+    Returns two mappings: for convolutions and linear layers, and for BN.
 
     Raises:
         UserError: the space has no supernet.
@@ -133,5 +137,5 @@ def _node(slot: str, alternative: str, op: OpSpec, *, act_first: bool = False) -
 
 
 def norm_layer(op: OpSpec) -> Layer:
-    """The BN of an operator `norm` as a layer without weights of its own."""
+    """Describes the BN of a `norm` operator as a `Layer`; it has no convolution."""
     return Layer("norm", op.in_channels, op.out_channels, op.in_hw, op.out_hw, act=op.act)

@@ -63,7 +63,10 @@ def names_in(space: SearchSpace) -> Callable[[str, OpSpec, Layer], tuple[str, st
 
 
 def placed_slots(space: SearchSpace, arch: Arch) -> list[tuple[str, str, OpSpec]]:
-    """Like `active_slots`, but (slot, place, operator); `names_in(space)` reads the places."""
+    """Like `active_slots`, but lists (slot, place, operator).
+
+    The function `names_in(space)` takes a place; see `places`.
+    """
     slots = list(active_slots(space, arch))
     names = [slot for slot, _ in slots]
     found = places(names) if space.macro.is_chain else names
@@ -73,9 +76,9 @@ def placed_slots(space: SearchSpace, arch: Arch) -> list[tuple[str, str, OpSpec]
 def subnet_definition(
     space: SearchSpace, arch: Arch, *, bn_eps: float | None = None
 ) -> dict[str, Any]:
-    """Description of the network of `arch` as JSON values, the input of `build_from_definition`.
+    """Describes the network of `arch` as JSON values, the input of `build_from_definition`.
 
-    bn_eps: by default that of the space.
+    bn_eps: epsilon of BN; None: that of the space.
     """
     eps = space.macro.bn_eps if bn_eps is None else bn_eps
     name = f"hwnas_{arch.key}"
@@ -121,9 +124,10 @@ def definition_of(model: nn.Module) -> dict[str, Any]:
 
 
 def computes_as_defined(model: nn.Module) -> bool:
-    """Whether the network of the definition computes the same as `model`, with its weights.
+    """Whether a network built from the definition of `model`, with its weights, computes the same.
 
-    It does not if layers were replaced since. Compared on one image of noise.
+    It does not if layers of `model` were replaced after it was built. The outputs are compared on
+    one image of noise. Recurrent networks only need the same parameter names and shapes.
     """
     definition = definition_of(model)
     rebuilt = build_from_definition(definition, seed=None).eval()

@@ -54,7 +54,7 @@ class Supernet(nn.Module):
             (Once-for-all 1908.09791, section 3.2), instead of plain centres.
         share_ops: alternatives of one slot share slices, instead of having separate weights.
         weak: a hypernetwork modulates the shared weights per arch (`HyperNet`).
-        branches: number of depthwise kernels that are added to one (`ElasticConv2d`).
+        branches: number of depthwise kernels that are added up (`ElasticConv2d`).
 
     Raises:
         UserError: the space has no supernet.
@@ -154,12 +154,13 @@ class Supernet(nn.Module):
     def tensors(
         self, arch: Arch, *, modulated: bool = True
     ) -> Iterator[tuple[str, OpSpec, Layer, Tensors | None, Tensors | None]]:
-        """Slot, operator, layer, its weights, and those of the BN after it, as used by `arch`.
+        """Yields (slot, operator, layer, its weights, weights of the BN after it) for each layer.
 
-        A layer that is only a BN has no weights.
+        The weights of the layer are None if it is only a BN, and those of the BN if there is none.
 
-        If `modulated` is False, weights are those shared by all archs, without branches: views of
-        the parameters, except for smaller kernels with a learned transform.
+        modulated: whether the hypernetwork and the branches are applied, as in a forward pass. If
+            not, weights are views of the parameters, except for smaller kernels with a learned
+            transform.
 
         Raises:
             UserError: the arch does not belong to the space.
@@ -180,9 +181,10 @@ class Supernet(nn.Module):
         return found
 
     def start(self, x: Tensor, archs: Sequence[Arch]) -> SharedStart | None:
-        """Runs the first operators that `archs` (of one resolution) have in common, on `x`.
+        """Runs the leading operators that `archs` (of one resolution) have in common on `x`.
 
-        None if their first operators differ, or if weights differ between archs (`weak`).
+        Returns None if the first operators differ, if the weights differ between archs (`weak`), or
+        if networks are recurrent.
         """
         if self.space.macro.reads_tokens or hasattr(self, "hypernet"):
             return None
@@ -207,10 +209,12 @@ class Supernet(nn.Module):
         """Logits [B, classes] of `arch` on images x: [B, C, px, px] of its resolution.
 
         Recurrent networks: logits [B, words, L] on tokens [B, S, L], see `recurrent_net`.
-        `dropout` applies to the input of the classifier. `drop_path` applies to residual blocks,
-        with a rate that grows linearly from 0 at the first block, as in timm, and at an equal rate
-        to the terms of sums in graphs (`Network.branches`). Both draw from `rng`. `start`: the
-        first operators as `Supernet.start` ran them on `x`, without drop path.
+
+        rng: generator of dropout and drop path.
+        dropout: rate at the input of the classifier.
+        drop_path: rate of residual blocks, which grows linearly from 0 at the first block, as in
+            timm. In graphs, all terms of sums have this rate (`Network.branches`).
+        start: result of `Supernet.start` on `x`; use it only with `drop_path` 0.
 
         Raises:
             UserError: eval mode, an arch of another space, images of another shape, or dropout

@@ -91,7 +91,7 @@ class BlockReader:
         return Block("dsconv", pw.out, dw.act, dw.kernel, dw.stride, **more)
 
     def expanding(self, where: str, block: InvertedResidual | EdgeResidual) -> Block:
-        """An inverted residual, or a fused block, whose expansion is its only window."""
+        """An inverted residual, or a fused block, which expands with its k x k convolution."""
         is_fused = isinstance(block, EdgeResidual)
         if is_fused:
             wide = window = self.conv(f"{where}.conv_exp", block.conv_exp, block.bn1)
@@ -128,7 +128,7 @@ class BlockReader:
     def expanded(
         self, kind: str, where: str, block: Any, mid: int, window: Conv, last: Conv, **more: Any
     ) -> Block:
-        """A block that expands to `mid` channels, and projects with `last`."""
+        """A block of kind `kind` that expands to `mid` channels, and projects with `last`."""
         if last.act != "none":
             raise refusal(where, f"an activation {last.act} after the last convolution")
         if last.kernel > 1 or last.stride > 1:
@@ -142,7 +142,7 @@ class BlockReader:
             raise refusal(where, f"two different activations, {wide.act} and {window.act}")
 
     def plain(self, where: str, block: Any) -> None:
-        """Refuses further features of timm's blocks: anti-aliasing, space to depth, scales."""
+        """Refuses unsupported parts of a block: anti-aliasing, space to depth, layer scale."""
         for name in ("aa", "conv_s2d", "bn_s2d", "layer_scale"):
             part = getattr(block, name, None)
             if not (part is None or isinstance(part, nn.Identity)):

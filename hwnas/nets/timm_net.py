@@ -30,7 +30,7 @@ def build(definition: dict[str, Any], **changed: Any) -> Any:
 
 
 def register(path: Path) -> None:
-    """Registers the network of the definition at `path` for `timm.create_model`, by its name."""
+    """Makes the network that `path` defines available to `timm.create_model`, by its name."""
     definition = json.loads(path.read_text())
 
     def entry(pretrained: bool = False, features_only: bool = False, **given: Any) -> Any:

@@ -34,7 +34,7 @@ def unfold(
 ) -> dict[str, Tensor]:
     """The state dict of the largest arch of `space` with the weights of `network`.
 
-    The classifier is that of the network, with any number of classes.
+    The classifier is copied from `network`, with its number of classes.
 
     Args:
         network: its layers have the shapes of the layers of the largest arch.

@@ -43,7 +43,7 @@ class CellGraph:
 
     @property
     def name(self) -> str:
-        """Unique text: the number of vertices and the edges as a hexadecimal number."""
+        """A unique name: the number of vertices, then the edges as a hexadecimal number."""
         return f"{self.n_vertices}v{_number(self.n_vertices, self.edges):x}"
 
     def text(self, ops: Sequence[str]) -> str:

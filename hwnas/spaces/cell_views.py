@@ -1,4 +1,4 @@
-"""The cells of an arch, to draw them."""
+"""Converts the cells of an arch to data for drawings."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ __all__ = ["CellView", "cell_views"]
 
 @dataclass(frozen=True)
 class CellView:
-    """One cell of an arch.
+    """One cell of an arch, for a drawing.
 
     sources: for each operator, the positions in `ops` of the operators that it reads.
-    inputs: for each operator, the name of the input of the cell that it reads; "" if it reads none.
+    inputs: for each operator, the label of the cell input that it reads, such as `cell k-2`; "" if
+        it reads none.
     """
 
     kind: str
@@ -32,7 +33,7 @@ class CellView:
 
 
 def cell_views(space: SearchSpace, arch: Arch) -> tuple[CellView, ...]:
-    """One cell of each kind; empty if the space has no cells.
+    """Returns one cell of each kind; empty if the space has no cells.
 
     An `identity` whose slot is not in `Skeleton.cells` is drawn as a line.
 

@@ -35,7 +35,7 @@ KINDS: dict[str, OpKind] = {
 STEM_FACTOR = 3  # channels of the stem per channel of a node
 NODES = range(N_INPUTS, N_INPUTS + N_NODES)
 PAIRS = {node: tuple(combinations(range(node), 2)) for node in NODES}
-"""The pairs of inputs that each node can have."""
+"""Maps each node to the pairs of inputs that it can have."""
 
 Pixels = Annotated[int, Field(ge=8, le=64, multiple_of=4)]
 
@@ -78,7 +78,7 @@ class DartsCells(Skeleton):
     lacks: ClassVar[Mapping[Ability, str]] = {}
 
     def choices(self) -> tuple[Choice, ...]:
-        """The resolution; per cell and node the two inputs, and the operators of their edges.
+        """The resolution, then for each kind of cell and node: its two inputs and their operators.
 
         Node 2 has only two earlier values, and reads both.
         """
@@ -177,7 +177,7 @@ class DartsCells(Skeleton):
         return (*found, (n - 1,), (n,))
 
     def cells(self) -> Mapping[str, tuple[str, ...]]:
-        """Slots of the first cell of each kind."""
+        """Maps each kind of cell to the slots of its first cell."""
         kinds = [self._kind(c) for c in range(self.n_cells)]
         return {
             kind: tuple(f"cell{kinds.index(kind)}.{part}" for part, _ in _cell_reads())
@@ -190,7 +190,7 @@ class DartsCells(Skeleton):
         return {"pre0": "cell k-2", "pre1": "cell k-1"}
 
     def predictor_graph(self) -> SlotGraph:
-        """The edges of one cell of each kind, one cell after the other, between stem and pooling.
+        """The edges of one cell of each kind, in a chain between stem and pooling.
 
         The second cell reads the first one as its input 1.
         """

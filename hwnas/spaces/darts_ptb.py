@@ -32,7 +32,7 @@ ACTS: Mapping[str, RecurrentAct] = {
     "sigmoid": "sigmoid",
     "tanh": "tanh",
 }
-"""The activation of every name in `ACTIVATIONS`."""
+"""Maps each name in `ACTIVATIONS` to the name that `OpSpec.act` uses."""
 
 
 class Config(StrictModel):
@@ -48,10 +48,10 @@ class RecurrentCell(Skeleton):
     """The recurrent skeleton of DARTS (1806.09055, sections 3.1.2 and A.1.2).
 
     A network computes one step: it reads a token and the state, and returns the logits of the next
-    token and the next state. `join` computes value 0 from the embedding of the token and the state;
-    node i is a `highway` from one earlier value; the next state is the mean of the eight nodes and
-    feeds the classifier, whose weights are also the embedding (tied). The state is not an edge of
-    the network: `join` reads it, and `fold` writes it.
+    token and the next state. `join` computes value 0 from the embedding of the token and the state.
+    Node i is a `highway` from one earlier value. The mean of the eight nodes is the next state. It
+    feeds the classifier, whose weights are also the embedding (tied). No edge of the network stands
+    for the state: `join` reads it, and `fold` writes it.
     """
 
     num_classes: int
@@ -64,7 +64,7 @@ class RecurrentCell(Skeleton):
     lacks: ClassVar[Mapping[Ability, str]] = {}
 
     def choices(self) -> tuple[Choice, ...]:
-        """Per node the value that it reads, and its activation. The resolution has one value."""
+        """The resolution (one value), then the input and the activation of each node."""
         found = [Choice("resolution", "resolution", self.resolutions)]
         for node in NODES:
             if node > 1:
@@ -73,7 +73,7 @@ class RecurrentCell(Skeleton):
         return tuple(found)
 
     def op_choice(self, slot: str) -> str:
-        """None: a node has the same weights whatever it reads and whatever its activation is."""
+        """Always empty: a node has the same weights for all of its inputs and activations."""
         return ""
 
     @cached_property
@@ -136,7 +136,7 @@ class RecurrentCell(Skeleton):
         return (*found, tuple(values[1:]), (n,), (n + 1,))
 
     def cells(self) -> Mapping[str, tuple[str, ...]]:
-        """The cell without its edges, which are drawn as lines."""
+        """Slots of the cell for drawings: without edges, which are drawn as lines."""
         nodes = tuple(f"node{node}" for node in NODES)
         return {"recurrent": ("join", *nodes, "concat", "state")}
 

@@ -1,8 +1,8 @@
 """Numbers every arch of a space: archs from ranks and ranks from archs, vectorised.
 
-Choices are a tree, because codes of a choice activate child choices. A code has as many
-configurations as the product of those of its active children, and a choice has the sum over its
-codes. The rank of an arch is a mixed-radix number whose radices are these counts.
+Choices form a tree, because a code of a choice can activate other choices, its children. The number
+of configurations of a code is the product over the children that it activates. That of a choice is
+the sum over its codes. The rank of an arch is a mixed-radix number with these counts as radices.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ MOST_LISTED = 16  # numbers of a `range`, more than any cell has nodes
 FORM = "Genotype(normal=[('sep_conv_3x3', 0), ...], normal_concat=[2, 3, 4, 5], reduce=..., ...)"
 
 Cell = Mapping[tuple[int, int], str]
-"""Operators by edge (input, node): inputs 0 and 1 are the two cells before, nodes are 2 to 5."""
+"""Maps edges (input, node) to operators. Inputs 0 and 1 are the two cells before; nodes: 2 to 5."""
 
 
 def read_genotype(text: str, ops: Sequence[str]) -> dict[str, Cell] | None:
@@ -60,7 +60,7 @@ def write_genotype(cells: Mapping[str, Cell]) -> str:
 
 
 def genotype_parts(text: str, known: Sequence[str], form: str) -> dict[str, Any] | None:
-    """Reads the parts of a genotype by name, without a check of their contents.
+    """Reads a genotype, and maps the names of its parts to their contents, which are not checked.
 
     Returns None if the text is not a genotype.
 

@@ -1,4 +1,4 @@
-"""Converts archs to graphs: for predictors, and to find those without a path to the logits."""
+"""Converts archs to graphs for predictors, and finds archs whose logits ignore the image."""
 
 from __future__ import annotations
 
@@ -79,8 +79,8 @@ def is_connected(space: SearchSpace, codes: Codes) -> NDArray[np.bool_]:
 def smallest_connected(space: SearchSpace) -> Arch:
     """The smallest arch with a path from the image to the logits.
 
-    This is `space.smallest()` if that has such a path. If not, the fewest choices that create a
-    path get their second value. Among equally many choices, those with later columns are preferred.
+    This is `space.smallest()` if it has such a path. If not, as few choices as possible get their
+    second value to create a path. Among equally many choices, those in later columns are preferred.
     """
     smallest = np.array(space.smallest().codes, dtype=np.int16)
     open_columns = [column for column, codes in enumerate(space.allowed) if len(codes) > 1]

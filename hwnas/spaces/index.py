@@ -111,7 +111,7 @@ def enumerate_ops(space: SearchSpace) -> tuple[OpSpec, ...]:
 
 
 def slot_ops(space: SearchSpace) -> tuple[tuple[OpSpec, ...], ...]:
-    """Distinct operators per slot of `slot_names`, of the space before any `restrict`.
+    """Distinct operators of each slot (in the order of `slot_names`), before any `restrict`.
 
     Shared weights must fit all of these operators, so the result is the same for a space and its
     restrictions. Only the smallest resolution is lowered, because no weight depends on it.
@@ -121,9 +121,9 @@ def slot_ops(space: SearchSpace) -> tuple[tuple[OpSpec, ...], ...]:
 
 
 def slot_alternatives(space: SearchSpace) -> tuple[dict[str, tuple[OpSpec, ...]], ...]:
-    """For every slot, its distinct operators by the value of its operator choice.
+    """For every slot, maps each value of its operator choice (`op_choice`) to distinct operators.
 
-    A slot without such a choice has all its operators under the name "".
+    A slot without such a choice has all its operators under the key "".
     """
     ops, tables = _unrestricted(space)
     columns = {choice.name: column for column, choice in enumerate(space.choices)}
@@ -155,7 +155,9 @@ def _distinct(ops: tuple[OpSpec, ...], ids: NDArray[np.int32]) -> tuple[OpSpec, 
 
 
 def op_index(space: SearchSpace, codes: Codes) -> NDArray[np.int32]:
-    """int32 [n, p]: operator of every slot as an index into `enumerate_ops`; -1 = absent.
+    """Converts codes [n, d] to operators int32 [n, slots]: indices into `enumerate_ops`.
+
+    -1 means that a slot is empty.
 
     Equal to `lower()` for canonical codes (tested on random archs of every space).
 
@@ -173,7 +175,7 @@ def op_index(space: SearchSpace, codes: Codes) -> NDArray[np.int32]:
 
 
 def op_counts(space: SearchSpace, codes: Codes) -> NDArray[np.float64]:
-    """How often each operator of `enumerate_ops` occurs in each arch: [n, p]."""
+    """How often each operator of `enumerate_ops` occurs in each arch: [n, operators]."""
     index = op_index(space, codes)
     counts = np.zeros((len(codes), len(enumerate_ops(space)) + 1))
     for slot in index.T:

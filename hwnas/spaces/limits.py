@@ -1,4 +1,4 @@
-"""Limits on spaces, because the operators of larger ones could not be listed or timed."""
+"""Refuses spaces that are too large to list or time all their operators."""
 
 from __future__ import annotations
 
@@ -22,7 +22,11 @@ MAX_OPERATORS = 40_000
 
 
 def check_values(space: SearchSpace, n_slots: int) -> None:
-    """Checks that the choices have few enough values to lower an arch for each value.
+    """Refuses a space whose choices have too many values in total.
+
+    hwnas lowers one arch per value to find the slots that depend on the choice.
+
+    n_slots: number of slots in an arch.
 
     Raises:
         UserError: names the limit and the choices with the most values.
@@ -35,12 +39,12 @@ def check_values(space: SearchSpace, n_slots: int) -> None:
 
 
 def check_combinations(space: SearchSpace, columns_of: Sequence[Sequence[int]]) -> None:
-    """Checks that there are few enough combinations of choices to lower an arch for each.
+    """Refuses a space with too many combinations of choices on which one slot depends.
 
-    Only choices that the same slot depends on are combined. Slots that depend on the same choices
-    are lowered together.
+    hwnas lowers one arch per combination to find the operators of the slot. Slots that depend on
+    the same choices share these archs.
 
-    columns_of: columns of the choices, by slot.
+    columns_of: for each slot, the columns of the choices on which it depends.
 
     Raises:
         UserError: names the limit and the choices with the most values.
@@ -57,9 +61,10 @@ def check_combinations(space: SearchSpace, columns_of: Sequence[Sequence[int]]) 
 
 
 def check_operators(space: SearchSpace, n: int, columns: Sequence[int]) -> None:
-    """Checks that a latency table can have rows for n operators.
+    """Refuses a space with too many operators for a latency table.
 
-    columns: columns of the choices that determine the operator listed last.
+    n: number of operators that were found so far.
+    columns: columns of the choices that determine the last of them.
 
     Raises:
         UserError: names the limit and the choices with the most values.

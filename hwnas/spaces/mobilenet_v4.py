@@ -1,4 +1,4 @@
-"""MobileNetV4: universal inverted bottlenecks with elastic depthwise kernels before and after."""
+"""MobileNetV4: universal inverted bottlenecks with elastic kernels before and after expansion."""
 
 from __future__ import annotations
 

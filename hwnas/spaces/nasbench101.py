@@ -97,7 +97,7 @@ class GraphCells(Skeleton):
         return True
 
     def canonical(self, codes: Codes) -> Codes:
-        """Codes with the lexicographically first of the labellings equal up to a symmetry."""
+        """Replaces equal labellings of a graph (up to a symmetry) by the first in lexical order."""
         found: Codes = codes.copy()
         for number, graph in enumerate(self.graphs):
             if len(graph.symmetries) == 1:

@@ -44,7 +44,7 @@ class SizeMacro(CellMacro):
 
     Narrow layers use the first channels of the shared weights, as widths of other spaces do.
 
-    widths: values of every width. The stem has the width of the first cells.
+    widths: values that each width can take. The stem has the width of the first cells.
     ops: operators of the edges of the cell.
     """
 

@@ -1,4 +1,4 @@
-"""NATS-Bench topology (NAS-Bench-201): a cell of six edges, five operators each; tabulated."""
+"""NATS-Bench topology (NAS-Bench-201): a cell of six edges that choose one of five operators."""
 
 from __future__ import annotations
 

@@ -28,8 +28,8 @@ class Step(NamedTuple):
     Values are numbered; `IMAGE` is the input of the network. An operator without `reads` reads
     zeros.
 
-    position: index in `Network.ops` of the operator, or of the operator that computes the last term
-        of a sum.
+    position: index of the operator in `Network.ops`. For a sum, the index of the operator that
+        computes its last term.
     """
 
     op: OpSpec | None
@@ -137,12 +137,12 @@ class Network:
 
     @cached_property
     def program(self) -> tuple[Step, ...]:
-        """The steps of `live()`; positions are those in `ops` of this network."""
+        """The steps of `live()`, but with positions in `ops` of this network."""
         steps, kept = self.live().steps(), self._kept
         return tuple(step._replace(position=kept[step.position]) for step in steps)
 
     def steps(self) -> Iterator[Step]:
-        """The steps of a runtime, in order.
+        """Yields the steps that a runtime computes, in order.
 
         In `live()` networks these include every operator that is read. A sum adds each term as soon
         as the term is computed. An `identity` is not a step; its readers read its input.

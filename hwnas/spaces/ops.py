@@ -49,9 +49,9 @@ class OpSpec:
     groups: in a block, groups > 1 split its 1x1 convolutions, and channels are shuffled after the
         first one.
     expand_groups: > 1 splits only the expansion, without a shuffle (CPUBone 2603.26425).
-    skip: the input is added to the output. If the shapes differ, average pooling by `stride` comes
-        first, and a 1x1 convolution without BN if the channels differ; in a `basic` block, a 1x1
-        convolution with the stride and BN.
+    skip: the input is added to the output. If their shapes differ, the input first passes average
+        pooling by `stride` and, if the channels differ, a 1x1 convolution without BN. In a `basic`
+        block it passes a 1x1 convolution with this stride, and BN, instead.
     out_act: activation after that sum.
     norm: what follows the weights of a `conv`: BN, a bias, or nothing.
     padding: rows and columns of zeros on every side.

@@ -1,4 +1,4 @@
-"""Sizes of maps after a window, and the zeros around them."""
+"""Output sizes and padding of convolutions and poolings."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ PadMode = Literal["symmetric", "tf_same"]
 
 
 def map_size(in_hw: int, stride: int) -> int:
-    """Height and width after a window of any size, with padding of either mode."""
+    """Height and width of the output of a convolution or pooling, for any kernel and `PadMode`."""
     return (in_hw - 1) // stride + 1
 
 
@@ -24,7 +24,7 @@ def same_padding(hw: int, kernel: int, stride: int) -> tuple[int, int]:
 
 
 def padding_of(mode: PadMode, hw: int, kernel: int, stride: int) -> tuple[int, int]:
-    """`padding` and `pad_more` of a window. Even kernels are padded as in TensorFlow."""
+    """`padding` and `pad_more` (`OpSpec`) of a convolution. Even kernels: as in TensorFlow."""
     if mode == "tf_same" or kernel % 2 == 0:
         return same_padding(hw, kernel, stride)
     return kernel // 2, 0

@@ -118,7 +118,7 @@ class NetworkShape:
 
 @dataclass(frozen=True)
 class Weights:
-    """Preprocessing of the images that the network was trained on, and the place of its weights.
+    """Preprocessing of the images that the network was trained on, and where to find its weights.
 
     px: height and width.
     mean, std: per channel, for pixels in [0, 1].

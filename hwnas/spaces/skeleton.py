@@ -33,11 +33,11 @@ Edges = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class SlotGraph:
-    """The slots of a graph, and the slots that each one reads.
+    """The slots that are the p nodes of a graph, and the nodes that each node reads.
 
-    slots: positions in `slot_names` of the p nodes.
-    reads: per node the earlier nodes (numbered within `slots`) whose sum it reads; None in a chain,
-        where every node reads the one before it.
+    slots: positions of the nodes in `slot_names`.
+    reads: for each node, the earlier nodes (numbered within `slots`) whose sum it reads. None: a
+        chain, in which every node reads the one before it.
     absent_passes: whether a slot without an operator passes its input on. If not, its readers read
         nothing from it.
     """
@@ -49,7 +49,7 @@ class SlotGraph:
     def live(self, present: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Which operators are on a path from the first to the last slot, bool [n, p].
 
-        Without such a path, all present operators.
+        If there is no such path, the answer is true for all present operators.
         """
         if self.reads is None:
             return present
@@ -159,13 +159,13 @@ class Skeleton(ABC):
         """
 
     def reads(self) -> tuple[tuple[int, ...], ...] | None:
-        """Per slot the earlier slots whose sum it reads; None in a chain of slots."""
+        """For each slot, the earlier slots whose sum it reads. None: a chain of slots."""
         return None
 
     def codes_of(self, text: str) -> tuple[int, ...] | None:
         """Reads an arch in the notation of the benchmark that published the space.
 
-        None if there is no such notation, or if the text does not use it.
+        Returns None if there is no such notation, or if the text does not use it.
 
         Raises:
             UserError: the text describes an arch of another space.
@@ -177,12 +177,12 @@ class Skeleton(ABC):
         return ""
 
     def cells(self) -> Mapping[str, tuple[str, ...]]:
-        """By kind of cell, the slots of one cell, for drawings; empty if the space has no cells."""
+        """Maps each kind of cell to the slots of one such cell, for drawings. Empty: no cells."""
         return {}
 
     @property
     def cell_inputs(self) -> Mapping[str, str]:
-        """Name of the input of the cell that a slot reads, by the last part of the slot's name."""
+        """Labels of cell inputs in drawings, e.g. {"pre0": "cell k-2"} for all slots `*.pre0`."""
         return {}
 
     @property
@@ -191,10 +191,10 @@ class Skeleton(ABC):
         return ""
 
     def op_choice(self, slot: str) -> str:
-        """Name of the choice of the operator in a slot, if there is one.
+        """Name of the choice that selects the operator of a slot; it need not exist.
 
-        Each of its values has its own weights in a supernet. By default every slot has its own
-        choice. A skeleton that repeats one cell has one choice for several slots.
+        Each value of this choice has its own weights in a supernet. By default, every slot has a
+        choice of its own. A skeleton that repeats one cell has one choice for several slots.
         """
         return f"{slot}.op"
 

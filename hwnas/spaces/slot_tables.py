@@ -1,4 +1,4 @@
-"""Lists the operators of every slot of a space, by the few choices that the slot depends on."""
+"""Tabulates the operators of each slot of a space over the few choices that the slot depends on."""
 
 from __future__ import annotations
 
@@ -24,13 +24,20 @@ DISALLOWED = -2
 
 @dataclass(frozen=True)
 class SlotTable:
-    """Operator ids of one slot for every combination of the few choices that it depends on."""
+    """Operator ids of one slot for every combination of the few choices that it depends on.
+
+    columns: columns of these choices.
+    ids: array with one axis per choice; -1: no operator, -2: not allowed.
+    """
 
     columns: tuple[int, ...]
     ids: NDArray[np.int32]  # shape: len(values) of each column
 
     def rows(self, columns: NDArray[np.int32]) -> NDArray[np.int32]:
-        """Indices int32 [n] into the flat `ids`, for the transposed codes `columns` [d, n]."""
+        """Returns where flattened `ids` has the operator of each arch: int32 [n].
+
+        columns: transposed codes of n archs, [d, n].
+        """
         flat = np.zeros(columns.shape[1], dtype=np.int32)
         for column, size in zip(self.columns, self.ids.shape, strict=True):
             flat *= np.int32(size)
@@ -40,7 +47,7 @@ class SlotTable:
 
 @lru_cache(maxsize=64)
 def slot_tables(space: SearchSpace) -> tuple[tuple[OpSpec, ...], tuple[SlotTable, ...]]:
-    """All reachable operators, and the table from local codes to operator ids per slot."""
+    """Lists all operators of a space, and makes the table of each slot; ids index the list."""
     largest = [len(choice.values) - 1 for choice in space.choices]
     ops: dict[OpSpec, int] = {}
     allowed, tables = [frozenset(codes) for codes in space.allowed], []

@@ -25,10 +25,11 @@ __all__ = ["Codes", "SearchSpace"]
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """Choices, skeleton, and the allowed codes. Random methods take a generator.
+    """A skeleton with its choices, and the allowed codes. Random methods take a generator.
 
-    `id` identifies the coding to which an `Arch` belongs. `fingerprint` also covers `allowed`: the
-    codes of each choice in ascending order; `()` allows all codes.
+    An `Arch` belongs to the spaces with its `id`; `fingerprint` also depends on `allowed`.
+
+    allowed: the allowed codes of each choice in ascending order; `()` allows all codes.
 
     Raises:
         UserError: the choices contradict each other or the skeleton, or `allowed` does not fit
@@ -112,7 +113,7 @@ class SearchSpace:
         )
 
     def as_codes(self, archs: NDArray[Any] | Sequence[Arch]) -> Codes:
-        """Canonical codes int16 [n, d] of archs, or of rows of codes from outside.
+        """Canonical codes int16 [n, d] of archs, or of rows of codes, which it checks.
 
         Raises:
             UserError: an item is not an arch of the space.
@@ -217,7 +218,7 @@ class SearchSpace:
 
     @cached_property
     def listed(self) -> Codes:
-        """All archs of a space in which codes have duplicates (`Skeleton.has_duplicates`)."""
+        """All archs [n, d], if several codes can describe one arch (`Skeleton.has_duplicates`)."""
         codes = self.macro.listed()
         found: Codes = codes[self.validate(codes)]
         return found

@@ -42,7 +42,7 @@ _STEP_PX = 32
 
 
 class Config(StrictModel):
-    """A network by name or, as `network:`, in full, and the smaller values to choose from.
+    """A network, by name (`model`) or in full (`network`), and smaller values to choose from.
 
     Every list is reduced to values below those of the network; the network's own values are always
     included.
@@ -98,7 +98,7 @@ def network_of(config: Config) -> PublishedNetwork:
 
 
 def build(config: Config, *, num_classes: int, in_channels: int = 3) -> SearchSpace:
-    """Elastic depth, expansion, kernel, width and resolution within a published network.
+    """Builds a space of elastic depth, expansion, kernel, width and resolution within a network.
 
     The largest arch has exactly the operators of the network (widths, SE, strides, padding,
     residual connections), so the published weights fit.
@@ -113,7 +113,9 @@ def build(config: Config, *, num_classes: int, in_channels: int = 3) -> SearchSp
 
 
 def published_at(name: str, px: int, *, num_classes: int, in_channels: int = 3) -> Network:
-    """A network from the data of hwnas at a resolution of px, even if strides reduce it to 1 px.
+    """The operators of a network that ships with hwnas, at a resolution of px x px.
+
+    Unlike `build`, it does not refuse small resolutions.
 
     Raises:
         UserError: unknown name; suggests similar names.

@@ -13,7 +13,7 @@ __all__ = ["agree"]
 
 
 def agree(ranks: Ranks, facts: Callable[[], Mapping[str, Any]], *, subject: str) -> None:
-    """Checks that all ranks have the same `facts()` (JSON values). All ranks must call it together.
+    """Checks that `facts()` returns equal JSON values on all ranks, which must call this together.
 
     subject: what the facts are about, such as "data"; part of the error message.
 

@@ -22,9 +22,10 @@ GRID = 4  # control points per axis of the elastic displacement
 
 @dataclass(frozen=True)
 class Warper:
-    """Limits of the distortions, as in `datasets.digits.Warp`; exposed borders are black.
+    """Distorts images at random, within the limits of `datasets.digits.Warp`.
 
-    The draw of image i in an epoch depends only on (seed, epoch, i), not on batches or order.
+    Borders that a distortion exposes are black. The distortion of image i in an epoch depends only
+    on (seed, epoch, i), not on batches or order.
     """
 
     rotate_degrees: float
@@ -63,7 +64,7 @@ class Warper:
 
 
 def photo_transform(config: AugmentConfig, info: DataInfo) -> Callable[[Image], Image]:
-    """Random crop, flip, colour and policy for photos, by torchvision and timm.
+    """Returns random crop, flip, colour change and policy for photos, of torchvision and timm.
 
     The input is an image with a border of `config.border(px)` px; the output has px =
     `info.base_px`. Transforms draw from the global generators of Python, numpy and torch, which the

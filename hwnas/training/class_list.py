@@ -1,4 +1,4 @@
-"""Classes from a list, such as those of the starting weights. Torch-free."""
+"""Reads class names from a list, such as the classes of the starting weights. Torch-free."""
 
 from __future__ import annotations
 

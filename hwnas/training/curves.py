@@ -19,12 +19,12 @@ log = logging.getLogger(__name__)
 AT_CHANCE, LEARNT = 3.0, 6.0
 """Limits of a top-1, in standard deviations above chance.
 
-A top-1 up to `AT_CHANCE` counts as chance, and one from `LEARNT` on as learned.
+A top-1 of at most `AT_CHANCE` counts as chance, and one above `LEARNT` as learned.
 """
 
 
 def curve_archs(space: SearchSpace) -> dict[str, Arch]:
-    """Archs of the three curves; `middle` has the middle allowed code of every choice."""
+    """Maps the names of the three curves to archs; `middle` has the middle code of every choice."""
     middle = space.arch([codes[len(codes) // 2] for codes in space.allowed])
     return {"largest": space.largest(), "middle": middle, "smallest": smallest_connected(space)}
 
@@ -35,8 +35,9 @@ class CollapseWatch:
 
     Args:
         chance: rate of a network that has learned nothing.
-        n_images: number of images of each rate.
-        peaks: best rate so far and its step, per curve; stored in checkpoints.
+        n_images: number of images that each rate is measured on.
+        peaks: maps each curve to its best rate so far and the step of this rate; checkpoints
+            store it.
         quality: what the rates measure (`Quality.rate`).
     """
 

@@ -112,7 +112,10 @@ def _words(error: Exception) -> str:
 
 
 def good_rows(images: Encoded, broken: Broken, *, skip: bool, where: object) -> NDArray[np.int64]:
-    """Rows that were decoded. Broken images are logged with `skip`, else they are an error.
+    """Rows [n] of the images that were decoded.
+
+    skip: whether to log and leave out broken images. If not, they are an error.
+    where: path of the images, for the error.
 
     Raises:
         UserError: some images are broken, and `skip` is False.

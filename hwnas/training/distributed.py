@@ -1,8 +1,9 @@
-"""Distributed training under torchrun: rank 0 is the leader, with one all-reduce per step.
+"""Distributed training under torchrun, led by rank 0, with one all-reduce per step.
 
 Rank 0 runs the command of the user. Only rank 0 has the lock of the run folder and writes to it.
-The other ranks wait for its commands and take part in the named work. Commands are JSON in the
-key-value store of torchrun. Gradients use torch.distributed: NCCL between GPUs, gloo between CPUs.
+The other ranks wait for its commands, and do their part of the work that a command names. Commands
+are JSON in the key-value store of torchrun. Gradients use torch.distributed: NCCL between GPUs,
+gloo between CPUs.
 If a process dies, torchrun stops the others and, with --max-restarts, starts all of them again.
 
 A single process does not import torch here.
@@ -107,7 +108,7 @@ class Ranks:
             keep(elsewhere.pop(n), json.loads(self.store.get(f"{name}/{n}")))
 
     def gather(self, value: Any) -> list[Any]:
-        """On rank 0: the JSON values of all ranks. All ranks must call it together."""
+        """Returns all ranks' JSON values on rank 0, [] on others. All must call it together."""
         name = f"values/{next(self._groups)}"
         if not self.leads:
             self.store.set(f"{name}/{self.rank}", json.dumps(value))
@@ -253,10 +254,11 @@ def local_rank() -> int:
 
 
 def agreed_name(store: Any, rank: int, size: int) -> str:
-    """A name that only the currently running processes know, after all of them have received it.
+    """Sends a new random name from rank 0 to all ranks, and returns it once all ranks have it.
 
-    After a restart, the store of torchrun still has the values of the previous start. So rank 0
-    generates a new name, and sends it to each rank that asks with its own random word.
+    After a restart, the store of torchrun still has the values of the previous start. The new name
+    separates keys of this start from them. Each rank asks for it with a random word of its own, so
+    that it cannot read an old answer.
     """
     name = uuid.uuid4().hex
     if rank == 0:

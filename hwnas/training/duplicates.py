@@ -61,7 +61,10 @@ class SharedImages:
 
 
 def shared_images(splits: Mapping[Split, Mapping[str, str]]) -> tuple[SharedImages, ...]:
-    """Images that two splits share. `splits`: content hashes by image name, for each split."""
+    """Finds images that two splits share.
+
+    splits: for each split, maps image names to content hashes.
+    """
     found = []
     for split, other in MEANING:
         if split not in splits or other not in splits:
@@ -75,9 +78,9 @@ def shared_images(splits: Mapping[Split, Mapping[str, str]]) -> tuple[SharedImag
 
 
 def shared_of(data: DataModule, identity: DataIdentity) -> tuple[SharedImages, ...]:
-    """Images that the splits of a loaded data set share, if its images have names.
+    """Finds images that the splits of a loaded data set share.
 
-    Images are compared by content, then by looks.
+    Images are compared by content, then by looks. If they have no names, see `shared_parts`.
     """
     if not isinstance(data, NamedImages):
         return shared_parts(identity)
@@ -118,7 +121,10 @@ def _once(data: DataModule, split: Split, n: int) -> Iterator[torch.Tensor]:
 
 
 def shared_parts(identity: DataIdentity) -> tuple[SharedImages, ...]:
-    """Like `shared_images`, but only for splits that are stored apart; needs no loaded data."""
+    """Like `shared_images`, but reads hashes of files from `identity` and needs no loaded data.
+
+    Splits that are drawn from the same files are not compared with each other.
+    """
     parts: dict[str, Split] = {}
     for split in SPLITS:
         parts.setdefault(identity.parts[split], split)

@@ -33,7 +33,7 @@ class Score(NamedTuple):
 
     For texts, predicted tokens are counted instead of images.
 
-    hits: the correctly classified images, see `core.bits`.
+    hits: text that encodes one bit per image: whether it was classified correctly (`core.bits`).
     """
 
     top1: float

@@ -41,12 +41,12 @@ def bytes_hash(data: bytes) -> str:
 
 
 def spelled(text: str) -> str:
-    """Text for display of a decoded file name; bytes that are not UTF-8 are escaped (`\\xe9`)."""
+    """Converts a file name to text for display; escapes bytes that are not UTF-8 (`\\xe9`)."""
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def file_hashes(folder: Path, names: Sequence[str]) -> dict[str, str]:
-    """Content hash of every file, by its name relative to `folder`.
+    """Maps the name of every file, relative to `folder`, to its content hash.
 
     The value of an unreadable file is not a hash, but begins with `UNREADABLE`.
 

@@ -62,8 +62,8 @@ def finetune(
         data, config, px: source of the training images, recipe, and resolution of the model.
         teacher: usually the largest subnet, recalibrated.
         seed: recorded; the data set determines the order of images.
-        rounding: rule of the 8-bit file, if `config.precision` is int8; see `training.qat`.
-        checkpoints: folder to resume from after any epoch, one for each `model` and `teacher`.
+        rounding: how the 8-bit file rounds, if `config.precision` is int8; see `training.qat`.
+        checkpoints: folder from which training resumes, one per pair of `model` and `teacher`.
         progress: called with the completed steps.
 
     Raises:

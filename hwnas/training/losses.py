@@ -31,7 +31,7 @@ Distill = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 def by_position(logits: torch.Tensor) -> torch.Tensor:
-    """Logits of texts [B, n_classes, L] as [B * L, n_classes]; those of images as they are."""
+    """Converts logits of texts [B, n_classes, L] to [B * L, n_classes]; keeps those of images."""
     return logits.movedim(1, -1).flatten(0, -2) if logits.ndim > 2 else logits
 
 
@@ -117,7 +117,10 @@ def alpha_divergence(
 
 
 def feature_distance(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
-    """Squared distance of features [B, F] to the teacher's [B, >= F], over their variance.
+    """Mean squared distance to the teacher's features, divided by the variance of the latter.
+
+    student: features [B, F].
+    teacher: features [B, >= F].
 
     Features that always equal the mean of the teacher's features have distance 1. A student with
     fewer features learns the first features of the teacher, which are the most important ones if
@@ -129,7 +132,7 @@ def feature_distance(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tens
 
 
 def ranking_loss(better: torch.Tensor, worse: torch.Tensor) -> torch.Tensor:
-    """max(0, better - worse), for the losses of two networks of which the first should be lower.
+    """max(0, better - worse), for the losses of two networks: `better` should be the lower one.
 
     This is the pairwise ranking loss of PGONAS (2206.13329). Detach `worse` so that only the better
     network learns, because a gradient to the worse network increases its loss.

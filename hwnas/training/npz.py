@@ -50,7 +50,7 @@ class JpegArchive:
     def contents(self) -> tuple[list[str], list[str]]:
         """Names (`CLASS/NAME`, all different) and content hashes of the images.
 
-        The name of an image without a name is its content hash.
+        An image without a name is named after its content hash.
         """
         hashes = [bytes_hash(self.images.open(i).read()) for i in range(len(self.labels))]
         stems = self.images.names if self.has_names else [digest[:12] for digest in hashes]
@@ -138,7 +138,9 @@ def read_archive(path: Path) -> JpegArchive:
 
 
 def identity_of_archives(paths: Mapping[str, Path]) -> DataIdentity:
-    """Identity of archives per image; `paths`: by part of the data set, see `DataIdentity`.
+    """Identity of a data set in archives: its classes, and the content hash of every image.
+
+    paths: maps the parts of the data set (`DataIdentity`) to archives.
 
     Raises:
         UserError: as in `read_archive`.

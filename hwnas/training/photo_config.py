@@ -94,7 +94,7 @@ class PhotoConfig(StrictModel):
 
 
 def fixed_normalisation(section: object) -> MeanStd | None:
-    """Mean and std that a section `data` sets; None if they are those of the training images."""
+    """Mean and std that a section `data` sets; None if training images determine them."""
     return NORMALISATIONS.get(getattr(section, "normalise", "data"))
 
 
@@ -121,17 +121,22 @@ def relative_to(root: str) -> str:
 
 
 def means(root: str, given: str | None, folder: str | None) -> bool:
-    """Whether the setting `root` can refer to `folder`, to which the setting `given` referred."""
+    """Whether `root` can mean `folder`: `root` equals `given`, or `folder` ends with `root`.
+
+    root: current value of the setting `data.root`.
+    given: its value when the data were in `folder`.
+    """
     return root == given or f"/{folder}".endswith(f"/{root}")
 
 
 def where_found(
     section: Any, last: Sequence[tuple[str | None, str | None]], beside: Sequence[Path]
 ) -> Any:
-    """Returns `section` with the absolute path of the data if they are not where `root` says.
+    """Returns `section`, with an absolute `root` if the data are not where `root` says.
 
-    last: earlier values of `root` and the folders of the data then; `means` selects among them.
-    beside: folders to which a relative `root` can refer.
+    last: pairs of an earlier value of `root` and the folder of the data then. Only folders that
+        the current `root` can refer to (`means`) are tried.
+    beside: further folders to which a relative `root` can refer.
     """
     root = getattr(section, "root", None)
     if not isinstance(root, str) or data_root(root).exists():

@@ -23,7 +23,7 @@ SHOWN = 5
 def doubts_about(
     folder: Path, parts: Mapping[Split, Photos], names: Sequence[str]
 ) -> Iterator[str]:
-    """Sentences on problems with the photos of all splits that may impair the results."""
+    """Yields a sentence for each problem with the photos that may impair results, in any split."""
     for split in SPLITS:
         counts = per_class(parts[split], names)
         if lacks := [name for name, n in zip(names, counts, strict=True) if n == 0]:

@@ -45,9 +45,10 @@ def require_found(scans: Iterable[Scan], folder: Path) -> None:
 
 
 def split_folders(folder: Path) -> dict[Split, Path]:
-    """The folder of each split: train/ and its siblings, also by other usual names.
+    """Maps each split to its folder: train/, val/ and test/, or folders with other usual names.
 
-    If there are none, `folder` itself has the class folders, and is that of `train`.
+    If there are no such folders, `folder` itself has the class folders, and the result maps only
+    `train` to it.
 
     Raises:
         UserError: two folders for one split, other folders next to the splits, or no classes in
@@ -130,7 +131,7 @@ def class_folders(folder: Path, *, least: int = 1) -> dict[str, Path]:
 
 
 def files_in(folder: Path) -> Counter[str]:
-    """The files directly in a folder, by ending in lower case."""
+    """Counts the files directly in a folder, by suffix in lower case."""
     with explained("read the folder of images", folder):
         files = [path for path in folder.iterdir() if is_data(path.name) and path.is_file()]
     return Counter(path.suffix.lower() or "without an ending" for path in files)

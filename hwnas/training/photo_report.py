@@ -48,10 +48,12 @@ MOST_ROWS = 10
 
 @dataclass(frozen=True)
 class ClassCount:
-    """Files of one class in one split. left_out: numbers of files by suffix or reason.
+    """Numbers of files of one class in one split.
 
-    A split without its own folder gets a share of the photos in train/. Files that are left out
-    there count for train/.
+    A split without its own folder gets a share of the photos in train/. If files in train/ are left
+    out, they count only for train/.
+
+    left_out: maps suffixes or reasons to numbers of files.
     """
 
     split: Split
@@ -96,9 +98,10 @@ class ReportedDataset(Protocol):
 
 @dataclass(frozen=True)
 class FoundPhotos:
-    """Photos of a data set by split, possibly with repeats, and what is left out.
+    """Photos of a data set by split (photos can occur more than once), and what is left out.
 
-    left_out: number of files by reason, for each class of a split. doubts: sentences on them.
+    left_out: for each split and class, maps reasons to numbers of files.
+    doubts: sentences on files that are not used.
     refused: sentences on problems that training rejects.
     """
 
@@ -173,7 +176,11 @@ def found_in_folders(
     *,
     skips_broken: bool,
 ) -> FoundPhotos:
-    """The photos of `stored`, which were read as `parts`; skips_broken: `data.skip_broken`."""
+    """The photos of class folders by split, and how many are left out for which reason.
+
+    stored: the files. parts: the photos that were decoded from them.
+    skips_broken: the setting `data.skip_broken`.
+    """
     names = stored["train"].names
     places = sorted({folder, *(of.folder for of in stored.values())})
     return FoundPhotos(

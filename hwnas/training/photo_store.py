@@ -39,12 +39,13 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class StoredPhotos:
-    """One folder of class folders.
+    """The photos below one folder that contains class folders.
 
-    names: of the classes.
-    files: relative to `folder`, class by class.
-    labels: of the files.
-    hashes: content hashes of the files.
+    names: names of the classes.
+    files: paths relative to `folder`, class by class.
+    labels: class number of each file.
+    hashes: maps files to content hashes.
+    scans: what was found in each class folder.
     """
 
     folder: Path
@@ -121,7 +122,7 @@ def _emptiness(name: str, found: Scan) -> str:
 
 
 def stored_photos(folder: Path, by_class: Sequence[Scan], names: tuple[str, ...]) -> StoredPhotos:
-    """Photos found by class, with their hashes.
+    """Computes the hashes of photos that were found in class folders.
 
     Raises:
         ChangedMeanwhile: a photo was removed or changed.
@@ -136,7 +137,7 @@ def stored_photos(folder: Path, by_class: Sequence[Scan], names: tuple[str, ...]
 
 
 def identity_of_photos(stored: Mapping[Split, StoredPhotos]) -> DataIdentity:
-    """The identity of photos in folders of splits; splits without a folder come from `train`."""
+    """The identity of photos in one folder per split; other splits are drawn from `train`."""
     files: dict[str, dict[str, str]] = {}
     for split, folder in stored.items():
         files[split] = {}

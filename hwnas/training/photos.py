@@ -39,8 +39,8 @@ N_STATISTICS = 10_000  # maximum number of training images for mean and std
 class Photos:
     """One split: `rows` [n] of `pixels` (uint8 [N, px, px, 3], shared) and their `labels` [n].
 
-    names, hashes: [N]; names of the images and hashes of their contents. broken: label and reason
-    of the images that cannot be decoded, by row.
+    names, hashes: [N]; names of the images and hashes of their contents.
+    broken: maps rows of images that cannot be decoded to their label and the reason.
     """
 
     pixels: NDArray[np.uint8]
@@ -207,7 +207,7 @@ class PhotoData:
         ]
 
     def contents(self, split: Split) -> dict[str, str]:
-        """Content hash of every image of a split, by its name."""
+        """Maps the name of every image of a split to its content hash."""
         part = self.parts[split]
         return {part.names[row]: part.hashes[row] for row in part.rows.tolist()}
 

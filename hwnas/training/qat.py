@@ -61,15 +61,16 @@ def rounded_forward(
     steps_per_epoch: int,
     n_steps: int,
 ) -> Forward:
-    """The forward pass of a training whose later steps round as an 8-bit file does.
+    """Returns a forward pass for training that rounds as an 8-bit file does, except in early steps.
 
-    It only depends on the step and the weights, so a resumed training continues in the same way.
+    It depends only on the step and the weights, so a resumed training continues in the same way.
 
     Args:
         model: in training mode.
         calibration: batches of training images as inputs of the model, on its device.
         rule: the rounding rule.
-        steps_per_epoch, n_steps: of the training, which is resumed only between epochs.
+        steps_per_epoch: steps of an epoch; training is resumed only between epochs.
+        n_steps: steps of the whole training.
     """
     fake = FakeQuantized(model, calibration[0], rule)
     first = int(FLOAT_SHARE * n_steps)
@@ -85,9 +86,9 @@ def rounded_forward(
 
 
 class FakeQuantized(torch.fx.Interpreter):
-    """The forward pass of a network in 8 bits, with the parameters of the network.
+    """Runs a network with values and weights rounded to 8 bits; shares its parameters.
 
-    In training mode BN uses the statistics of the batch, else its own.
+    BN uses the statistics of the batch in training mode, and its running statistics in eval mode.
 
     Args:
         model: a static network.

@@ -1,7 +1,7 @@
-"""Ranking pairs: a loss from the order that a prior predicts (PGONAS 2206.13329).
+"""Ranking loss on pairs of archs: a prior predicts which one is better (PGONAS 2206.13329).
 
-Every pair costs two forward passes. If the arch that the prior predicts to be better has the higher
-loss, it is trained to have the lower loss.
+The prior is a proxy, such as MACs. Every pair costs two forward passes. If the arch that the prior
+predicts to be better has the higher loss, it is trained to have the lower loss.
 """
 
 from __future__ import annotations
@@ -35,7 +35,10 @@ N_TIES = 16  # rivals with the same prior before giving up
 
 @dataclass(frozen=True)
 class PairSampler:
-    """Uniform random pairs of archs with different priors, ordered by the prior."""
+    """Draws random pairs of archs to which the prior gives different values; the worse is first.
+
+    prior: a proxy that predicts which arch is better; higher values are better.
+    """
 
     space: SearchSpace
     prior: Proxy
@@ -74,7 +77,7 @@ class PairSampler:
 
 
 def pair_weight(config: RankingConfig, progress: float) -> float:
-    """lambda at `progress` in [0, 1] of the training.
+    """Weight (lambda) of the ranking loss at `progress` in [0, 1] of the training.
 
     `warmup` is the best schedule of PGONAS: min(2, epoch / 10) for 70 epochs, with peak 2 and ramp
     2 / 7. Sine and trapezoid start and end at 0; PGONAS does not define their exact shapes.

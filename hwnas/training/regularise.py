@@ -1,4 +1,4 @@
-"""Drop path, an auxiliary classifier and locked dropout, while one network is trained."""
+"""Adds drop path, an auxiliary classifier and locked dropout to one network, for training."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class AuxiliaryHead(nn.Module):
         self.classifier = nn.Linear(second, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits of the map of a cell."""
+        """Output of a cell [B, C, px, px] -> logits [B, classes]."""
         logits: Tensor = self.classifier(self.layers(x).mean((2, 3)))
         return logits
 
@@ -59,8 +59,8 @@ class Regularisation:
         n_steps: steps of the whole training.
 
     Raises:
-        UserError: the recipe has an auxiliary classifier, and the network no place for it; or
-            dropout, and the network is not recurrent.
+        UserError: the recipe has an auxiliary classifier, but the network has no place for it; or
+            it has dropout, but the network is not recurrent.
     """
 
     def __init__(

@@ -32,9 +32,9 @@ class Rehearsal:
     """Measurements of `rehearse`.
 
     n_networks: networks that learn in a step; ranking pairs count as two.
-    n_images: per step.
-    seconds: per step.
-    peak_bytes: peak memory, on a CPU of the whole process.
+    n_images: images of a step.
+    seconds: time of a step.
+    peak_bytes: peak memory of a step; on a CPU, that of the whole process.
     bytes_per_image: increase of the peak per image, from a step with `FEW` images.
     """
 

@@ -24,12 +24,12 @@ __all__ = ["SandwichSettings", "Starts", "label_loss", "sandwich_step", "subnet_
 class SandwichSettings:
     """Settings that are constant during a training.
 
-    Label smoothing, dropout and drop-path only apply to the largest arch of the space; in spaces of
-    recurrent cells, whose archs have equal sizes, to all archs.
+    Label smoothing, dropout and drop path apply to the largest arch of the space only. In spaces of
+    recurrent cells, whose archs all have the same size, they apply to every arch.
 
     in_place: whether the first arch is the teacher of the others, with the loss `distill`.
-    teacher_weight: in [0, 1]; with an external teacher, archs that learn from labels learn (1 -
-        teacher_weight) * labels + teacher_weight * its logits.
+    teacher_weight: weight w in [0, 1] of an external teacher. Archs that learn from labels have the
+        loss (1 - w) * loss to the labels + w * loss to its logits.
     precision: precision of forward and backward passes.
     """
 
@@ -42,7 +42,7 @@ class SandwichSettings:
     precision: Precision = FULL
 
     def noise(self, rng: torch.Generator | None) -> dict[str, Any]:
-        """Dropout and drop path as `Supernet.forward` takes them."""
+        """The arguments of `Supernet.forward` for dropout and drop path."""
         return {"rng": rng, "dropout": self.dropout, "drop_path": self.drop_path}
 
 
@@ -143,11 +143,11 @@ def _from_labels(logits: torch.Tensor, y: torch.Tensor, smoothing: float = 0.0) 
 
 
 class Starts:
-    """The first operators that archs of a step have in common; see `SharedStart`.
+    """Avoids running the same leading operators for several archs of a step (`SharedStart`).
 
-    Archs of one resolution that begin alike share as many operators as all of them have in common.
-    Call `of` before the passes of an arch, and `after` when they are finished. After the last of
-    these archs, the backward pass of the common operators runs.
+    Archs of one resolution with the same first operator form a group. A group shares all leading
+    operators that are equal in all its archs. Call `of` before the passes of an arch, and `after`
+    when they are finished.
     """
 
     def __init__(
@@ -160,7 +160,7 @@ class Starts:
         self._starts: dict[Hashable, SharedStart | None] = {}
 
     def of(self, arch: Arch) -> SharedStart | None:
-        """The common operators of `arch`, run on the images; None if it shares none."""
+        """Outputs of the operators that `arch` shares with its group; None if it shares none."""
         key = self._beginning(arch)
         archs = self._alike[key]
         if key not in self._starts:
@@ -168,7 +168,7 @@ class Starts:
         return self._starts[key]
 
     def after(self, arch: Arch) -> None:
-        """Call it after the backward pass of `arch`."""
+        """Runs the backward pass of the shared operators if `arch` is the last one of its group."""
         key = self._beginning(arch)
         if (start := self._starts[key]) is not None:
             self._alike[key].remove(arch)

@@ -29,10 +29,11 @@ N_TIMED = 2
 def measure_speed(
     supernet: Supernet, device: torch.device, window: tuple[int, int] = (1, 1)
 ) -> Speed:
-    """Time passes of the smallest and of the largest arch on synthetic images, or texts.
+    """Times passes of the smallest and of the largest arch on synthetic images or texts.
 
-    The supernet is moved to `device` and gets gradients, which are removed again. A network of
-    texts reads windows of S segments of L tokens, (S, L), and a window counts as an image.
+    The supernet is moved to `device`, and its gradients are cleared.
+
+    window: for networks of texts, (S, L): S segments of L tokens count as one image.
     """
     space = supernet.space
     ends = [smallest_connected(space), space.largest()]

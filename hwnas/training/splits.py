@@ -15,7 +15,7 @@ __all__ = ["cuts", "grouped_split", "split_sizes", "stratified_split"]
 def stratified_split(
     labels: NDArray[np.int64], fractions: Sequence[float], random: np.random.Generator
 ) -> list[NDArray[np.int64]]:
-    """Disjoint random rows of `labels` in len(fractions) + 1 parts; the last part has the rest.
+    """Splits the rows of `labels` at random into len(fractions) + 1 parts; the last has the rest.
 
     Every class is cut at its rounded cumulative fractions, so each part is within one image of its
     share of each class. Each part is shuffled, so its first k rows are a random sample.
@@ -31,10 +31,11 @@ def stratified_split(
 def grouped_split(
     groups: NDArray[np.int64], fraction: float, random: np.random.Generator
 ) -> list[NDArray[np.int64]]:
-    """Rows of training and of validation images; groups [n] are drawn at random, and never split.
+    """Draws whole groups for validation; returns the rows of training and of validation images.
 
-    The number of validation images is as close as possible to `fraction`, with at least one group
-    in each part. Each part is shuffled.
+    groups: group of each image, [n].
+    fraction: share of validation images. It is met as closely as the drawn order of groups allows,
+        with at least one group in each part. Each part is shuffled.
 
     Raises:
         UserError: there is only one group.

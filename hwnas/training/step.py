@@ -40,7 +40,10 @@ __all__ = ["StepLosses", "SupernetStep", "Trials", "supernet_step"]
 
 @dataclass(frozen=True)
 class StepLosses:
-    """Losses in nats of the networks and ranking pairs of a step, with their names."""
+    """Losses in nats of the networks and of the ranking pairs of a step.
+
+    names: names of the networks, then of the pairs, for errors.
+    """
 
     nets: list[float]
     pairs: list[float]
@@ -76,7 +79,9 @@ class SupernetStep:
         )
 
     def __call__(self, step: int, x: torch.Tensor, y: torch.Tensor) -> StepLosses:
-        """Gradients and losses of step `step`, averaged over parts of the batch and ranks.
+        """Adds the gradients of step `step` to `.grad`, and returns its losses.
+
+        Both are averaged over parts of the batch and over ranks.
 
         x, y: normalised images [B, C, base_px, base_px] and labels [B] of this rank, on the device.
         """

@@ -141,7 +141,7 @@ def encode(words: Sequence[str], known: Sequence[str]) -> NDArray[np.int64]:
 def cut(words: Words, fractions: Sequence[float]) -> list[Words]:
     """Cuts a text into len(fractions) + 1 parts, in order.
 
-    fractions: of the tokens, for all parts except the first, which has the rest.
+    fractions: shares of the tokens, for all parts except the first, which has the rest.
     """
     ends = np.cumsum(fractions[::-1])[::-1]
     starts = [0, *(len(words) - round(end * len(words)) for end in ends), len(words)]
@@ -149,9 +149,10 @@ def cut(words: Words, fractions: Sequence[float]) -> list[Words]:
 
 
 def n_windows(texts: Mapping[Split, Sized], n_steps: int) -> dict[str, int]:
-    """Number of windows of `n_steps` tokens per split whose next tokens are in the text.
+    """Number of windows of `n_steps` tokens in each split.
 
-    The training text has one window less, because its windows are shifted.
+    The text must continue after a window by at least one token. The training text has one window
+    less, because its windows are shifted.
     """
     return {
         split: max(0, (len(text) - 1) // n_steps - (split == "train"))
@@ -165,8 +166,8 @@ def windows(
     """Windows [n, n_segments, n_steps] whose last segment begins at `starts`, and the next tokens.
 
     Returns:
-        The windows, and [n, n_steps]: the token after each token of the last segment. Before the
-        beginning of the text are tokens 0 (`END`).
+        The windows, and the token after each token of their last segment, [n, n_steps]. Windows
+        that begin before the text are filled up with 0 (`END`).
     """
     before = (n_segments - 1) * n_steps
     padded = np.concatenate([np.zeros(before, dtype=np.int64), tokens])

@@ -1,4 +1,4 @@
-"""Proxies that are an analytic cost; larger networks score higher."""
+"""Proxies that return an analytic cost; larger networks score higher."""
 
 from __future__ import annotations
 

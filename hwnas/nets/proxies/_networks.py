@@ -26,7 +26,7 @@ __all__ = ["NetworkProxy", "activations_of", "features_of", "images_at", "noise"
 class NetworkProxy:
     """An `interfaces.Proxy` that builds networks; its scores depend only on (seed, arch).
 
-    score: `score(model, px, seed)` for a network in training mode, on images of its resolution.
+    score: function (network in training mode, its resolution in px, seed) -> score.
     has_weights: whether the network is initialised. If not, `score` must set all weights itself.
     """
 

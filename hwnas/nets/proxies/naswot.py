@@ -30,7 +30,7 @@ class Config(StrictModel):
 
 
 def build(config: Config, context: ProxyContext) -> Proxy:
-    """NASWOT scores of archs on the first of `images`, or on noise if there are none."""
+    """A proxy that returns NASWOT scores on the first `images`, or on noise if there are none."""
     from hwnas.nets.proxies._networks import NetworkProxy, images_at
 
     def score(model: torch.nn.Module, px: int, seed: int) -> float:

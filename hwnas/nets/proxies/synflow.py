@@ -20,7 +20,7 @@ class Config(StrictModel):
 
 
 def build(config: Config, context: ProxyContext) -> Proxy:
-    """SynFlow scores of archs; needs no images."""
+    """A proxy that returns SynFlow scores of archs; needs no images."""
     from hwnas.nets.proxies._networks import NetworkProxy
 
     return NetworkProxy(

@@ -39,7 +39,7 @@ class Config(StrictModel):
 
 
 def build(config: Config, context: ProxyContext) -> Proxy:
-    """Zen-Scores of archs; always on noise."""
+    """A proxy that returns Zen-Scores of archs; always on noise."""
     from hwnas.nets.proxies._networks import NetworkProxy
 
     def score(model: torch.nn.Module, px: int, seed: int) -> float:

@@ -101,7 +101,12 @@ def found_in_archives(
     *,
     skips_broken: bool,
 ) -> FoundPhotos:
-    """The photos of two archives; `whole`: the archive of the training and validation images."""
+    """The photos of two archives by split, and how many are left out for which reason.
+
+    parts: the photos of each split.
+    whole: all photos of the archive from which training and validation images are drawn.
+    skips_broken: the setting `data.skip_broken`.
+    """
     from hwnas.training.photo_report import NOT_DECODED, FoundPhotos, broken_by_class, not_decoded
 
     used = np.concatenate([parts["train"].rows, parts["val"].rows])
@@ -151,7 +156,10 @@ def data_of(
     config: PhotoConfig,
     context: DatasetContext,
 ) -> PhotoData:
-    """The data set of photos that were found in files of this identity."""
+    """Makes a data set from the photos `found`.
+
+    identity: identity of the files that contain the photos.
+    """
     from hwnas.training.photos import photo_data
 
     return photo_data(

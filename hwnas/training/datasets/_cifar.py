@@ -36,7 +36,7 @@ BATCHES = {
     },
     "cifar100": {"train": ["cifar-100-python/train"], "test": ["cifar-100-python/test"]},
 }
-"""The official files by split, with fixed classes."""
+"""Maps each data set and split to the official files."""
 
 
 class CifarConfig(PhotoConfig):
@@ -73,7 +73,7 @@ def identity(config: CifarConfig) -> DataIdentity:
 
 
 def inside(config: CifarConfig) -> DataIdentity | None:
-    """Classes and images of the archives; None for the official files, which never change.
+    """Identity of the archives, image by image; None for the official files, which never change.
 
     Raises:
         UserError: an archive is missing or damaged.

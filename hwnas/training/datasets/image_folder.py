@@ -205,9 +205,9 @@ def _data(
 
 
 def contents(config: Config, context: DatasetContext) -> dict[Split, dict[str, str]] | None:
-    """Content hash of every photo of a split, by its name; see `CutDataset`.
+    """Maps each split to the content hashes of its photos, by name; see `CutDataset`.
 
-    None if broken photos are left out, because they are only known after decoding.
+    Returns None if broken photos are left out, because they are only known after decoding.
     """
     if config.skip_broken:
         return None

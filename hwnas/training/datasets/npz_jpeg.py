@@ -65,7 +65,7 @@ def identity(config: Config) -> DataIdentity:
 
 
 def inside(config: Config) -> DataIdentity:
-    """Classes and images of the archives; see `ArchivedDataset`.
+    """Identity of the archives, image by image; see `ArchivedDataset`.
 
     Raises:
         UserError: an archive is missing or damaged.

@@ -66,7 +66,7 @@ def identity(config: Config) -> DataIdentity:
 
 
 def inside(config: Config) -> DataIdentity:
-    """Classes and images of the archives; see `ArchivedDataset`."""
+    """Identity of the archives, image by image; see `ArchivedDataset`."""
     from hwnas.training.npz import identity_of_archives
 
     return identity_of_archives({"train": _folder() / TRAIN, "test": _folder() / TEST})
@@ -92,7 +92,7 @@ def _archives(config: Config) -> Archives:
 
 
 def people(names: Sequence[str], labels: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Number of the person on each training photo, [n]; -1 for a person who is also in the test.
+    """Returns a number of the person on each training photo, [n]; -1: also on test photos.
 
     Pictures are numbered in the order in which they were taken, and every person started with digit
     0. So the photos of a person are consecutive. The last person is also on test photos.

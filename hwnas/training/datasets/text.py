@@ -71,7 +71,7 @@ class Config(StrictModel):
 
 
 def ends(config: Config) -> tuple[int, int]:
-    """One token per step, and the number of words of the vocabulary.
+    """Input channels (1: a network reads one token per step) and number of words of the vocabulary.
 
     Raises:
         DataAbsent: a file is missing.
@@ -96,7 +96,7 @@ def identity(config: Config) -> DataIdentity:
 
 
 def plan(config: Config) -> DataPlan:
-    """Numbers of windows.
+    """Number of windows in each split.
 
     Raises:
         UserError: a file is missing, damaged or empty.
@@ -105,7 +105,7 @@ def plan(config: Config) -> DataPlan:
 
 
 def build(config: Config, context: DatasetContext) -> DataModule:
-    """The windows of the texts.
+    """The data set: windows of the texts, by split.
 
     Raises:
         UserError: a file is missing, damaged or empty.

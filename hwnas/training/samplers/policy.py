@@ -66,7 +66,7 @@ class PolicySampler:
 
     @property
     def in_place(self) -> bool:
-        """Whether the largest arch is the teacher: only if largest and smallest are in the step."""
+        """Whether the largest arch teaches the others; it does if the setting `ends` is on."""
         return self._config.ends
 
     def slots(self, step: int) -> list[Slot]:
@@ -77,7 +77,7 @@ class PolicySampler:
         return Slot((self._space.arch(self.policy.draw(stream, 1)[0]),))
 
     def trials(self, step: int) -> list[Arch]:
-        """Archs from the policy when an update is due; with `self_critical` first its mode."""
+        """Archs from the policy if an update is due; with `self_critical`, its mode comes first."""
         since = step - self._first
         if since < 0 or since % self._config.every:
             return []

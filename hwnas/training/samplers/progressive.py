@@ -28,8 +28,8 @@ ALL = 1000  # more values than any choice has
 class Phase(StrictModel):
     """One part of the training, and the values that archs can have in it.
 
-    `free`: how many of the largest values are drawn, by the last part of the name of a choice
-    (`kernel`, `depth`, ...). Other choices stay at their largest value, except the resolution,
+    `free` maps the last part of a choice's name (`kernel`, `depth`, ...) to the number of its
+    largest values that are drawn. Other choices keep their largest value, except the resolution,
     which is always free.
     """
 
