@@ -109,7 +109,7 @@ def wrong_precisions(folder: Path, manifest: Manifest, rows: Sequence[dict[str, 
     """Describes every model of a bundle whose precision differs from the manifest.
 
     Sets `passed` to False in its row. `rows` has one row per model of the manifest. An unreadable
-    file is left out if its row has not passed another check.
+    file is left out if another check of its row has already failed.
     """
     held = held_precisions([inside(folder, model.path) for model in manifest.models])
     problems = []

@@ -60,7 +60,7 @@ def best_chain(
 ) -> list[Session]:
     """The comparable sessions of one folder that timed the largest number of models of a plan.
 
-    They are in the order of timing. The list is empty if no session timed any of the models.
+    They are in the order of timing. The list is empty if no folder has a comparable session.
 
     whole: content of the plan.
     """

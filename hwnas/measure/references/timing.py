@@ -201,7 +201,10 @@ def remove_models(folder: Path) -> None:
 
 
 def model_bytes(references: Sequence[Reference]) -> int:
-    """Approximate size in bytes of the fp32 model files; unknown networks count as 0."""
+    """Approximate size in bytes of the fp32 model files.
+
+    Networks without published results (`published`) count as 0.
+    """
     known = [published(one.name) for one in references]
     return sum(int(results[0].params_millions * 4e6) for results in known if results)
 
