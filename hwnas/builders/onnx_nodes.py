@@ -62,7 +62,10 @@ class GraphBuilder:
         return with_least_ir(model)
 
     def add(self, op: OpSpec, value: str, name: str, *, feeds_linear: bool) -> str:
-        """Adds an operator that reads one value. feeds_linear: a mean gives a vector, not a map."""
+        """Adds an operator that reads one value.
+
+        feeds_linear: whether a linear layer reads the output; a mean is then a vector, not a map.
+        """
         if op.kind == "pool":
             mean = self._mean(value, name, keepdims=not feeds_linear)
             if feeds_linear:

@@ -65,7 +65,11 @@ class RecurrentBuilder(GraphBuilder):
         return found
 
     def model(self, input_shape: list[int | str], output_shape: list[int | str]) -> onnx.ModelProto:
-        """As `GraphBuilder.model`, with the further inputs and outputs token, state, next state."""
+        """The whole model, as in `GraphBuilder.model`, but for one step of a recurrent network.
+
+        A token replaces the image if the network reads tokens. The state is a further input, and
+        the next state a further output.
+        """
         model = super().model(input_shape, output_shape)
         axis, graph = input_shape[0], model.graph
         if self.reads_token:

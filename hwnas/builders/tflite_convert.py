@@ -22,7 +22,7 @@ __all__ = ["Converter"]
 FUSING = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "ADD", "MUL")
 """Operators that can apply a ReLU themselves."""
 AROUND = ("Cast", "Constant", "Expand", "Gather", "Shape", "Squeeze", "Unsqueeze")
-"""Operators with which torch surrounds others, such as DFT; an error names them last."""
+"""Operators that torch adds around others, such as DFT. Errors name them last."""
 
 
 class Converter(WeightedNodes):

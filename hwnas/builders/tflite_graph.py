@@ -52,7 +52,7 @@ OPTIONS = {
     "QUANTIZE": "QuantizeOptions",
     "DEQUANTIZE": "DequantizeOptions",
 }
-"""Table of options of each operator that has options."""
+"""Maps each operator that has options to the name of their table in the schema."""
 VERSIONS = {
     "CONV_2D": 6,
     "FULLY_CONNECTED": 12,

@@ -36,7 +36,10 @@ convolution with one channel per group, at 10 (fp32) to 50 (int8) times the time
 
 
 class Window(NamedTuple):
-    """A convolution without its weights; `multiplier` None: it is not depthwise."""
+    """Output shape (channels last), stride and depth multiplier of a convolution.
+
+    `multiplier` is None if the convolution is not depthwise.
+    """
 
     shape: tuple[int, ...]
     stride: int
@@ -145,7 +148,10 @@ def padding_name(size: Sequence[int], kernel: int, stride: int, pad: int, more: 
 
 
 def n_pixels(side: int, kernel: int, stride: int, pad: int) -> list[int]:
-    """Number of pixels inside the map, of each window along a side with `pad` pixels around it."""
+    """For each window along a side of a map, the number of its pixels that are not padding.
+
+    pad: number of pixels of padding at each end of the side.
+    """
     starts = range(-pad, side + pad - kernel + 1, stride)
     return [min(start + kernel, side) - max(start, 0) for start in starts]
 

@@ -26,7 +26,7 @@ Ranges = Mapping[str, tuple[float, float]]
 
 MADE_UP = (-4.0, 4.0)
 WEIGHTED = {"CONV_2D": 0, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 0}
-"""Operators with weights, each with the axis of the output channels of its weights."""
+"""Maps each operator with weights to the axis of the weights that has the output channels."""
 KEEPING = ("RESHAPE", "TRANSPOSE", "PAD", "MAX_POOL_2D", "STRIDED_SLICE")
 """Operators whose output has the scale of their input."""
 CLAMPING = ("RELU", "RELU6")

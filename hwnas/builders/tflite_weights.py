@@ -18,7 +18,7 @@ class WeightedNodes(Nodes):
     """Converts convolutions, BN and linear layers."""
 
     def conv(self, node: onnx.NodeProto) -> None:
-        """A convolution: dense, grouped or depthwise, with the padding of torch."""
+        """Converts a convolution: dense, grouped or depthwise, with the padding of torch."""
         facts = attributes(node)
         weight = self.constant(node, 1)
         n_out, per_group, kernel = weight.shape[0], weight.shape[1], weight.shape[2]
@@ -142,7 +142,7 @@ class WeightedNodes(Nodes):
         )
 
     def norm(self, node: onnx.NodeProto) -> None:
-        """BN that is not folded into a convolution, as a depthwise 1x1 convolution."""
+        """Converts a BN that is not folded into a convolution, to a depthwise 1x1 convolution."""
         scale, bias, mean, var = (self.constant(node, i) for i in range(1, 5))
         factor = scale / np.sqrt(var + np.float32(attributes(node).get("epsilon", 1e-5)))
         weight = factor.astype(np.float32).reshape(1, 1, 1, -1)
@@ -160,7 +160,7 @@ class WeightedNodes(Nodes):
         )
 
     def gemm(self, node: onnx.NodeProto) -> None:
-        """A linear layer."""
+        """Converts a linear layer."""
         facts = attributes(node)
         weight = self.constant(node, 1)
         weight = weight if facts.get("transB") else weight.T

@@ -1,4 +1,4 @@
-"""An Android phone on a cable: nothing is installed on it, and it needs no root."""
+"""Times models on an Android phone over adb, without installing anything and without root."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ Serial = Annotated[
 class Config(StrictModel):
     """Which phone, and how its models are timed. Tested only with a simulated adb.
 
-    Models are timed by the device kit, with a folder of Python and the runtime that is copied to
-    the phone once, or with a Python on the phone; or by the official benchmark_model.
+    The device kit or the official benchmark_model times the models. The kit uses a Python that is
+    on the phone, or a folder with Python and the runtime, which is copied to the phone once.
     """
 
     name: Literal["adb"] = "adb"
@@ -116,7 +116,8 @@ def build(config: Config, device: DeviceSpec) -> Transport:
     """The transport to the phone; it connects when it is first used.
 
     Raises:
-        UserError: no folder has the runtime of the device, or benchmark_model cannot time it.
+        UserError: hwnas has no folder with the runtime of the device, or benchmark_model does not
+            support the device.
     """
     phone = Phone(config.serial, config.as_root)
     if config.runner == "benchmark_model":

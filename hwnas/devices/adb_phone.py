@@ -1,4 +1,4 @@
-"""A phone on a cable: whether it answers, its fast processors, its heat, its files."""
+"""Connects to a phone over adb, transfers files, and finds its fast processors and its heat."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ log = logging.getLogger(__name__)
 
 LOOK_S = 1.0
 MOST_LOST = 3
-"""Maximum number of lost connections in a row without a result: a model may restart the phone."""
+"""Timing stops after this number of lost connections in a row without a result.
+
+A model can make the phone restart every time.
+"""
 LISTED = "List of devices attached"  # above the phones; a daemon that starts talks before it
 MOST_CPUS = 1024
 CPUS = "/sys/devices/system/cpu"
@@ -36,7 +39,10 @@ HEAT = (
     "dumpsys thermalservice 2>/dev/null"
     " | sed -n 's/.*Thermal Status: *\\([0-9][0-9]*\\).*/\\1/p' | head -n 1"
 )
-"""Prints how far Android throttles: 0 not at all, 1 lightly, ... 6; nothing before Android 10."""
+"""Shell command that prints Android's throttling status: 0 (none), 1 (light), ... 6.
+
+It prints nothing before Android 10.
+"""
 
 FIXES = {
     "unauthorized": "unlock the phone and allow USB debugging there",
@@ -66,7 +72,7 @@ class Phone:
 
     @property
     def identity(self) -> str:
-        """See `Reach.identity`: the serial number, also of the only phone."""
+        """See `Reach.identity`: the serial number, even if `serial` is None."""
         return f"adb {self._found()[0]}"
 
     def command(self, script: str) -> list[str]:
@@ -84,7 +90,7 @@ class Phone:
         call(self._adb("pull", remote, str(local)), where=self.where)
 
     def run(self, script: str) -> str:
-        """The output of a shell script on the phone."""
+        """Runs a shell script on the phone, and returns its output."""
         return call(self.command(script), where=self.where)
 
     def wait(self, longest_s: float) -> Phone:
@@ -126,7 +132,10 @@ class Phone:
             return False
 
     def fast_mask(self, n_threads: int) -> str:
-        """The mask of the fast processors for `taskset`; empty: all are alike, or no taskset."""
+        """Mask of the fast processors for `taskset`.
+
+        It is empty if all processors are equally fast, or if the phone has no `taskset`.
+        """
         *lines, last = self.run(LIST_CPUS).splitlines() or [""]
         speeds = _speeds(lines if last.strip() == "taskset" else [*lines, last])
         chosen = fast_processors(speeds, n_threads)
@@ -173,9 +182,9 @@ def _listed(states: Mapping[str, str]) -> str:
 
 
 def fast_processors(speeds: Sequence[tuple[int, int]], n_threads: int) -> list[int]:
-    """The fastest group of processors that has at least `n_threads` of them.
+    """The `n_threads` fastest processors, and all others as fast as the slowest of these.
 
-    speeds: (processor, capacity or frequency); 0: unknown.
+    speeds: (processor, capacity or frequency) of every processor; 0: unknown.
     """
     ranked = sorted(speeds, key=lambda pair: -pair[1])
     slowest = ranked[min(n_threads, len(ranked)) - 1][1] if ranked else 0

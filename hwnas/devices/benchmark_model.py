@@ -47,7 +47,9 @@ MARK = "hwnas-turn"
 FAILED = "hwnas-exit"
 BINARY = "benchmark_model"
 PROFILED = ("--enable_op_profiling=true", "--use_profiler=true")
-"""The flags for profiling of TensorFlow Lite's and LiteRT's binary; each ignores the other's flag.
+"""Flags that switch on profiling in the binaries of TensorFlow Lite and LiteRT.
+
+Each binary ignores the flag of the other.
 """
 FACTS = f"""
 echo "cpu $(getprop ro.soc.model 2>/dev/null) $(getprop ro.product.model 2>/dev/null)"
@@ -63,10 +65,10 @@ echo "governor $(cat {CPUS}/cpu0/cpufreq/scaling_governor 2>/dev/null)"
 class BenchmarkModel:
     """A Transport that runs the binary on a phone.
 
-    folder: on the phone, for binary and models.
-    binary: on this machine; else `binary_on_phone`.
-    wait_s: how long to wait for the phone.
-    cool_down_s: how long to wait in all while the phone throttles.
+    folder: folder on the phone for the binary and the models.
+    binary: path of the binary on this machine; None: the phone has it at `binary_on_phone`.
+    wait_s: maximum time in seconds to wait for the phone.
+    cool_down_s: maximum total time in seconds to wait while the phone throttles.
     """
 
     phone: Phone

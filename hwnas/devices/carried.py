@@ -31,7 +31,10 @@ FOLDER = "runtime"
 """Name of the folder in a packed kit."""
 
 MACHINES: dict[str, tuple[str, ...]] = {"arm64": ("aarch64", "arm64", "armv8l", "armv8b")}
-"""What `uname -m` prints on a device, by architecture. armv8: 64-bit kernels with 32-bit shells."""
+"""Maps an architecture to the values that `uname -m` can print on its devices.
+
+64-bit kernels with 32-bit shells print `armv8l` or `armv8b`.
+"""
 
 LOADER = "lib/ld-linux-aarch64.so.1"
 EXECUTABLES = (LOADER, f"python{PYTHON}", "python3")

@@ -32,9 +32,10 @@ ABIS = ("cp311", "abi3", "none")
 
 
 def fetch_parts(parts: Sequence[CarriedPart], folder: Path) -> dict[str, bytes]:
-    """The files of packages by name, from `folder`, or downloaded into it; checked by sha256.
+    """Maps the name of each package to the content of its file, which is checked by sha256.
 
-    Logs the packages before it downloads them. Files in `folder` may have any name.
+    Packages that are not in `folder` are logged and downloaded into it. Files in `folder` may have
+    any name.
 
     Raises:
         UserError: a download fails; names the packages to put into `folder` by hand.

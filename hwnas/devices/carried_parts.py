@@ -1,4 +1,4 @@
-"""The packages of the folders that bring Python and a runtime to a device: pinned, by checksum."""
+"""Pinned packages, with checksums, for the folders that bring Python and a runtime to a device."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class CarriedPart:
     """A package of one version, identified by the sha256 of its file.
 
     kind: `deb` (Debian 12, section main, arm64) or `wheel` (PyPI).
-    libraries: the shared libraries to take from a deb, by the names that programs ask for. From
-        wheels and the debs of Python, all files are taken except those that `left_out` names.
-    left_out: folders within paths, such as `/tests/`, and suffixes, such as `.pyi`.
+    libraries: names of the shared libraries to take from a deb. From wheels and the debs of Python,
+        all files are taken except those that `left_out` names.
+    left_out: folders, such as `/tests/`, and suffixes, such as `.pyi`, of files that are not taken.
     """
 
     name: str
@@ -151,7 +151,7 @@ _OF_RUNTIME: Mapping[str, tuple[CarriedPart, ...]] = {
 
 
 def parts_of(runtime: str) -> tuple[CarriedPart, ...]:
-    """The packages of the folder for a runtime, for arm64.
+    """The packages that the arm64 folder for a runtime is made from.
 
     Raises:
         KeyError: the runtime is in no folder.

@@ -21,7 +21,7 @@ from hwnas.interfaces import DeviceSpec
 __all__ = ["CPU_PROVIDERS", "KitFailed", "kit_files", "run_kit", "too_many_threads"]
 
 CPU_PROVIDERS = ("CPUExecutionProvider", "CPU", "cpu")
-"""Providers that run on the processor, which are always present in their runtime."""
+"""Names of the CPU providers. Every installation of a runtime has its CPU provider."""
 
 INTERRUPTED = 130
 PATIENCE_S = 10.0  # for an interrupted kit to write its last line
@@ -46,9 +46,9 @@ def kit_files() -> tuple[Path, ...]:
 
 
 def too_many_threads(device: DeviceSpec) -> str:
-    """A sentence if this machine has too few processors for a device's threads; else empty.
+    """A warning if this machine has too few processors for the threads of a device; else empty.
 
-    It is also empty for devices other than the processor of this machine.
+    It is empty, too, if the device is not the CPU of this machine.
     """
     if device.transport != "local" or device.provider not in CPU_PROVIDERS:
         return ""

@@ -1,4 +1,4 @@
-"""This machine: the device kit as a subprocess of the running interpreter."""
+"""Times models on this machine: runs the device kit in a subprocess with the same interpreter."""
 
 from __future__ import annotations
 

@@ -33,9 +33,9 @@ def put_files(
 ) -> None:
     """Copies files into the folder `there` on the device, unless it already has the same files.
 
-    members: files and their names in that folder.
-    first: shell commands to run in that folder before.
-    extract: the command that unpacks kit.tar in that folder.
+    members: files, and their names in that folder.
+    first: shell commands that run in that folder before anything is copied.
+    extract: the shell command that unpacks kit.tar in that folder.
     """
     digest = hashlib.sha256()
     for path, name in members:
@@ -109,7 +109,9 @@ def _send(reach: Reach, there: str, archive: Path, name: str, *, install: str, m
 
 
 def words(reach: Reach, script: str, pattern: str) -> list[str]:
-    """The words that a script prints on the device; `pattern` must match all its output.
+    """Runs a script on the device, and returns its output as words.
+
+    pattern: regular expression that must match the whole output, with words joined by one space.
 
     Raises:
         UserError: the output does not match.

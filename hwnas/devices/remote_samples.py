@@ -37,8 +37,9 @@ class Unlike(UserError):
 def give_samples(reach: Reach, there: str, plan: Path, results: Path) -> None:
     """Prepares the folder `there` on the device so that new samples continue `results`.
 
-    Samples of another folder or plan are set aside on the device, and found again when that folder
-    continues. `results` exists afterwards, so the samples that are added on the device are its own.
+    Samples of another folder or plan are set aside on the device, and restored when that folder
+    continues. If `results` is missing, an empty file is made. It marks the samples that are then
+    added on the device as its own.
     """
     begin = f"cd {shlex.quote(there)} || exit"
     (size,) = words(reach, f"{begin}\n{SIZE}", "[0-9]{1,18}")
@@ -81,7 +82,7 @@ def _set_aside(reach: Reach, there: str, header: str, *, of_plan: bool, results:
 
 
 def fetch_samples(reach: Reach, there: str, results: Path) -> None:
-    """Replaces the local results by those of the device, which are append-only.
+    """Replaces the local results by those of the device, if the device has more samples.
 
     Raises:
         Unlike: the samples are not a file, or do not continue the local samples.

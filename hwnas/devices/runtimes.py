@@ -19,7 +19,10 @@ def runtime_names() -> tuple[str, ...]:
 
 
 def describe_runtime(name: str) -> Variant:
-    """The runtime, and its requirements that this machine lacks (they are needed on the device)."""
+    """Describes a runtime. `missing` are the required packages that this machine lacks.
+
+    The packages are needed on the device only.
+    """
     missing = tuple(p for p in runtime_packages(name) if importlib.util.find_spec(p) is None)
     summary = (ast.get_docstring(_parsed(name)) or "").split("\n")[0]
     return Variant(name, summary, missing, install_line(name) if missing else None)

@@ -1,4 +1,4 @@
-"""A board over ssh, which has python3, numpy and its runtime, or to which hwnas copies them."""
+"""Times models on a board over ssh. It has python3, numpy and a runtime, or hwnas copies them."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ __all__ = ["KINDS", "Apart", "Crashed", "Runner", "TimedOut", "export_safely", "
 
 START = "from hwnas.exporters.apart_server import serve; serve()"
 KINDS = {kind.__name__: kind for kind in (UserError, CannotRunHere, CheckFailed)}
-"""Errors that the other process passes on, by name."""
+"""Maps the name of each error that the other process passes on to its class."""
 TAIL = 300  # characters of the last output of a crashed runtime
 
 

@@ -1,4 +1,4 @@
-"""Networks as files for the other process of `apart.Runner`."""
+"""Saves networks for the other process of `apart.Runner`, and loads them there."""
 
 from __future__ import annotations
 
@@ -20,11 +20,13 @@ class Uncaptured(Exception):
 
 
 def saved(network: torch.nn.Module, folder: Path, input_shape: Sequence[int]) -> Path:
-    """Saves a network for the other process: weights and `definition`, or else its program.
+    """Saves a network for the other process, and returns the path for `load`.
+
+    The files hold its weights and its `definition`. If the network has no definition or differs
+    from it, the file is a program of torch.export.
 
     Raises:
-        Uncaptured: the network has no definition or differs from it, and torch.export cannot
-            capture it.
+        Uncaptured: such a program is needed, and torch.export cannot capture the network.
     """
     import torch
     from safetensors.torch import save_file
@@ -49,7 +51,7 @@ def saved(network: torch.nn.Module, folder: Path, input_shape: Sequence[int]) ->
 
 
 def load(path: Path) -> torch.nn.Module:
-    """The network of a file that `saved` has written."""
+    """Loads a network from the path that `saved` returned."""
     from hwnas.exporters.pt2 import network_of
     from hwnas.exporters.timm import load_network
 

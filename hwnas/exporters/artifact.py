@@ -1,8 +1,8 @@
-"""Selects the file of a device: format, settings and file name.
+"""Selects the exported file that a device runs: its format, settings and name.
 
-Only `artifact_of` selects it. The module of each format declares which devices run its files
-(`RUNS_ON`). A project exports its `planned_formats`: the formats of its configuration, and further
-formats that its devices need.
+`artifact_of` makes this selection for all other code. The module of each format declares which
+devices run its files (`RUNS_ON`). A run exports its `planned_formats`: the formats of its
+configuration, and further formats that its devices need.
 """
 
 from __future__ import annotations
@@ -31,8 +31,7 @@ __all__ = [
 ]
 
 PRECISIONS = {"fp16": "fp16", "int8": "int8"}
-"""Precisions of formats without the setting `precision`; formats that are not listed are float32.
-"""
+"""Maps formats without the setting `precision` to their precision; all other formats are fp32."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +91,7 @@ class PlannedFormat:
 
 
 def format_of(config: BaseModel) -> str:
-    """Name of the format of a section."""
+    """Name of the format that these settings belong to."""
     return str(getattr(config, "name"))  # noqa: B009 - every section of a variant has one
 
 
@@ -137,7 +136,10 @@ def planned_formats(
 
 
 def as_trained(formats: Iterable[PlannedFormat]) -> tuple[PlannedFormat, ...]:
-    """The formats with weights rounded to the nearest values, for networks trained that way."""
+    """The same formats with `weights: nearest`, for networks that were trained with this rounding.
+
+    Formats without the setting `weights` are unchanged.
+    """
     return tuple(
         replace(one, config=one.config.model_copy(update={"weights": "nearest"}))
         if "weights" in type(one.config).model_fields

@@ -59,7 +59,7 @@ STATIC_BATCH = ("CoreML", "QNN")
 """Providers of ONNX Runtime that only run graphs with a fixed batch."""
 
 LEAST_ONNXRUNTIME = {18: "1.15", 19: "1.16", 20: "1.17", 21: "1.18", 22: "1.21", 23: "1.24"}
-"""By opset, the oldest ONNX Runtime that ran an fp32, an fp16 and an int8 network.
+"""Maps an opset to the oldest ONNX Runtime that ran an fp32, an fp16 and an int8 network.
 
 1.15 is the oldest version that was tested.
 """
@@ -184,7 +184,7 @@ class FormatConfig(StrictModel):
     """Settings of a format whose variants can be in one folder; see `exporters.artifact`."""
 
     LABELS: ClassVar[Mapping[str, str]] = {}
-    """By setting: the label in the file name if the setting differs from its default."""
+    """Maps a setting to the label in the file name that marks a value other than the default."""
 
     name: str
 

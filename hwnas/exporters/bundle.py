@@ -73,17 +73,17 @@ def write_bundle(
     samples: Sequence[SampleImage] = (),
     is_ours: bool = False,
 ) -> Manifest:
-    """Writes the bundle `folder`, replacing an older one; returns the manifest with its files.
+    """Writes the bundle `folder`, or replaces it, and returns the manifest with its files.
 
-    models: by `manifest.models[i].path`, the file to copy.
+    models: maps the `path` of every model of the manifest to the file to copy.
     companions: the same for other files that a model needs (code, a definition).
     golden_input, golden_output: normalised images [n, C, H, W], and their torch logits.
     samples: test images before `resize_px[1:]` and normalisation.
-    is_ours: replace `folder` even without a manifest, for a damaged bundle in a run folder.
+    is_ours: replace `folder` even if it has no manifest, as a damaged bundle in a run folder.
 
     Raises:
         UserError: a model of the manifest has no source or an unsafe name, golden data or samples
-            do not fit the input spec, or `folder` is not a bundle or cannot be written (and stays).
+            do not fit the input spec, or `folder` is no bundle or not writable (left unchanged).
     """
     folder, companions = Path(os.path.realpath(folder)), companions or {}
     encoded = list(sample_files(samples, manifest.input.class_names))

@@ -24,8 +24,8 @@ print(spec["class_names"][int(np.asarray(logits).argmax())])"""
 def usage(manifest: Manifest) -> Iterator[str]:
     """Markdown: a block of Python that uses hwnas, and a block per model file that does not.
 
-    The module of an exporter has its lines in `USAGE`: they compute `logits` from `x`, and `{file}`
-    stands for the path in the bundle. Formats without `USAGE` are not listed.
+    The module of an exporter defines the lines of the second kind as `USAGE`. They compute `logits`
+    from `x`, and `{file}` stands for the path of the model. Formats without `USAGE` are not listed.
     """
     if not manifest.samples:
         return
@@ -48,9 +48,10 @@ def usage(manifest: Manifest) -> Iterator[str]:
 
 
 def pages(manifest: Manifest) -> Iterator[str]:
-    """Markdown: how to open the pages of a bundle in a browser; empty without such a format.
+    """Markdown: how to open the web pages of a bundle in a browser; empty if it has none.
 
-    The module of an exporter has their paths in the bundle in `PAGES`, by precision.
+    The module of an exporter can define `PAGES`, which maps a precision to the path of its page in
+    the bundle.
     """
     found = []
     for model in manifest.models:

@@ -1,4 +1,4 @@
-"""Formats by name: their exporters, and their files in their runtimes."""
+"""Finds exporters by the name of a format, and opens exported files in their runtimes."""
 
 from __future__ import annotations
 

@@ -115,7 +115,7 @@ class EngineConfig(FormatConfig):
 
     @property
     def sources(self) -> tuple[dict[str, Any], ...]:
-        """The ONNX file of the precision, for the largest batch size."""
+        """The ONNX format of the precision, with any batch size if the largest one is above 1."""
         section = SOURCES[self.precision]
         return (section if self.batches[2] == 1 else {**section, "dynamic_batch": True},)
 

@@ -23,7 +23,7 @@ def every_format() -> list[dict[str, Any]]:
 
 
 def not_installed() -> dict[str, str]:
-    """By format and precision (`coreml:fp16`): how to install the package that is missing."""
+    """Maps a format and precision (`coreml:fp16`) to its missing package and how to install it."""
     found: dict[str, str] = {}
     for name in REGISTRY.names:
         variant = REGISTRY.describe(name)

@@ -26,8 +26,8 @@ __all__ = ["folded"]
 def folded(model: nn.Module, input_shape: Sequence[int]) -> nn.Module:
     """A copy of `model` in eval mode on the CPU that computes the same with fewer operators.
 
-    Every BN registered directly after a convolution of its parent is folded into it, if it reads
-    all that the convolution computes, and nothing else reads this: `_Calls` watches one image. The
+    A BN is folded into the convolution that its parent registers directly before it, if the BN
+    reads every output of this convolution and nothing else does. This is checked on one image. The
     activation of a BN (timm's BatchNormAct2d) remains. timm's average pooling becomes one mean,
     with or without flattening. Activations no longer write in place. Folding shortens torch.export
     (22 convolutions: 3.3 s to 1.7 s).

@@ -12,9 +12,10 @@ __all__ = ["LayerCalls"]
 
 
 class LayerCalls(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Base of modes that watch layers: `enter` before, and `leave` after every call of a layer.
+    """Base class of dispatch modes that watch layers.
 
-    On exit, the layers are no longer watched. `__torch_dispatch__` sees every operator that runs.
+    `enter` is called before, and `leave` after every call of a layer, until the mode ends.
+    `__torch_dispatch__` of a subclass sees every operator that runs.
     """
 
     def __init__(self, layers: Iterable[nn.Module]) -> None:

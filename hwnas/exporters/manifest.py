@@ -34,7 +34,7 @@ Count = Annotated[int, Field(ge=1)]
 NotNegativeCount = Annotated[int, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegativeMs = Annotated[float, Field(ge=0, le=999_999_999)]
-"""The lower end of an interval, which is 0 if the machine was noisy."""
+"""A latency in ms that can be 0: the lower end of an interval on a noisy machine."""
 
 
 @dataclass(frozen=True)

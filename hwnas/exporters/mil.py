@@ -221,7 +221,7 @@ KNOWN: Mapping[str, Callable[[Mapping[str, Any]], torch.Tensor]] = {
     "thresholded_relu": _thresholded,
     "transpose": lambda v: v["x"].permute(_sizes(v["perm"], 0, 0)),
 }
-"""Functions by the MIL name of an operator: they compute its value from its inputs."""
+"""Maps the MIL name of an operator to the function that computes its value from its inputs."""
 
 
 def _expanded(v: Mapping[str, Any]) -> Tensor:

@@ -1,11 +1,13 @@
 """Mixed precision in 8-bit networks of any format: sensitive layers stay in float.
 
-If the full 8-bit network disagrees too often with the float network, every layer is quantised
-separately. Layers are ranked by the error in the logits that they cause, divided by the time that 8
-bits save (`saving`). The smallest number of top-ranked layers that gives enough agreement stays in
-float. Measured on three subnets of MobileNetV2 at 48 px, LiteRT, one thread, equal agreement: 0.36,
-0.37 and 0.35 of ONNX Runtime's fp32 latency. Ranking by the error only, in powers of two, gave
-0.66, 0.48 and 0.36 (`benchmarks/quickstart_int8.py`).
+If the full 8-bit network disagrees too often with the float network, some layers stay in float. To
+select them, each layer is quantised alone. Layers are ranked by the error that this causes in the
+logits, divided by the time that 8 bits save in the layer (`saving`). The smallest number of
+top-ranked layers that gives enough agreement stays in float.
+
+Measured on three subnets of MobileNetV2 at 48 px, LiteRT, one thread, equal agreement: 0.36, 0.37
+and 0.35 of ONNX Runtime's fp32 latency. Ranking by the error only, with 1, 2, 4, ... layers in
+float, gave 0.66, 0.48 and 0.36 (`benchmarks/quickstart_int8.py`).
 """
 
 from __future__ import annotations
@@ -63,7 +65,7 @@ Weights = Annotated[
         " network; `nearest`: to the nearest values, always used with `finetune.precision: int8`.",
     ),
 ]
-"""Settings that all 8-bit formats share."""
+"""How weights are rounded. All 8-bit formats share this setting and those above it."""
 
 log = logging.getLogger(__name__)
 
@@ -103,7 +105,7 @@ class Mixed(Generic[Model]):
 
 
 class Quantize(Protocol[Made]):
-    """Makes the network in 8 bits."""
+    """A function that makes an 8-bit network."""
 
     def __call__(self, only: Sequence[str] = (), but: Sequence[str] = ()) -> Made:
         """Quantises the whole network, only some layers, or all except some."""
@@ -125,13 +127,15 @@ def mixed(
     target_agreement: float,
     max_float_layers: float,
 ) -> Mixed[Model]:
-    """An 8-bit network whose top-1 agrees with `expected` [n, classes] on images `judged`.
+    """Makes an 8-bit network, and leaves layers in float until its top-1 agrees well enough.
 
-    ways: by the names of `Weights`. The way with which the network in 8 bits agrees best is used;
-        of those that agree equally, the one with the smallest mean square error of the logits.
-    layers: the `saving` of each layer, by name.
-    max_float_layers: maximum share of layers that stay in float. If `target_agreement` cannot be
-        reached, the best network is returned.
+    The agreement is measured on images `judged`, against the float logits `expected` [n, classes].
+    If `target_agreement` cannot be reached, the best network is returned.
+
+    ways: maps values of the setting `Weights` to functions that quantise. The one whose 8-bit
+        network agrees best is used; the smallest mean square error of the logits decides ties.
+    layers: maps the name of each layer to its `saving`.
+    max_float_layers: maximum share of layers that stay in float.
     """
 
     def tried(n: int) -> Mixed[Model]:
@@ -206,9 +210,9 @@ class Calibration:
 def calibration(source: Source, n: int, seed: int, stream: str) -> Calibration:
     """A seeded selection of n training images for the ranges; `held_out` measures the result.
 
-    Without `held_out`, training images that do not determine the ranges measure the result. If all
-    of them determine the ranges, all measure the result. A network is more certain on images that
-    it has learnt, so agreement on them is too optimistic: see `benchmarks/int8_agreement.py`.
+    Without `held_out`, the other training images measure the result, or the same images if there
+    are no others. A network is more certain on images that it was trained on, so agreement on them
+    is too optimistic: see `benchmarks/int8_agreement.py`.
 
     Raises:
         UserError: there are no images, or they have another size than the network expects.

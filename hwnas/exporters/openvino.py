@@ -54,7 +54,7 @@ class Config(BatchConfig):
 
     @property
     def sources(self) -> tuple[dict[str, Any], ...]:
-        """The int8 file as the source, so that calibration runs once for all formats."""
+        """For int8, the format `int8`, so that calibration runs once for both; otherwise empty."""
         is_int8 = self.precision == "int8"
         return ({"name": "int8", "symmetric": False},) if is_int8 else ()
 

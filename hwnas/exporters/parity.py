@@ -265,10 +265,10 @@ def compare(
     *,
     rounding: float | None = None,
 ) -> BatchParity:
-    """Differences of two arrays of logits [n, classes].
+    """Compares two arrays of logits [n, classes].
 
-    rounding: `ModelFile.torch_rounding`; classes whose logits differ by less than twice as much are
-        tied.
+    rounding: see `ModelFile.torch_rounding`. Two classes are tied if their expected logits differ
+        by at most twice this, or `TIE` if larger, relative to the largest expected logit.
 
     Raises:
         CheckFailed: shapes differ, or a value is not finite.

@@ -28,11 +28,11 @@ CAT = torch.ops.aten.cat.default
 MOST = 6.0  # of ReLU6
 ANNOTATION = "quantization_annotation"  # key of torchao
 State = Mapping[str, torch.Tensor]
-"""Parameters, by name."""
+"""Maps the name of a parameter to its value."""
 
 
 def savings(program: torch.export.ExportedProgram) -> dict[str, float]:
-    """`mixed.saving` of every layer with weights, by the name of its node."""
+    """Maps the node name of every layer that can be in 8 bits to its `mixed.saving`."""
     found = {}
     for node in program.graph.nodes:
         if _is_layer(node):
@@ -58,10 +58,11 @@ def quantized(
     *,
     at_once: int = BATCH,
 ) -> torch.nn.Module:
-    """The program with rounding, in some layers, or in all but some.
+    """Rounds a program to 8 bits: the whole program, only some layers, or all except some.
 
-    images: [n, C, H, W]; ranges are their extremes, `at_once` of them in a batch.
-    rounded: parameters of the layers in 8 bits that replace those of the program, by their names.
+    images: [n, C, H, W]. The ranges are the extremes over these images, in batches of `at_once`.
+    rounded: new parameters for the layers in 8 bits.
+    only, but: node names of layers.
     """
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e
 

@@ -26,7 +26,7 @@ __all__ = ["LEVELS", "on_grid", "quantized", "set_initializers"]
 
 BATCH = 16
 LEVELS = {False: 64, True: LARGEST}
-"""Largest integer of a weight, by `symmetric`."""
+"""Maps the setting `symmetric` to the largest integer of a weight."""
 Weights = NDArray[np.float32]
 REMOVABLE = ("Clip", "Relu")
 
@@ -42,8 +42,9 @@ def quantized(
     max_float_layers: float,
     rounded: Mapping[str, Weights] | None = None,
 ) -> Mixed[onnx.ModelProto]:
-    """`proto` in 8 bits, with ranges from `calibration` [n, C, H, W] and top-1 checked on `judged`.
+    """Quantises `proto` to 8 bits, with ranges from `calibration` and some layers left in float.
 
+    calibration, judged: images [n, C, H, W]; the top-1 agreement is measured on `judged`.
     symmetric: signed activations with zero point 0, and biases that stay in float. Otherwise
         activations are unsigned, and weights use -64 to 64 only: x86 processors without VNNI add
         two products of an unsigned and a signed byte in 16 bits, which saturates with 8-bit weights

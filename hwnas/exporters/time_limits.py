@@ -19,15 +19,19 @@ if TYPE_CHECKING:
 __all__ = ["export_limit_s", "run_limit_s"]
 
 LEAST_S = 1800.0
-"""Limit of every answer, 30 times what the slowest format takes for the winner of quickstart."""
-N_PASSES = 100_000
-"""Further passes of the network for one image in torch, on one thread.
+"""Constant part of every limit, in seconds.
 
-8-bit formats run the network with every layer alone in 8 bits, on 64 images, and some combinations
-on all images: 15,000 passes for 100 layers, each several times as slow as in torch.
+It is 30 times what the slowest format takes for the winner of quickstart.
+"""
+N_PASSES = 100_000
+"""The limit of a conversion has time for this many further passes of the network.
+
+A pass is timed in torch, on one image and one thread. 8-bit formats run the network with every
+layer alone in 8 bits, on 64 images, and some combinations on all images: 15,000 passes for 100
+layers, each several times as slow as in torch.
 """
 IMAGE_S = 60.0
-"""Further time per image and run in a runtime."""
+"""Further seconds in the limit of a call of a runtime, for each image and repetition."""
 
 
 def export_limit_s(network: torch.nn.Module, input_shape: Sequence[int]) -> float:
@@ -44,5 +48,5 @@ def export_limit_s(network: torch.nn.Module, input_shape: Sequence[int]) -> floa
 
 
 def run_limit_s(n_images: int = 0) -> float:
-    """Seconds after which a runtime counts as hanging that runs n images, one after the other."""
+    """Seconds after which a runtime that runs n images one by one counts as hanging."""
     return LEAST_S + IMAGE_S * n_images

@@ -1,10 +1,10 @@
 """Rounds weights so that the outputs of the layers change least, instead of to the nearest values.
 
-GPTQ (Frantar et al., 2022, arXiv:2210.17323, section 3): weights are rounded one input of a layer
-after the other, and those that follow make up for the error on the inputs that the layer sees.
-Measured on quickstart's networks (`benchmarks/weight_rounding.py`): errors in half precision are
-two to ten times smaller, and without a layer in float, 98.3 instead of 95.4 % of the test images
-keep their class with weights of 7 bits.
+GPTQ (Frantar et al., 2022, arXiv:2210.17323, section 3) rounds the weights of a layer input by
+input. After each input, it changes the weights of the remaining inputs so that they compensate the
+error on training images. Measured on quickstart's networks (`benchmarks/weight_rounding.py`):
+errors in half precision are two to ten times smaller. With weights of 7 bits and no layer in float,
+98.3 instead of 95.4 % of the test images keep their class.
 """
 
 from __future__ import annotations
@@ -32,7 +32,10 @@ CONVOLUTION = torch.ops.aten.convolution.default
 
 Layer = nn.Conv2d | nn.Linear
 Column = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-"""Rounds the weights [groups, outputs] of one input; the second argument is their exact values."""
+"""Rounds the weights [groups, outputs] of one input.
+
+The arguments are the current weights, changed by compensation, and the original weights.
+"""
 
 
 def half_weights(model: nn.Module, images: Images) -> nn.Module:

@@ -17,9 +17,12 @@ SHARE_OF_COUNTS = 1 / 3  # features per split: the default of regression forests
 def forest_on_counts(
     counts: FloatArray, measured_ms: FloatArray, fold: NDArray[np.int64]
 ) -> FloatArray:
-    """Latencies [n] of a random forest on operator counts [n, p], fitted on the other folds.
+    """Estimates latencies in ms, [n], from operator counts [n, p] with random forests.
 
-    The forest learns logarithms, so that small and large networks have equal weight.
+    The forest that estimates a network is fitted on the networks of all other folds. It learns
+    logarithms, so that small and large networks have equal weight.
+
+    fold: number of the fold of each network, [n].
     """
     from sklearn.ensemble import RandomForestRegressor
 

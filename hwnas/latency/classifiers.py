@@ -39,7 +39,7 @@ def is_classifier(op: OpSpec) -> bool:
 
 
 def common_classes(tables: Iterable[LatencyTable]) -> int | None:
-    """The number of classes that all tables were measured with; None if it is not one number."""
+    """The number of classes that all tables were measured with; None if it is not the same one."""
     found = {op.out_channels for table in tables for op in table.rows if is_classifier(op)}
     return found.pop() if len(found) == 1 else None
 
@@ -47,10 +47,11 @@ def common_classes(tables: Iterable[LatencyTable]) -> int | None:
 def price_classifiers(
     rows: Mapping[OpSpec, Timing], ops: Iterable[OpSpec], *, rows_are_timed: bool
 ) -> dict[OpSpec, tuple[OpSpec, Timing]]:
-    """Rows for the classifiers among `ops` that `rows` lack, with the nearest classifier in `rows`.
+    """Estimates rows for the classifiers among `ops` that are not in `rows`.
 
-    p10_ms and p90_ms are the ends of the range of the estimate, not percentiles of timings. The
-    result is empty if `rows` have no classifier.
+    Returns two values for such a classifier: the nearest classifier in `rows`, and the estimated
+    row. Its p10_ms and p90_ms are the ends of the range of the estimate, not percentiles of
+    timings. The result is empty if `rows` have no classifier.
     """
     known = [op for op in rows if is_classifier(op)]
     if not known:

@@ -1,8 +1,9 @@
 """The models to time for a set of operators, and the rows computed from their timings.
 
 An operator is timed between two 1x1 convolutions (`onnx.micro`). Half of the time of the empty
-context (the two convolutions only) is subtracted at each border. The halves that remain in the sum
-over a network amount to one session overhead, which a network has as well. Measured on
+context (the two convolutions only) is subtracted at each border. The first and the last operator of
+a network have one border only, so their rows keep half of the overhead of a session each. The sum
+over a network thus contains the overhead of one session, as its latency does. Measured on
 mobilenet_tiny at 16-24 px: the sum of rows is within 4 % of every network, and the fitted line has
 scale 0.98.
 """
@@ -57,10 +58,10 @@ def op_rows(
 ) -> tuple[dict[OpSpec, Timing], tuple[str, ...]]:
     """Rows of `ops` from the timings of their plan, and warnings.
 
-    A row has the spread of the timing in context, for hot and cold runs. If an operator is timed
-    below its context because of noise, its row is `MIN_SHARE` of the timing in context, with a
-    warning. Such a price is wrong by microseconds. A negative price would reward a search for using
-    the operator.
+    The percentiles of a row are as far from its median as those of the timing in context. If an
+    operator seems to take no time because of noise, its row is `MIN_SHARE` of the timing in
+    context, with a warning. Such a row is wrong by microseconds. A negative row would reward a
+    search for using the operator.
     """
     rows, warnings = {}, []
     for op in ops:

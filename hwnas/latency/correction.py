@@ -64,10 +64,13 @@ class NetTiming:
 class Validation:
     """Quality of estimates of held-out networks, by cross-fitting over `nets`.
 
-    repeat_*: agreement of two halves of the rounds on the same networks, an upper bound for any
-    estimate; None if nothing was repeated. raw_sum: rows without a correction; in transferred and
-    fitted tables, their starting point. macs_line: a cross-fitted line on MACs. forest: a
-    cross-fitted random forest on operator counts (None in tables of older versions).
+    forecast: the estimates of the table.
+    raw_sum: sums of rows without a correction. In transferred tables, the known device that ranks
+        the networks best; in fitted tables, sums of the starting prices.
+    macs_line: a cross-fitted line on MACs.
+    forest: a cross-fitted random forest on operator counts; None in tables of older versions.
+    repeat_mape, repeat_tau: difference and rank agreement of two halves of the rounds on the same
+        networks. No estimate can be better. None if nothing was repeated.
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT

@@ -47,9 +47,9 @@ class Estimate:
 
     ms: median over runs.
     low, high: ends of the 90 % interval over networks.
-    correction: key of the correction of the table that was used; None: the sum of rows was used.
-        Then `low` and `high` follow from the errors of sums in other spaces, or are 0 and inf if no
-        whole network was timed.
+    correction: key of the correction that was used; None: the estimates are sums of rows. Then
+        `low` and `high` follow from the errors of such sums in other spaces. They are 0 and inf if
+        the table was never validated on whole networks.
     """
 
     ms: FloatArray
@@ -83,7 +83,7 @@ class TableEstimator:
     The correction is that of `LatencyTable.correction_for`. Without a correction, `latency_ms` is
     the sum of rows. Untimed sizes of the classifier are estimated from the timed ones.
 
-    row_ms: the row of every operator of `enumerate_ops(space)`.
+    row_ms: latency in ms of every operator of `enumerate_ops(space)`, [ops].
 
     Raises:
         UserError: the table lacks operators of the space; names settings that would work.

@@ -59,7 +59,11 @@ class NetworkSums:
 
     @cached_property
     def additive(self) -> dict[str, FloatArray]:
-        """Additive terms [n] by coefficient name; includes `cold_scale` if cold runs are known."""
+        """Maps the name of each coefficient to its term for every network, [n].
+
+        `cold_scale` is included if the cold runs of all operators are known. `spill_scale` is in
+        `spills`.
+        """
         found = {
             "overhead_ms": np.ones(len(self)),
             "scale": self._sum(self.hot),
@@ -82,7 +86,11 @@ class NetworkSums:
 
     @cached_property
     def spills(self) -> dict[Spill, FloatArray]:
-        """Caches that these networks could reveal, and the resulting cost [n] per network."""
+        """Maps each candidate cache to its term for every network in ms, [n].
+
+        The candidates are a grid of cache sizes and read rates. The term is the time for reading
+        weights again, without the coefficient `spill_scale`.
+        """
         params = self._params
         rates = np.unique(np.quantile((params / self.hot)[params > 0], RATES))
         sizes = np.geomspace(self.params.min(), self.params.max(), N_CAPACITIES)
@@ -95,7 +103,7 @@ class NetworkSums:
         return found
 
     def estimate(self, formula: Formula) -> FloatArray:
-        """Estimates [n] by a formula, whose cache must be one of `spills`."""
+        """Estimated latencies in ms, [n]. A cache in the formula must be a key of `spills`."""
         parts = dict(self.additive)
         if formula.spill is not None:
             parts["spill_scale"] = self.spills[formula.spill]
@@ -113,13 +121,17 @@ def fit(
     form: Form | None = None,
     with_cache: bool = True,
 ) -> Formula:
-    """Least squares of the relative errors of the networks `kept` [n]; all if None.
+    """Fits a formula to latencies [n] by least squares of the relative errors.
 
-    All coefficients except the overhead are positive. Without a `form`, the richest formula that
-    the number of networks allows is used. The Bayesian information criterion (Schwarz 1978) decides
-    whether weights are read again in each run, and at which rate. If some networks fit a cache and
-    others do not, latencies are not sums over operators. Such a cache is only used if it halves the
-    squared error (`CLEARLY`) and `with_cache` is true.
+    All coefficients except the overhead are positive. Without a `form`, the formula has as many
+    terms as the number of networks allows. The Bayesian information criterion (Schwarz 1978)
+    decides whether weights are read again in each run, and at which rate.
+
+    kept: mask [n] of the networks to fit; None: all.
+    form: names of the coefficients.
+    with_cache: whether the formula may have a cache that only some of the networks fit. With such a
+        cache, latencies are not sums over operators, so it must halve the squared error
+        (`CLEARLY`).
     """
     rows = np.ones(len(sums), dtype=bool) if kept is None else kept
     target = measured[rows]

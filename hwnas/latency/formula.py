@@ -38,7 +38,11 @@ RAMP = 0.15  # relative to the size of the cache, because replacement is not str
 
 @dataclass(frozen=True)
 class Prices:
-    """Cost of operators in a network, in ms [ops]: `always`, plus `spilled` times `spill_share`."""
+    """Costs of operators in ms, [ops]. An operator costs `always + spill_share * spilled`.
+
+    params: number of parameters of each operator, [ops].
+    spill: the cache that determines the `spill_share` of a network; None: `spilled` is 0.
+    """
 
     always: FloatArray
     spilled: FloatArray
@@ -51,7 +55,10 @@ class Prices:
         return self.always + self.spilled
 
     def of(self, space: SearchSpace, codes: Codes) -> FloatArray:
-        """Sum of the costs over each network, [n]; prices are those of `enumerate_ops(space)`."""
+        """Sum of the costs over each network in ms, [n].
+
+        The prices must have the operators of `enumerate_ops(space)`, in this order.
+        """
         if self.spill is None or not self.spill.params_cached:
             return live_sum(space, codes, self.full)
         share = spill_share(self.spill, live_sum(space, codes, self.params))
@@ -94,13 +101,16 @@ class Formula:
 
 
 def spilled_ms(params: FloatArray, hot_ms: FloatArray, rate: float) -> FloatArray:
-    """Time in ms, [ops], by which reading the weights at `rate` exceeds the arithmetic."""
+    """Time in ms by which reading `params` at `rate` per ms takes longer than `hot_ms`: [ops]."""
     found: FloatArray = np.maximum(params / rate - hot_ms, 0.0)
     return found
 
 
 def spill_share(spill: Spill, params: FloatArray) -> FloatArray:
-    """Share in [0, 1] of the weights that networks with `params` [n] read again in a run: [n]."""
+    """Share in [0, 1] of its weights that each network reads again in every run: [n].
+
+    params: number of parameters of each network, [n].
+    """
     if not spill.params_cached:
         return np.ones(len(params))
     over = np.clip((params / spill.params_cached - 1) / RAMP, -50.0, 50.0)

@@ -1,12 +1,12 @@
-"""90 % intervals of estimates for networks unlike those of the fit of a correction.
+"""90 % intervals of estimates in other spaces than the one that a correction was fitted on.
 
-In the space of the correction, `interval_fraction` holds on average over all sizes. A sub-space may
-contain networks with larger errors (mostly small networks), and another space may exceed the timed
-range of sizes. There the interval is
+In its own space, the `interval_fraction` of a correction holds on average over all sizes. A
+sub-space may contain networks with larger errors (mostly small networks), and another space may
+exceed the timed range of sizes. In such spaces the interval is
 
 - that fraction, or the conformal quantile of the 20 timed networks nearest in size, if larger, and
-- wider below the smallest and above the largest timed network. One octave away, it is the error of
-  raw sums of rows.
+- wider below the smallest and above the largest timed network. One octave away, the largest error
+  of raw sums of rows is added.
 """
 
 from __future__ import annotations
@@ -37,10 +37,11 @@ def raw_sum_fraction(correction: Correction) -> float:
 
 
 def one_sided_share(correction: Correction, probability: float) -> float:
-    """Upper bound for a probability in (0.5, 1): 0 is the estimate, 1 the 90 % interval's end.
+    """Upper bound of a latency, in half-widths of the 90 % interval above the estimate.
 
-    It is the conformal quantile of the signed errors of the held-out networks. With too few of
-    these networks for this probability, errors are assumed to be normal. It is never below 0.
+    A latency is below this bound with `probability`, which is in (0.5, 1). The bound is the
+    conformal quantile of the signed errors of the held-out networks. With too few of these networks
+    for this probability, errors are assumed to be normal. The result is never below 0.
     """
     nets = [net for net in correction.validation.nets if net.forecast_ms > 0]
     rank = math.ceil((len(nets) + 1) * probability)
@@ -51,7 +52,7 @@ def one_sided_share(correction: Correction, probability: float) -> float:
 
 
 def local_fraction(correction: Correction, estimate_ms: FloatArray) -> FloatArray:
-    """Half-width [n] of the 90 % interval / estimate, for networks of other spaces."""
+    """Half-width of the 90 % interval as a fraction of the estimate, [n], in other spaces."""
     fraction: FloatArray = np.full(len(estimate_ms), correction.interval_fraction)
     nets = [net for net in correction.validation.nets if net.forecast_ms > 0]
     if not nets:

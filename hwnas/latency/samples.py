@@ -110,7 +110,10 @@ class Samples:
         return _nanmedian(fastest / _nanmedian(fastest, axis=1, keepdims=True), axis=0)
 
     def pace(self) -> tuple[float, ...]:
-        """Time of the reference in at most 20 successive parts of the rounds / its median time."""
+        """Pace over time: median time of the reference in successive rounds / in all rounds.
+
+        There are at most 20 values, each for about the same number of rounds. Empty: unknown.
+        """
         known = self.reference[np.isfinite(self.reference)]
         if len(known) < 2:
             return ()

@@ -19,10 +19,10 @@ QUARTILES = {"a quarter is below": 0.25, "half is below": 0.5, "three quarters a
 
 
 def latency_spread(latency_ms: CostMetric, space: SearchSpace) -> dict[str, float]:
-    """Latencies in ms of the fastest and the slowest arch, and the quartiles of uniform archs.
+    """Latencies in ms of the fastest and the slowest arch, and the quartiles over random archs.
 
-    They come from `N_ARCHS` seeded archs. For the fastest and the slowest, the smallest and the
-    largest arch of the space count as well.
+    They come from `N_ARCHS` seeded archs. The fastest and the slowest can also be the smallest and
+    the largest arch of the space.
     """
     random = latency_ms(space.sample(N_ARCHS, seed=0))
     both = latency_ms(space.codes([space.smallest(), space.largest()]))
@@ -32,7 +32,7 @@ def latency_spread(latency_ms: CostMetric, space: SearchSpace) -> dict[str, floa
 
 
 def spread_by_table(estimator: TableEstimator) -> dict[str, object]:
-    """`latency_spread` by a table, with the number of classes of the space and of the table."""
+    """`latency_spread` of the estimates of a table, with the device and the numbers of classes."""
     found = estimator.space
     return {
         "device": estimator.device.name,

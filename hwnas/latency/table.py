@@ -62,8 +62,8 @@ class Protocol:
 class LatencyTable:
     """Latency per operator on one device. A table serves every space whose operators it has.
 
-    corrections: by the `SearchSpace.id` of the space whose networks they were fitted on;
-        `correction_for` finds the one for a space.
+    corrections: maps the `SearchSpace.id` of a space to the correction that was fitted on its
+        networks. `correction_for` finds the correction for any space.
     facts: runtime and host at the first measurement.
     warnings: rows that noise made unreliable.
     source: `simulated` for synthetic numbers, with a device named `simulated-*`.

@@ -87,8 +87,9 @@ class DevicePrior:
 class DeviceEstimate:
     """Estimates for the new device, from its timings.
 
-    latency_ms, std_ms: for a timing of every network of the prior, [n].
-    rows_ms, rows_std_ms: for operators, [p]; at least `MIN_SHARE` of the prior mean.
+    latency_ms, std_ms: mean and standard deviation of a timing of every network of the prior, [n].
+    rows_ms, rows_std_ms: the same for every operator, [p]. A row is at least `MIN_SHARE` of its
+        prior mean.
     """
 
     latency_ms: FloatArray
@@ -105,7 +106,8 @@ class DeviceEstimate:
 def operator_similarity(ops: Sequence[OpSpec]) -> FloatArray:
     """Prior correlation [p, p] of the costs of operators, relative to other devices.
 
-    A squared exponential of the distance in kind, kernels, stride, log2 of channels, map, groups.
+    It is a squared exponential of the distance between two operators in kind, kernels, stride, and
+    the logarithms of channels, map size and groups.
     """
     kinds = sorted({op.kind for op in ops})
     points = np.array(

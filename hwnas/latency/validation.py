@@ -110,7 +110,7 @@ def cross_fit(
     *,
     with_cache: bool = True,
 ) -> FloatArray:
-    """Estimates [n] of every network by a fit (see `fit`) on the other folds."""
+    """Estimates the latency in ms of each network, [n], by a `fit` to the other folds."""
     fold = _folds(measured)
     estimates = np.empty(len(measured))
     for number in range(fold.max() + 1):
@@ -161,11 +161,11 @@ def refit_correction(
 
 
 def as_sums(table: LatencyTable, space: SearchSpace) -> LatencyTable:
-    """A table whose correction for `space` gives sums over operators.
+    """The table, changed if necessary such that its estimates for `space` are sums over operators.
 
-    It is the given table, unless its correction for `space` has a cache that only some networks
-    fit. Then the correction is fitted again to its own networks, without a cache. If the correction
-    belongs to another space, all networks are assumed not to fit the cache.
+    They are not if the correction for `space` has a cache that only some networks fit. Then the
+    correction is fitted again to its own networks, without such a cache. If the correction belongs
+    to another space, it is changed such that no network fits the cache.
     """
     key = table.correction_for(space)
     correction = None if key is None else table.corrections[key]

@@ -37,11 +37,14 @@ REFERENCES = ("timm", "pt2")  # formats that run in torch, best first
 
 @dataclass(frozen=True)
 class BundleReport:
-    """Rows of a table, and the failed checks.
+    """Results of the checks of a bundle.
 
+    models: a row per model, on outputs and accuracy.
+    latency: a row per model and device.
+    failed: descriptions of the failed checks.
     notes: checks that were not made, with the reason.
-    not_judged: checks without a result, because the speed of the machine is too different from when
-        the bundle was made (see `measure.drift`).
+    not_judged: checks without a result, because the machine is noisy, or too fast or slow compared
+        with when the bundle was made (see `measure.drift`).
     """
 
     models: tuple[dict[str, Any], ...]
@@ -123,7 +126,10 @@ def verify_bundle(
 
 
 def drops(rows: list[dict[str, Any]]) -> list[str]:
-    """Models in lower precision that lost too much accuracy; adds `lost` to the rows."""
+    """Describes every fp16 or int8 model that lost too much test top-1 against fp32.
+
+    Adds the loss to `rows` as `lost`, and sets `passed` to False where it is too large.
+    """
     whole = [row["test top1"] for row in rows if row["precision"] == "fp32" and "test top1" in row]
     problems = []
     for row in rows:

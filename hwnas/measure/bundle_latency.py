@@ -34,7 +34,12 @@ __all__ = ["LatencyReport", "check_latency"]
 
 @dataclass
 class LatencyReport:
-    """A row per model and device; failed models, models without a result, and notes."""
+    """Results of `check_latency`: a row per model and device, and texts.
+
+    failed: models that are too slow.
+    not_judged: models without a result, with the reason.
+    notes: checks that were not made, with the reason.
+    """
 
     rows: list[dict[str, Any]] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)

@@ -3,9 +3,11 @@
 The pace is the time that the machine takes now / when the table was measured. Timings are divided
 by the pace. This is valid for small changes. If the pace is off by more than a quarter, the machine
 throttles, is shared, or is another machine, and different networks may slow down by different
-factors. Then checks have no result. Timings have an uncertainty of some multiple of their repeat
-noise. If a limit is exceeded by less than that, or if the noise exceeds the accepted error, the
-check has no result either.
+factors. Then checks have no result.
+
+The uncertainty of a timing is a multiple of its repeat noise. A check has no result either if the
+timing exceeds its limit by less than this uncertainty. The same holds for a timing that is below
+its limit by less than the uncertainty, if the uncertainty exceeds the accepted error.
 """
 
 from __future__ import annotations
@@ -87,8 +89,8 @@ def verdict(
     excess: relative excess over the limit; values up to 0 are within the limit.
     pace: see `Judgement`.
     noise: relative uncertainty of a timing of the same network.
-    most: noise up to which a timing within the limit passes; with more noise, it must be within the
-        limit by more than the noise.
+    most: largest noise at which every timing within the limit passes. With more noise, a timing
+        passes if it is below the limit by at least the noise.
     """
     if not can_judge(pace):
         return None
@@ -98,13 +100,12 @@ def verdict(
 
 
 def widened(estimate_ms: FloatArray, interval_ms: FloatArray, pace_spread: float) -> FloatArray:
-    """Widens the 90 % intervals [n, 2] of estimates [n] to those of timings divided by the pace.
+    """Widens the 90 % intervals [n, 2] of estimates [n] by the error of the pace, in ms: [n, 2].
 
-    If load slows some networks down more than others, no pace is right for all of them. The
-    networks of the table that were timed again show by how much. They are evenly spaced from the
-    fastest to the slowest one, so their mean relative distance from the pace, `pace_spread`, is
-    about the standard deviation over all networks. Its 90 % interval and the half-widths of the
-    estimates' intervals add up in quadrature.
+    Load slows some networks down more than others, so timings that are divided by the pace have an
+    error. Its standard deviation is about `pace_spread`: the mean relative distance from the pace,
+    over networks of the table that were timed again. Its 90 % interval and the interval of the
+    estimate add up in quadrature.
     """
     spread = estimate_ms * Z90 * pace_spread
     low = estimate_ms - np.hypot(estimate_ms - interval_ms[:, 0], spread)
@@ -113,7 +114,7 @@ def widened(estimate_ms: FloatArray, interval_ms: FloatArray, pace_spread: float
 
 
 def worst(states: Iterable[bool | None]) -> bool | None:
-    """The combined state of checks: failed if one failed, else None if one has no result."""
+    """Combines states of checks: False if one failed, else None if one has no result, else True."""
     found = set(states)
     return False if False in found else None if None in found else True
 

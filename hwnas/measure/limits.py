@@ -77,7 +77,10 @@ def timed_limits(
     *,
     widening: float,
 ) -> tuple[TimedLimit, ...]:
-    """Every latency limit with its timing; `widening` is a factor applied to the limits."""
+    """Compares the latencies with their limits; metrics without a timing or limit are left out.
+
+    widening: factor by which limits are multiplied before the comparison.
+    """
     return tuple(
         TimedLimit(metric, ms, limit, ms / (limit * widening) - 1)
         for metric in TIMED

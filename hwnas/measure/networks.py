@@ -1,4 +1,4 @@
-"""Whole networks that validate a table: their selection, and their models."""
+"""Selects the whole networks that validate a table, and makes their models."""
 
 from __future__ import annotations
 
@@ -55,9 +55,10 @@ def validation_nets(space: SearchSpace, n: int, *, seed: int) -> Codes:
 def network_models(
     space: SearchSpace, nets: Codes, device: DeviceSpec, *, seed: int
 ) -> dict[str, bytes]:
-    """Models of networks [n, d] for the runtime, batch and precision of a device, by `network_id`.
+    """Maps the `network_id` of every network [n, d] to its model, as file content.
 
-    Weights are random, drawn from `seed`. Archs that lower to the same network share one model.
+    The models have the runtime format, batch size and precision of the device. Weights are random,
+    drawn from `seed`. Archs that lower to the same network share one model.
     """
     return {
         network_id(space, row): serialized(

@@ -106,9 +106,10 @@ def held_precisions(models: Sequence[Path]) -> list[str | None]:
 
 
 def wrong_precisions(folder: Path, manifest: Manifest, rows: Sequence[dict[str, Any]]) -> list[str]:
-    """Models of a bundle whose precision differs from the manifest; their `rows` do not pass.
+    """Describes every model of a bundle whose precision differs from the manifest.
 
-    An unreadable file that another check already refused is not reported again.
+    Sets `passed` to False in its row. `rows` has one row per model of the manifest. An unreadable
+    file is left out if another check of its row has already failed.
     """
     held = held_precisions([inside(folder, model.path) for model in manifest.models])
     problems = []

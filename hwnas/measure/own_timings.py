@@ -51,7 +51,10 @@ HEADERS = {
     "ms": rf"(?:(?:median|mean|average|avg)[ _]?)?(?:latency|time|runtime|duration)?{UNIT}",
     "p95_ms": rf"(?:(?:latency|time)[ _]?)?p95{UNIT}",
 }
-"""Patterns of other headers for the columns of numbers, in upper or lower case."""
+"""Maps a column of numbers to a regular expression of other headers that stand for it.
+
+Upper and lower case are equal.
+"""
 STATISTICS = {"ms": "median", "p95_ms": "p95"}
 
 MIN_NETWORKS = 5  # minimum for a correction

@@ -187,7 +187,7 @@ class Timings:
 
     @property
     def noise(self) -> float:
-        """Uncertainty of timings: within this run, and since the table was measured."""
+        """Relative uncertainty of the timings: the larger of `repeat_mape` and `pace_spread`."""
         return max(self.repeat_mape, self.pace_spread)
 
 

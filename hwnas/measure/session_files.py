@@ -46,7 +46,10 @@ class Session:
 
 
 def known_models(device: DeviceSpec, config: ProfileConfig, folders: Sequence[Path]) -> set[str]:
-    """Names of the models timed on a device, from the folder with the largest number of them."""
+    """Names of the models that earlier sessions have timed on a device with the same protocol.
+
+    Only one of the `folders` counts: the one with the largest number of such models.
+    """
     like = plan_data({"": b""}, device, config, seed=0)
     known = [_names(chain) for folder in folders for chain in _chains(folder, like, device)]
     return max(known, key=len, default=set())
@@ -55,7 +58,12 @@ def known_models(device: DeviceSpec, config: ProfileConfig, folders: Sequence[Pa
 def best_chain(
     folder: Path, whole: Mapping[str, Any], device: DeviceSpec, earlier: Sequence[Path]
 ) -> list[Session]:
-    """The list of sessions that timed most models of a plan, in order."""
+    """The comparable sessions of one folder that timed the largest number of models of a plan.
+
+    They are in the order of timing. The list is empty if no folder has a comparable session.
+
+    whole: content of the plan.
+    """
     chains = [chain for place in (folder, *earlier) for chain in _chains(place, whole, device)]
     return max(chains, key=lambda chain: (len(known_in(chain, whole)), -len(chain)), default=[])
 
@@ -129,7 +137,7 @@ def _can_be_joined(chain: Sequence[Session]) -> bool:
 
 
 def known_in(chain: Sequence[Session], whole: Mapping[str, Any]) -> set[str]:
-    """Models of a plan that sessions have timed, with the same name and content."""
+    """Names of those models of a plan that sessions have timed with the same content."""
     timed = {(item["id"], item["sha256"]) for one in chain for item in one.content["items"]}
     return {item["id"] for item in whole["items"] if (item["id"], item["sha256"]) in timed}
 

@@ -1,10 +1,10 @@
 """Times only the models that earlier sessions on the same device have not timed.
 
 A space that gains an operator keeps most of its models. The new session times the missing models,
-and with them `N_REFERENCES` models of the first session, from the fastest to the slowest. The
-median of their ratios is the machine's pace since then. The new timings are divided by it. If the
-pace is off by more than a quarter (`measure.drift`), or processor or runtime have changed, the
-sessions cannot be compared, and all models are timed together.
+and with them `N_REFERENCES` models of the first session, from the fastest to the slowest. For each
+of these, the new timing is divided by the old one. The median ratio is the pace of the machine. The
+new timings are divided by the pace. If it is off by more than a quarter (`measure.drift`), or
+processor or runtime have changed, the sessions cannot be compared, and all models are timed again.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def time_missing(
 ) -> Timed:
     """Times the models that no earlier session has timed, or else all models.
 
-    around: by model, other models that must be timed in the same session.
+    around: maps a model to other models that must be timed in the same session.
     earlier: other folders of timings. Sessions that are used are copied into `folder`.
 
     Raises:

@@ -39,7 +39,7 @@ def provenance(table: LatencyTable) -> str:
 
 
 def table_summary(table: LatencyTable) -> list[dict[str, Any]]:
-    """Errors of the estimates and of the baselines, per space with a correction."""
+    """Rows with the errors of the estimates and of their baselines, for each corrected space."""
     rows = []
     for space, correction in sorted(table.corrections.items()):
         validation = correction.validation
@@ -87,11 +87,12 @@ def table_summary(table: LatencyTable) -> list[dict[str, Any]]:
 
 
 def served_spaces(table: LatencyTable) -> list[dict[str, Any]]:
-    """Registered spaces that the table covers: settings, correction and precision.
+    """A row for every registered space that the table covers. YAML spaces are not tried.
 
-    `interval`: minimum and maximum half-width of the 90 % interval over random archs, as fractions
-    of the estimate; inf if the table was never validated on whole networks. Settings are the
-    defaults of the space, or the resolutions of the table. YAML spaces are not tried.
+    `settings`: the defaults of the space, or the defaults with the resolutions of the table.
+    `correction`: key of the correction that estimates use.
+    `interval`: smallest and largest half-width of the 90 % interval over random archs, as fractions
+    of the estimate; inf if the table was never validated on whole networks.
     """
     classes = sorted({op.out_channels for op in table.rows if op.kind == "linear"}) or [1000]
     rows = []
@@ -117,7 +118,9 @@ def served_spaces(table: LatencyTable) -> list[dict[str, Any]]:
 def missed_bounds(
     table: LatencyTable, *, max_mape: float, max_p95: float | None, min_tau: float | None
 ) -> dict[str, str]:
-    """Bounds that estimates of held-out networks miss, in words, by space.
+    """Maps each space whose estimates miss a bound to a text such as `mape 6.1% > 5.0%`.
+
+    The errors are those of held-out networks.
 
     Raises:
         UserError: the table was never validated on whole networks.

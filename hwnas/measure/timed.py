@@ -31,11 +31,11 @@ class Timed:
     """Timings by model, scaled to the pace of the first session.
 
     halves: latency in ms from the even and from the odd rounds.
-    sessions: timings of each session, also of models that were timed again.
-    pace: of the last session, relative to the first one.
-    spread: mean distance of the models that were timed again from the pace, as a fraction.
+    sessions: all timings of each session. A model that was timed again is in several sessions.
+    pace: pace of the last session, relative to the first one.
+    spread: mean relative distance from the pace, over the models that were timed again.
     kept: number of models that earlier sessions timed.
-    over_time: pace within the sessions (`Samples.pace`), one after the other.
+    over_time: pace within each session (`Samples.pace`), one session after the other.
     """
 
     timings: dict[str, Timing]

@@ -1,4 +1,4 @@
-"""The winner of every device, estimated and timed on every device."""
+"""Compares the winners of all devices by their latency on every device."""
 
 from __future__ import annotations
 
@@ -33,13 +33,16 @@ class TimedNetwork(Protocol):
 
 @dataclass(frozen=True)
 class WinnerMatrix:
-    """Winners by device. All fields have the order of `devices`.
+    """The winner of every device on every device. All fields have the order of `devices`.
 
-    arch: key of the winner of each device; equal keys are one network. score: score of the search;
-    higher is better. found_by: device whose search found the winner. forecast_ms[d][w],
-    measured_ms[d][w]: latency of winner w on device d, at the speed of the table of d, in one
-    interleaved run. repeat_noise[d]: relative difference of two halves of that run. judged[d]:
-    whether the pace was close enough to 1 to judge.
+    arch: key of each winner; equal keys are one network.
+    score: score of each winner in the search; higher is better.
+    found_by: device whose search found each winner.
+    forecast_ms[d][w]: estimated latency of winner w on device d.
+    measured_ms[d][w]: latency of winner w on device d, at the speed of the table of d. All winners
+        are timed in one interleaved run.
+    repeat_noise[d]: relative difference of two halves of that run.
+    judged[d]: whether the pace of device d was close enough to 1 to judge.
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT
@@ -116,9 +119,11 @@ def winner_matrix(
     winners: Mapping[str, Candidate],
     found_by: Mapping[str, str | None],
 ) -> WinnerMatrix | None:
-    """The matrix of winners by device; None if all devices share one search.
+    """The matrix of the winners; None if there are fewer than two devices with a winner.
 
-    rows: every winner on every device.
+    rows: timings of every winner on every device.
+    winners: maps a device to its winner.
+    found_by: maps a device to the device whose search found its winner; None: its own search.
     """
     if len(winners) < 2:
         return None

@@ -1,6 +1,7 @@
 """Fits tables to HW-NAS-Bench (2103.10584) on NAS-Bench-201: latencies, and energies of one device.
 
-The cells are read from HELP's file next to the folder; its rows have the same index.
+The measurements come without their cells. The cells are read from HELP's file next to the folder,
+which has them in the same order.
 """
 
 from __future__ import annotations

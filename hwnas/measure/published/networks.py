@@ -40,8 +40,8 @@ class Measurements:
 
     codes: [n, d] of `space`.
     latency_ms: [n, columns], positive; a column is a device and batch size.
-    live_codes: [n, d], without the edges of cells that are on no path from input to output, which
-        runtimes remove; in other spaces equal to codes.
+    live_codes: [n, d], with `none` for edges of a cell that are on no path from input to output,
+        because runtimes remove them. In spaces without cells, equal to `codes`.
     """
 
     space: SearchSpace

@@ -1,4 +1,4 @@
-"""The Pixel 1 table of ProxylessNAS (1812.00332). Its keys describe shapes as OpSpec does."""
+"""Converts the Pixel 1 table of ProxylessNAS (1812.00332)."""
 
 from __future__ import annotations
 

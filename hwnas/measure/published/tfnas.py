@@ -1,4 +1,7 @@
-"""Blocks of TF-NAS (2008.05314) on a Xeon Gold 6130, at the expansions of mobile spaces."""
+"""Converts TF-NAS's latencies of blocks on a Xeon Gold 6130 (2008.05314).
+
+Only blocks with the expansion ratios of the mobile spaces are kept.
+"""
 
 from __future__ import annotations
 

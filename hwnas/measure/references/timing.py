@@ -58,8 +58,10 @@ class TimedReference:
     """A reference network on one device.
 
     measured_ms: median over the runs, scaled to the speed of the device's table if there is one.
-    None if the network does not run on the device; `why` is the reason. repeat_noise: relative
-    difference between two halves of the rounds. published_top1: ImageNet top-1 at `published_px`.
+        None if the network does not run on the device.
+    repeat_noise: relative difference between two halves of the rounds.
+    why: why the network does not run on the device, or "".
+    published_top1: ImageNet top-1 at the resolution `published_px`.
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT
@@ -199,7 +201,10 @@ def remove_models(folder: Path) -> None:
 
 
 def model_bytes(references: Sequence[Reference]) -> int:
-    """Approximate size in bytes of the model files of a plan in fp32, as far as it is known."""
+    """Approximate size in bytes of the fp32 model files.
+
+    Networks without published results (`published`) count as 0.
+    """
     known = [published(one.name) for one in references]
     return sum(int(results[0].params_millions * 4e6) for results in known if results)
 
