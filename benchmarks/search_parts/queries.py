@@ -59,7 +59,7 @@ class Watched(TabularRescoring):
         super().__init__(
             records,
             space,
-            lambda: gp.build(gp.Config(has_costs=True), PredictorContext(space, seed)),
+            lambda: gp.build(gp.Config(features="operators"), PredictorContext(space, seed)),
         )
         self.seen: list[tuple[int, ...]] = []
         self._best = float(records.scores.max()) if stops else np.inf
@@ -97,8 +97,11 @@ def evaluated_in_order(records: Records, n: int, seed: int, *, for_front: bool) 
     return [row_of[codes] for codes in watched.seen]
 
 
-def _by_searcher(name: str, **settings: Any) -> Rows:
-    """A registered searcher that is told true scores; archs outside the records are free."""
+def _by_searcher(name: str, *, skips: bool = False, **settings: Any) -> Rows:
+    """A registered searcher that is told true scores; archs outside the records are free.
+
+    skips: such archs are skipped, as hwnas does; otherwise the searcher is told the worst score.
+    """
 
     def rows(records: Records, n: int, seed: int) -> list[int]:
         space, module = records.space, REGISTRY.load(name)
@@ -112,6 +115,9 @@ def _by_searcher(name: str, **settings: Any) -> Rows:
             if not len(codes) or len(found) >= n:
                 break
             row = row_of.get(space.keys(codes)[0])
+            if row is None and skips:
+                searcher.tell(codes[:0], np.empty(0), np.empty((0, 2)))
+                continue
             score = worst if row is None else float(records.scores[row])
             if row is not None:
                 found[row] = None
@@ -120,6 +126,35 @@ def _by_searcher(name: str, **settings: Any) -> Rows:
         return list(found)
 
     return rows
+
+
+def _tpe(records: Records, n: int, seed: int) -> list[int]:
+    """Optuna's TPE; trials outside the records fail, so it learns nothing from them.
+
+    It proposes known archs again and again, so it ends after 5 n trials.
+    """
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    sampler = optuna.samplers.TPESampler(seed=seed)
+    study = optuna.create_study(direction="maximize", sampler=sampler)
+    row_of = {key: row for row, key in enumerate(records.space.keys(records.codes))}
+    found: dict[int, None] = {}
+    for _ in range(5 * n):
+        trial = study.ask()
+        codes = [
+            trial.suggest_categorical(choice.name, list(range(len(choice.values))))
+            for choice in records.space.choices
+        ]
+        row = row_of.get(records.space.keys(np.array([codes], dtype=np.int16))[0])
+        if row is None:
+            study.tell(trial, state=optuna.trial.TrialState.FAIL)
+            continue
+        found[row] = None
+        study.tell(trial, float(records.scores[row]))
+        if len(found) >= n or records.scores[row] >= records.scores.max():
+            break
+    return list(found)
 
 
 def _random(records: Records, n: int, seed: int) -> list[int]:
@@ -134,13 +169,13 @@ def _hwnas(for_front: bool) -> Rows:
 AGING = {"population": 20, "tournament": 5, "mutation": 0.17, "crossover": 0.0}
 QUERIES: dict[str, Rows] = {
     "hwnas": _hwnas(False),
-    "regularised_evolution": _by_searcher("evolution", survival="aging", **AGING),
-    "tpe": _by_searcher("optuna"),
+    "regularised_evolution": _by_searcher("evolution", skips=True, survival="aging", **AGING),
+    "tpe": _tpe,
     "random": _random,
 }
 FRONTS: dict[str, Rows] = {
     "hwnas": _hwnas(True),
-    "evolution": _by_searcher("evolution", survival="front", population=20),
+    "evolution": _by_searcher("evolution", skips=True, survival="front", population=20),
     "pymoo_nsga2": _by_searcher("pymoo", objective="front", population=20),
     "optuna_nsga2": _by_searcher("optuna", objective="front", sampler="nsga2", population=20),
     "optuna_tpe": _by_searcher("optuna", objective="front"),

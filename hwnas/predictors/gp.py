@@ -1,4 +1,4 @@
-"""A Gaussian process with an RBF kernel on one-hot choices, in closed form."""
+"""A Gaussian process with an RBF kernel on choices or operators, in closed form."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import numpy as np
 from hwnas.core.config import StrictModel
 from hwnas.core.rng import rng
 from hwnas.interfaces import AccuracyPredictor, FloatArray, PredictorContext
+from hwnas.predictors.graph import operators
 from hwnas.predictors.process import CHUNK, LENGTHS, MAX_TRIED, NOISES, squared_distances
-from hwnas.predictors.tabular import Model, TabularPredictor
+from hwnas.predictors.tabular import Model, TabularPredictor, one_hot
 
 __all__ = ["Config", "build"]
 
@@ -24,16 +25,20 @@ If there are few labels, the two priors prevent extreme lengths and noises.
 
 
 class Config(StrictModel):
-    """`has_costs` adds log MACs and log parameters to the one-hot choices."""
+    """What the process knows about an arch: its choices or its operators, and its costs."""
 
     name: Literal["gp"] = "gp"
+    features: Literal["choices", "operators"] = "choices"
+    """`choices`: one-hot choices; `operators`: properties of the operators that lie on a path
+    from input to output, MACs, parameters and the shape of the graph."""
     has_costs: bool = False
-    """Whether log MACs and log parameters are added to the one-hot choices."""
+    """Whether log MACs and log parameters are added to the features."""
 
 
 def build(config: Config, context: PredictorContext) -> AccuracyPredictor:
     """A Gaussian process for the space, not fitted yet. Time is cubic in the number of labels."""
-    return TabularPredictor(context, regress=_regress, has_costs=config.has_costs)
+    encode = operators if config.features == "operators" else one_hot
+    return TabularPredictor(context, regress=_regress, has_costs=config.has_costs, encode=encode)
 
 
 def _regress(features: FloatArray, targets: FloatArray) -> Model:

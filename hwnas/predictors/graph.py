@@ -35,6 +35,7 @@ __all__ = [
     "flat_features",
     "graph_batch",
     "op_features",
+    "operators",
     "space_features",
 ]
 
@@ -135,6 +136,12 @@ def flat_features(space: SearchSpace, batch: GraphBatch) -> NDArray[np.float32]:
     mean, std = _flat_scale(space)
     flat = space_features(space)[batch.nodes[:, :-1]].reshape(len(batch.nodes), len(mean))
     return _standardised(flat, mean, std)
+
+
+def operators(space: SearchSpace, codes: Codes) -> FloatArray:
+    """Properties of all operators that run, and the summary of the graph, float64 [n, f]."""
+    batch = graph_batch(space, codes)
+    return np.hstack([flat_features(space, batch), batch.summary]).astype(np.float64)
 
 
 def choice_features(space: SearchSpace, codes: Codes) -> NDArray[np.float32]:

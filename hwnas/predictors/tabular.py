@@ -1,4 +1,4 @@
-"""Base of predictors that regress on a fixed feature vector per arch: one-hot choices, costs."""
+"""Base of predictors that regress on a fixed feature vector per arch."""
 
 from __future__ import annotations
 
@@ -12,17 +12,25 @@ from hwnas.interfaces import FloatArray, PredictorContext
 from hwnas.predictors.labels import Scale, check_codes, check_labels, not_fitted, whole
 from hwnas.predictors.proxies import proxy_columns
 from hwnas.spaces.cost import AnalyticMetric, cost
-from hwnas.spaces.space import Codes
+from hwnas.spaces.space import Codes, SearchSpace
 
-__all__ = ["Model", "Regress", "TabularPredictor"]
+__all__ = ["Encode", "Model", "Regress", "TabularPredictor", "one_hot"]
 
 Model = Callable[[FloatArray], tuple[FloatArray, FloatArray]]
 """Maps features [n, f] to mean [n] and std [n] of standardised scores."""
+
+Encode = Callable[[SearchSpace, Codes], FloatArray]
+"""Maps a space without restrictions and codes [n, d] to features [n, f]."""
 
 Regress = Callable[[FloatArray, FloatArray], Model]
 """Fits a `Model` to features [n, f] and standardised scores [n]; deterministic."""
 
 COSTS: tuple[AnalyticMetric, ...] = ("macs", "params")
+
+
+def one_hot(space: SearchSpace, codes: Codes) -> FloatArray:
+    """One-hot choices, [n, f]; a choice that an arch does not use is 0."""
+    return space.encode(codes).astype(np.float64)
 
 
 class TabularPredictor:
@@ -37,9 +45,10 @@ class TabularPredictor:
         *,
         regress: Regress,
         has_costs: bool,
+        encode: Encode = one_hot,
     ) -> None:
         self.space, self._proxies = context.space, context.proxies
-        self._regress, self._has_costs = regress, has_costs
+        self._regress, self._encode, self._has_costs = regress, encode, has_costs
         self._model: Model | None = None
         self._scale = Scale(0.0, 0.0)
         self._labels: dict[str, NDArray[Any]] = {}
@@ -72,9 +81,9 @@ class TabularPredictor:
         self.fit(state["codes"], state["scores"])
 
     def _features(self, codes: Codes) -> FloatArray:
-        """Features [n, f]: one-hot choices, log of cost / cost of the largest arch, proxies."""
-        columns = [self.space.encode(codes).astype(np.float64)]
+        """Features [n, f]: those of `encode`, log of cost / cost of the largest arch, proxies."""
         everything = whole(self.space)
+        columns = [self._encode(everything, codes)]
         if self._has_costs:
             largest = self.space.codes([everything.largest()])
             for metric in COSTS:

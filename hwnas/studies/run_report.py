@@ -18,12 +18,7 @@ from hwnas.pipeline.graph import stages_of
 from hwnas.pipeline.listings import training_rows
 from hwnas.pipeline.project import Project
 from hwnas.pipeline.standalone import read_standalone
-from hwnas.pipeline.winners import (
-    networks,
-    search_files,
-    winner_role,
-    winners_by_device,
-)
+from hwnas.pipeline.winners import networks, search_files, winner_role
 from hwnas.reporting.data import (
     Curve,
     Drawing,
@@ -44,6 +39,7 @@ from hwnas.studies.device_winners import device_winners
 from hwnas.studies.published_networks import published_networks
 from hwnas.studies.rank_analysis import analyze_run
 from hwnas.studies.report_answers import bundles_of, classes_of
+from hwnas.studies.search_facts import search_facts
 from hwnas.studies.winner_verdict import belief_data
 
 __all__ = [
@@ -261,17 +257,6 @@ def _truths(project: Project) -> tuple[Truth, ...]:
     )
 
 
-def _remeasured(project: Project) -> dict[str, str]:
-    """Outcome of the re-measurement, by device, if there was one."""
-    found = {
-        device: search_files(project, device).remeasurement.read_if_there()
-        for device in winners_by_device(project)
-    }
-    return {
-        f"re-measured on {device}": one.reason for device, one in found.items() if one is not None
-    }
-
-
 def _facts(project: Project, *, has_search: bool) -> dict[str, str]:
     config, info = project.config, project.source.info
     host = project.files.environment.read()
@@ -291,7 +276,7 @@ def _facts(project: Project, *, has_search: bool) -> dict[str, str]:
             for c in config.search.constraints
         ),
         "searcher": config.search.searcher.name,
-        **(_remeasured(project) if has_search else {}),
+        **(search_facts(project) if has_search else {}),
         "seed": str(config.seed),
         "host": f"{host.cpu}, {host.n_cpus} CPUs, {host.system}",
         "packages": ", ".join(f"{name} {version}" for name, version in host.packages.items()),
