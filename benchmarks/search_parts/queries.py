@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from hwnas.acquisitions import hypervolume
+from hwnas.acquisitions import exploration, hypervolume
 from hwnas.controller.controller import run_search
 from hwnas.controller.sections import SearchConfig
 from hwnas.core.errors import UserError
@@ -28,7 +28,14 @@ from hwnas.searchers import REGISTRY
 from hwnas.spaces.cost import cost
 from search_parts.cells import Cells, Settings
 
-__all__ = ["SETTINGS", "Watched", "evaluated_in_order", "macro_front", "nasbench201_queries"]
+__all__ = [
+    "EXPLORATION",
+    "SETTINGS",
+    "Watched",
+    "evaluated_in_order",
+    "macro_front",
+    "nasbench201_queries",
+]
 
 MOST = 300
 """Evaluations of one search; a search that has not found the best by then counts as `MOST` + 1."""
@@ -39,9 +46,9 @@ SETTINGS: dict[str, Any] = {
     "generation_size": 64,
     "evaluate_every": 1,
     "n_initial": 10,
-    "exploration": 4.0,
 }
 """Settings of every search on tables, chosen for all of them together."""
+EXPLORATION = exploration.Config(weight=4.0, uncertain_every=5)
 
 Rows = Callable[[Records, int, int], list[int]]
 """Rows of the records in the order of evaluation, by records, number and seed."""
@@ -80,18 +87,19 @@ def evaluated_in_order(records: Records, n: int, seed: int, *, for_front: bool) 
     """Rows that a search of hwnas evaluates; stops at the best arch unless it is `for_front`."""
     watched = Watched(records, seed, stops=not for_front)
     module = REGISTRY.load("evolution")
-    changes = {"exploration": 0.0} if for_front else {}
     with tempfile.TemporaryDirectory() as folder, suppress(Found):
         run_search(
             records.space,
             module.build(module.Config(), SearcherContext(records.space, seed)),
             predict=None,
             metrics=cost_metrics(records.space, {}),
-            config=SearchConfig(n_predictions=64 * n, n_evaluations=n, **(SETTINGS | changes)),
+            config=SearchConfig(n_predictions=64 * n, n_evaluations=n, **SETTINGS),
             seed=seed,
             folder=Path(folder),
             rescoring=watched,
-            acquisition=hypervolume.build(hypervolume.Config()) if for_front else None,
+            acquisition=hypervolume.build(hypervolume.Config())
+            if for_front
+            else exploration.build(EXPLORATION),
         )
     row_of = {tuple(codes): row for row, codes in enumerate(records.codes.tolist())}
     return [row_of[codes] for codes in watched.seen]

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from hwnas.acquisitions import exploration
 from hwnas.controller.constraints import metric_key
 from hwnas.controller.controller import run_search
 from hwnas.controller.sections import SearchConfig
@@ -21,7 +22,7 @@ from hwnas.predictors.records import Records
 from hwnas.searchers import policy_gradient
 from hwnas.spaces.space import Codes, SearchSpace
 from search_parts.cells import Cells, Settings
-from search_parts.queries import SETTINGS, Watched
+from search_parts.queries import EXPLORATION, SETTINGS, Watched
 
 __all__ = ["nas_bench_macro", "nasbench201"]
 
@@ -152,6 +153,7 @@ def _one(
             seed=seed,
             folder=Path(folder),
             rescoring=watched,
+            acquisition=exploration.build(EXPLORATION),
         )
     seconds = time.perf_counter() - begin
     score = dict(zip(space.keys(records.codes), records.scores.tolist(), strict=True))

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 
-from hwnas.core.config import StrictModel
+from hwnas.core.config import LATER, StrictModel
 from hwnas.core.rng import rng
 from hwnas.interfaces import AccuracyPredictor, FloatArray, PredictorContext
 from hwnas.predictors.graph import operators
@@ -28,7 +28,7 @@ class Config(StrictModel):
     """What the process knows about an arch: its choices or its operators, and its costs."""
 
     name: Literal["gp"] = "gp"
-    features: Literal["choices", "operators"] = "choices"
+    features: Annotated[Literal["choices", "operators"], LATER] = "choices"
     """`choices`: one-hot choices; `operators`: properties of the operators that lie on a path
     from input to output, MACs, parameters and the shape of the graph."""
     has_costs: bool = False

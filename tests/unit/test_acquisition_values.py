@@ -57,3 +57,11 @@ def test_thompson_draws_have_the_predicted_distribution() -> None:
     np.testing.assert_allclose(draws.mean(axis=0), given.mean, atol=0.06)
     np.testing.assert_allclose(draws.std(axis=0), given.std, rtol=0.06)
     assert abs(np.corrcoef(draws.T)[0, 1]) < 0.06
+
+
+def test_every_nth_evaluation_goes_to_the_most_uncertain_arch() -> None:
+    given = prospects()
+    bound = exploration.build(exploration.Config(weight=2.0, uncertain_every=5))
+    for n, values in ((4, given.mean + 2 * given.std), (5, given.std), (10, given.std)):
+        known = replace(given, known=np.zeros(n), known_cost=np.zeros(n))
+        np.testing.assert_array_equal(bound(known), values)
