@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import onnx
@@ -75,6 +76,8 @@ class Converter(WeightedNodes):
             else:
                 names.append(self.value(node, position))
         names.sort(key=self.graph.is_constant)  # the constant comes second
+        if len({len(self.shape(name)) for name in names if self.shape(name)}) > 1:
+            raise unknown(node, f"{node.op_type} of values with different numbers of axes")
         shape = np.broadcast_shapes(*(self.shape(name) for name in names))
         self.emit(kind, node, names[1], shape=shape, read=names[0])
 
@@ -139,7 +142,8 @@ class Converter(WeightedNodes):
         if dilation > 1 or (pad and (facts.get("count_include_pad") or 2 * pad > kernel)):
             raise unknown(node, f"{node.op_type} with the attributes {facts}")
         batch, *size, channels = self.shape(read)
-        if facts.get("ceil_mode") and not pad and stride == kernel:
+        is_even = not pad and stride == kernel and all(-side % stride < 2 for side in size)
+        if facts.get("ceil_mode") and is_even:  # else TensorFlow pads before the first window, too
             padding, sides = "SAME", [-(-side // stride) for side in size]
         elif facts.get("ceil_mode") and any((side + 2 * pad - kernel) % stride for side in size):
             raise unknown(node, f"{node.op_type} with a last window that is not whole")
@@ -211,9 +215,9 @@ class Converter(WeightedNodes):
         ):
             raise unknown(node, "a Slice of several axes, or of a value that is not a map")
         start, end, given, step = (int(bound.item()) for bound in bounds)
-        if step != 1 or start < 0 or end < 0 or not given:
+        if step != 1 or start < 0 or end < 0 or given % 4 == 0:
             raise unknown(node, f"a Slice from {start} to {end} of axis {given}, step {step}")
-        self._part(node, read, CHANNELS_LAST[4].index(given), start, end)
+        self._part(node, read, CHANNELS_LAST[4].index(given % 4), start, end)
 
     def _part(
         self, node: onnx.NodeProto, read: str, axis: int, start: int, end: int, name: str = ""
@@ -240,15 +244,16 @@ class Converter(WeightedNodes):
         """Converts maps of 1 px to vectors, and channels to [groups, channels each] and back."""
         given = self.constant(node, 1).tolist()
         shape = self.shape(self.value(node, 0))
-        ranks = len(shape), len(given)
-        if ranks == (4, 2) and shape[1:3] == (1, 1):
-            made: tuple[int, ...] = (shape[0], shape[3])
-        elif ranks == (4, 5) and given[1] * given[2] == shape[3]:
-            made = (*shape[:3], given[1], given[2])
-        elif ranks == (5, 4):
-            made = (*shape[:3], shape[3] * shape[4])
+        batch, *maps = shape[:3]
+        sizes = _sizes(given, (batch, *shape[3:], *maps))
+        if len(shape) == 4 and maps == [1, 1] and sizes == [batch, shape[3]]:
+            made: tuple[int, ...] = (batch, shape[3])
+        elif (len(shape), len(sizes)) == (4, 5) and [sizes[0], *sizes[3:]] == [batch, *maps]:
+            made = (*shape[:3], sizes[1], sizes[2])
+        elif (len(shape), len(sizes)) == (5, 4) and [sizes[0], *sizes[2:]] == [batch, *maps]:
+            made = (*shape[:3], sizes[1])
         else:
-            raise unknown(node, f"Reshape of {shape} to {given}")
+            raise unknown(node, f"Reshape of {(batch, *shape[3:], *maps)} to {given}")
         target = np.array([-1, *made[1:]], dtype=np.int32)
         name = self.graph.constant(f"{node.output[0]}.shape", target)
         self.emit("RESHAPE", node, name, shape=made, newShape=target.tolist())
@@ -262,3 +267,10 @@ class Converter(WeightedNodes):
         shape = self.shape(self.value(node, 0))
         name = self.graph.constant(f"{node.output[0]}.order", moved)
         self.emit("TRANSPOSE", node, name, shape=tuple(shape[axis] for axis in moved))
+
+
+def _sizes(given: Sequence[int], before: Sequence[int]) -> list[int]:
+    """The target sizes of a Reshape: 0 keeps a size, and -1 takes the rest."""
+    sizes = [before[i] if size == 0 else size for i, size in enumerate(given)]
+    rest = math.prod(before) // max(math.prod(size for size in sizes if size != -1), 1)
+    return [rest if size == -1 else size for size in sizes]

@@ -66,8 +66,14 @@ class Nodes:
         self.n_readers[self.output] += 1
 
     def value(self, node: onnx.NodeProto, position: int) -> str:
-        """Name in the graph of a value that a node reads."""
+        """Name in the graph of a value that a node reads.
+
+        Raises:
+            UserError: the value is a constant.
+        """
         name = str(node.input[position])
+        if name in self.constants:
+            raise unknown(node, f"the operator {node.op_type} of a constant")
         return self.alias.get(name, name)
 
     def shape(self, name: str) -> tuple[int, ...]:

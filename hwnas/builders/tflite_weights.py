@@ -143,6 +143,8 @@ class WeightedNodes(Nodes):
 
     def norm(self, node: onnx.NodeProto) -> None:
         """Converts a BN that is not folded into a convolution, to a depthwise 1x1 convolution."""
+        if len(self.shape(self.value(node, 0))) != 4:
+            raise unknown(node, "BatchNormalization of values that are not maps")
         scale, bias, mean, var = (self.constant(node, i) for i in range(1, 5))
         factor = scale / np.sqrt(var + np.float32(attributes(node).get("epsilon", 1e-5)))
         weight = factor.astype(np.float32).reshape(1, 1, 1, -1)
@@ -171,7 +173,7 @@ class WeightedNodes(Nodes):
         self.emit(
             "FULLY_CONNECTED",
             node,
-            self.graph.constant(node.input[1], np.ascontiguousarray(weight)),
+            self.graph.constant(f"{node.output[0]}.weight", np.ascontiguousarray(weight)),
             self.graph.constant(f"{node.output[0]}.bias", bias),
             shape=(self.shape(self.value(node, 0))[0], n_out),
         )

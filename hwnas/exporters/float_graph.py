@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hwnas import __version__
+from hwnas.core.errors import UserError
 from hwnas.core.store import canonical_json
 
 if TYPE_CHECKING:
@@ -82,7 +83,11 @@ def exported(
     dynamic_batch: bool = True,
     outputs: Sequence[str] = (OUTPUT_NAME,),
 ) -> onnx.ModelProto:
-    """The ONNX graph of a module with one output tensor per name in `outputs`."""
+    """The ONNX graph of a module with one output tensor per name in `outputs`.
+
+    Raises:
+        UserError: torch.onnx cannot translate the module.
+    """
     import onnx
 
     from hwnas.builders.onnx import with_least_ir
@@ -113,7 +118,7 @@ def _translated(
     if getattr(model, "reads_tokens", False):
         network, inputs, outputs = Step(network), [*STEP_INPUTS], [*STEP_OUTPUTS]
         example = network.example(n)
-    with quiet(), torch.no_grad():
+    with _explained(), quiet(), torch.no_grad():
         program = torch.onnx.export(
             network,
             example,
@@ -126,6 +131,26 @@ def _translated(
         )
     assert program is not None  # only the older exporter returns None
     return program.model_proto
+
+
+@contextlib.contextmanager
+def _explained() -> Iterator[None]:
+    """Raises errors of torch.onnx as `UserError` with the first cause, which names the operator."""
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:  # torch can raise any exception here
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        raise UserError(
+            "ONNX cannot express the network",
+            expected="operators that torch.onnx supports, and a fixed order of operators",
+            found=f"{type(cause).__name__}: {cause}",
+            fix="replace this part of the network; a network for one image at a time needs the"
+            " setting `dynamic_batch=False`",
+        ) from error
 
 
 def _weights_hash(model: torch.nn.Module) -> str:

@@ -66,8 +66,8 @@ def export(
         Paths of the files, the model first.
 
     Raises:
-        UserError: a setting is invalid, the network is in training mode or has no known input
-            shape, `images` do not fit, or the format cannot express the network.
+        UserError: a setting is invalid, the network is in training mode, has no known input shape
+            or returns no logits, `images` do not fit, or the format cannot express the network.
         Crashed: a converter or a runtime crashed, in another process (`apart.export_safely`).
         CheckFailed: the outputs of an fp32 file differ from those of the network, or those of a
             file of lower precision by more than rounding explains (`WRONG`). If such a file exceeds
@@ -101,7 +101,8 @@ def _input_shape(network: torch.nn.Module, images: Images | None) -> tuple[int, 
     """Input shape [C, H, W] of the network; of the images if hwnas did not build the network.
 
     Raises:
-        UserError: the network is in training mode, its shape is unknown, or images have another.
+        UserError: the network is in training mode, its shape is unknown, images have another, or it
+            does not compute logits.
     """
     from hwnas.nets.subnet import input_shape_of
 
@@ -120,11 +121,48 @@ def _input_shape(network: torch.nn.Module, images: Images | None) -> tuple[int, 
             found=type(network).__name__,
             fix="give `images`: normalised training images, float32 [n, C, H, W]",
         )
+    shape: tuple[int, ...]
     if images is None:
-        return input_shape_of(network)
-    shape: tuple[int, ...] = input_shape_of(network) if has_own else np.shape(images)[1:]
-    _check_images(images, shape)
+        shape = input_shape_of(network)
+    else:
+        shape = input_shape_of(network) if has_own else np.shape(images)[1:]
+        _check_images(images, shape)
+    _check_output(network, shape)
     return shape
+
+
+def _check_output(network: torch.nn.Module, shape: tuple[int, ...]) -> None:
+    """Refuses networks that do not compute logits [n, classes] from images [n, C, H, W].
+
+    Raises:
+        UserError: describes what the network returned for one image, or its error.
+    """
+    import torch
+
+    if getattr(network, "reads_tokens", False):
+        return  # recurrent networks, see `base.Format.export`
+    device = next((parameter.device for parameter in network.parameters()), None)
+    fix = "export a module whose `forward` takes one batch of images and returns only the logits"
+    try:
+        with torch.no_grad():
+            found = network(torch.zeros(1, *shape, device=device))
+    except Exception as error:  # a network can raise any exception
+        raise UserError(
+            "the network does not run on a batch of images",
+            expected=f"a network that takes one tensor, float32 [n, {', '.join(map(str, shape))}]",
+            found=f"{type(error).__name__}: {error}",
+            fix=fix,
+        ) from error
+    if not torch.is_tensor(found) or found.dim() < 2 or len(found) != 1:
+        kind = type(found).__name__
+        if torch.is_tensor(found):
+            kind = f"a tensor {list(found.shape)} for one image"
+        raise UserError(
+            "the network does not return one tensor of logits",
+            expected="a tensor [n, classes] for n images",
+            found=kind,
+            fix=fix,
+        )
 
 
 def _check_images(images: object, shape: tuple[int, ...], where: str = "images") -> None:

@@ -16,6 +16,7 @@ from pydantic import Field
 
 from hwnas import __version__
 from hwnas.builders.tflite_graph import OLDEST
+from hwnas.core.errors import UserError
 from hwnas.exporters.base import PROMISES, BatchConfig, Format, Source
 from hwnas.exporters.interpreter import Interpreted, litert_model, value_ranges
 from hwnas.exporters.mixed import (
@@ -108,7 +109,6 @@ class _LiteRt(Format):
         Raises:
             UserError: LiteRT lacks an operator, or there are no images for calibration.
         """
-        from hwnas.builders.tflite import converted
         from hwnas.builders.tflite_precision import to_precision
 
         precision, name = self.config.precision, FILES[self.config.precision]
@@ -118,7 +118,7 @@ class _LiteRt(Format):
         if precision == "int8":
             graph, facts["int8"] = self._quantized(proto, source)
         else:
-            graph = to_precision(converted(proto), precision)
+            graph = to_precision(_converted(proto), precision)
         facts["not_delegated"] = missed = Interpreted(graph.serialized(), where=name).fell_out()
         if missed:
             log.warning("%s: XNNPACK does not run %s", name, ", ".join(sorted({*missed})))
@@ -131,12 +131,11 @@ class _LiteRt(Format):
 
     def _quantized(self, proto: onnx.ModelProto, source: Source) -> tuple[Graph, dict[str, Any]]:
         """The 8-bit graph, and the record of its quantisation."""
-        from hwnas.builders.tflite import converted
         from hwnas.builders.tflite_precision import WEIGHTED, quantizable, to_precision
 
         config = self.config
         images = calibration(source, config.n_calibration, config.seed, "exporters/litert")
-        graph = converted(proto)
+        graph = _converted(proto)
         ranges = value_ranges(graph, images.ranges)
         in_8_bits = quantizable(graph)
 
@@ -184,15 +183,34 @@ class _LiteRt(Format):
         return litert_model(path, threads=threads)
 
 
+def _converted(proto: onnx.ModelProto) -> Graph:
+    """The float graph of a network.
+
+    Raises:
+        UserError: LiteRT lacks an operator, or the outputs are not vectors.
+    """
+    from hwnas.builders.tflite import converted
+
+    graph = converted(proto)
+    shape = graph.tensors[graph.output].shape
+    if len(shape) != 2:  # maps would be NHWC
+        raise UserError(
+            "hwnas writes LiteRT files only of networks that return logits",
+            expected="an output [n, classes]",
+            found=f"an output with {len(shape)} axes",
+            fix="export this network as `onnx`",
+        )
+    return graph
+
+
 def _rounded(proto: onnx.ModelProto, model: torch.nn.Module, images: Images) -> Graph:
     """The graph with weights that are whole numbers of their 8-bit scales."""
-    from hwnas.builders.tflite import converted
     from hwnas.exporters.quantize import on_grid, set_initializers
 
     weights = on_grid(proto, model, images, levels=LARGEST)
     proto = copy.deepcopy(proto)
     set_initializers(proto.graph, weights)
-    return converted(proto)
+    return _converted(proto)
 
 
 def _logits(graph: Graph, images: Images) -> Images:

@@ -1,4 +1,4 @@
-"""Interprets ML programs of Core ML in torch: the operators that our networks consist of.
+"""Interprets ML programs of Core ML in torch: the operators of common image classifiers.
 
 Arithmetic is float32. Every value is rounded to the type that the program declares for it, as
 processors do that multiply in half precision and add in single precision.
@@ -6,16 +6,16 @@ processors do that multiply in half precision and add in single precision.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hwnas.exporters.mil_layers import batch_norm, conv, conv_transpose, layer_norm, pool, sizes
 from hwnas.exporters.opened import CannotRunHere
 from hwnas.interfaces import Images
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
 __all__ = ["KNOWN", "Interpreted"]
@@ -53,10 +53,11 @@ class Interpreted:
         values = {**self._constants, self._input: torch.from_numpy(x)}
         with torch.inference_mode():
             for op in self._steps:
-                (output,) = op.outputs
-                if output.name not in values:
+                if op.outputs[0].name not in values:
                     found = KNOWN[op.op_type](_values(op, values))
-                    values[output.name] = _rounded(found, output)
+                    parts = found if isinstance(found, list) else [found]
+                    for output, part in zip(op.outputs, parts, strict=True):
+                        values[output.name] = _rounded(part, output)
         logits: Images = values[self._output.name].numpy()
         return logits
 
@@ -89,57 +90,6 @@ def _rounded(value: Tensor, variable: Any) -> Tensor:
     return value.half().float() if "fp16" in str(variable.dtype) else value
 
 
-def _conv(v: Mapping[str, Any]) -> Tensor:
-    from torch.nn import functional
-
-    x, weight = v["x"], v["weight"]
-    strides = _sizes(v.get("strides"), 2, 1)
-    dilations = _sizes(v.get("dilations"), 2, 1)
-    reach = [(k - 1) * d + 1 for k, d in zip(weight.shape[2:], dilations, strict=True)]
-    x = functional.pad(x, _padding(v, x, reach, strides))
-    return functional.conv2d(
-        x, weight, v.get("bias"), strides, dilation=dilations, groups=int(v.get("groups", 1))
-    )
-
-
-def _pool(v: Mapping[str, Any], is_max: bool) -> Tensor:
-    from torch.nn import functional
-
-    x, kernel = v["x"], _sizes(v["kernel_sizes"], 2, 1)
-    strides = _sizes(v.get("strides"), 2, 1)
-    pads = _padding(v, x, kernel, strides)
-    if v.get("ceil_mode"):
-        for axis in range(2):
-            size = x.shape[2 + axis] + pads[2 - 2 * axis] + pads[3 - 2 * axis]
-            pads[3 - 2 * axis] += -(size - kernel[axis]) % strides[axis]
-    if is_max:
-        return functional.max_pool2d(functional.pad(x, pads, value=-np.inf), kernel, strides)
-    found = functional.avg_pool2d(functional.pad(x, pads), kernel, strides)
-    if v.get("exclude_padding_from_average") or v.get("ceil_mode"):
-        inside = functional.pad(x.new_ones(x.shape), pads)
-        return found / functional.avg_pool2d(inside, kernel, strides)
-    return found
-
-
-def _sizes(given: Any, n: int, default: int) -> list[int]:
-    return [default] * n if given is None else [int(size) for size in given]
-
-
-def _padding(v: Mapping[str, Any], x: Tensor, reach: list[int], strides: list[int]) -> list[int]:
-    """(left, right, top, bottom) of `torch.nn.functional.pad`."""
-    kind = v.get("pad_type", "valid")
-    if kind == "custom":
-        top, bottom, left, right = _sizes(v["pad"], 4, 0)
-        return [left, right, top, bottom]
-    found = []
-    for axis in (1, 0) if kind.startswith("same") else ():
-        size, stride = x.shape[2 + axis], strides[axis]
-        total = max((-(-size // stride) - 1) * stride + reach[axis] - size, 0)
-        small = total // 2
-        found += [total - small, small] if kind == "same_lower" else [small, total - small]
-    return found or [0, 0, 0, 0]
-
-
 def _dequantized(v: Mapping[str, Any]) -> Tensor:
     """int8 weights times a scale per channel along `axis`."""
     data, axis = v["quantized_data"], int(v.get("axis", 0))
@@ -153,13 +103,17 @@ def _dequantized(v: Mapping[str, Any]) -> Tensor:
     return found.float()
 
 
-def _reduce_mean(v: Mapping[str, Any]) -> Tensor:
-    found: Tensor = v["x"].mean(_sizes(v.get("axes"), 0, 0), keepdim=bool(v.get("keep_dims", 0)))
+def _reduced(kind: str, v: Mapping[str, Any]) -> Tensor:
+    """`kind`: `mean`, `sum` or `amax` of torch."""
+    axes, keeps = sizes(v.get("axes"), 0, 0), bool(v.get("keep_dims", False))
+    found: Tensor = getattr(v["x"], kind)(axes, keepdim=keeps)
     return found
 
 
 def _cast(v: Mapping[str, Any]) -> Tensor:
     found: Tensor = v["x"]
+    if v["dtype"] == "bool":
+        return found.bool()
     return found.float() if v["dtype"].startswith("fp") else found.long()
 
 
@@ -189,43 +143,142 @@ def _concat(v: Mapping[str, Any]) -> Tensor:
 def _pad(v: Mapping[str, Any]) -> Tensor:
     from torch.nn import functional
 
-    pairs = _sizes(v["pad"], 0, 0)
+    pairs, mode = sizes(v["pad"], 0, 0), v.get("mode", "constant")
     flat = [n for i in range(len(pairs) - 2, -1, -2) for n in pairs[i : i + 2]]
-    return functional.pad(v["x"], flat, value=float(v.get("constant_val", 0)))
+    if mode == "constant":
+        return functional.pad(v["x"], flat, value=float(v.get("constant_val", 0)))
+    while len(flat) > 2 and flat[-2:] == [0, 0]:  # torch repeats and reflects the last axes only
+        flat = flat[:-2]
+    return functional.pad(v["x"], flat, mode=mode)
 
 
-KNOWN: Mapping[str, Callable[[Mapping[str, Any]], torch.Tensor]] = {
-    "add": lambda v: v["x"] + v["y"],
-    "avg_pool": lambda v: _pool(v, is_max=False),
-    "cast": _cast,
-    "clip": lambda v: v["x"].clamp(v["alpha"], v["beta"]),
-    "concat": _concat,
-    "constexpr_affine_dequantize": _dequantized,
-    "conv": _conv,
-    "expand_dims": lambda v: _expanded(v),
-    "linear": _linear,
-    "matmul": lambda v: v["x"] @ v["y"],
-    "max_pool": lambda v: _pool(v, is_max=True),
-    "mul": lambda v: v["x"] * v["y"],
-    "pad": _pad,
-    "real_div": lambda v: v["x"] / v["y"],
-    "reduce_mean": _reduce_mean,
-    "relu": lambda v: v["x"].relu(),
-    "relu6": lambda v: v["x"].clamp(0, 6),
-    "reshape": lambda v: v["x"].reshape(_sizes(v["shape"], 0, 0)),
-    "sigmoid": lambda v: v["x"].sigmoid(),
-    "sigmoid_hard": _sigmoid_hard,
-    "silu": lambda v: v["x"] * v["x"].sigmoid(),
-    "squeeze": lambda v: v["x"].squeeze(_sizes(v["axes"], 0, 0)),
-    "sub": lambda v: v["x"] - v["y"],
-    "thresholded_relu": _thresholded,
-    "transpose": lambda v: v["x"].permute(_sizes(v["perm"], 0, 0)),
-}
-"""Maps the MIL name of an operator to the function that computes its value from its inputs."""
+def _matmul(v: Mapping[str, Any]) -> Tensor:
+    x, y = (
+        v[name].mT if v.get(f"transpose_{name}") and v[name].dim() > 1 else v[name] for name in "xy"
+    )
+    found: Tensor = x @ y
+    return found
+
+
+def _gelu(v: Mapping[str, Any]) -> Tensor:
+    from torch.nn import functional
+
+    if v.get("mode") == "SIGMOID_APPROXIMATION":
+        found: Tensor = v["x"] * (1.702 * v["x"]).sigmoid()
+        return found
+    return functional.gelu(
+        v["x"], approximate="tanh" if v.get("mode") == "TANH_APPROXIMATION" else "none"
+    )
+
+
+def _prelu(v: Mapping[str, Any]) -> Tensor:
+    from torch.nn import functional
+
+    return functional.prelu(v["x"], v["alpha"])
+
+
+def _split(v: Mapping[str, Any]) -> Sequence[Tensor]:
+    x, axis = v["x"], int(v["axis"])
+    if v.get("split_sizes") is not None:
+        return list(x.split(sizes(v["split_sizes"], 0, 0), axis))
+    return list(x.chunk(int(v["num_splits"]), axis))
+
+
+def _sliced(v: Mapping[str, Any]) -> Tensor:
+    """A range of every axis; negative strides do not occur."""
+    x = v["x"]
+    n = x.dim()
+
+    def is_set(name: str, axis: int) -> bool:
+        mask = v.get(name)
+        return mask is not None and bool(mask[axis])
+
+    steps = sizes(v.get("stride"), n, 1)
+    at: list[Any] = []
+    for axis, (begin, end) in enumerate(zip(v["begin"].tolist(), v["end"].tolist(), strict=True)):
+        if is_set("squeeze_mask", axis):
+            at.append(begin)
+            continue
+        first = None if is_set("begin_mask", axis) else begin
+        at.append(slice(first, None if is_set("end_mask", axis) else end, steps[axis]))
+    found: Tensor = x[tuple(at)]
+    return found
+
+
+def _upsampled(mode: str, v: Mapping[str, Any]) -> Tensor:
+    from torch.nn import functional
+
+    factors = [float(v.get(f"scale_factor_{side}", 1)) for side in ("height", "width")]
+    corners = {} if mode == "nearest" else {"align_corners": bool(v.get("align_corners", True))}
+    return functional.interpolate(v["x"], scale_factor=factors, mode=mode, **corners)
+
+
+def _shuffled(v: Mapping[str, Any]) -> Tensor:
+    from torch.nn import functional
+
+    return functional.pixel_shuffle(v["x"], int(v["upscale_factor"]))
+
+
+def _rsqrt(v: Mapping[str, Any]) -> Tensor:
+    found: Tensor = (v["x"] + v.get("epsilon", 1e-12)).rsqrt()
+    return found
 
 
 def _expanded(v: Mapping[str, Any]) -> Tensor:
     found: Tensor = v["x"]
-    for axis in _sizes(v["axes"], 0, 0):
+    for axis in sizes(v["axes"], 0, 0):
         found = found.unsqueeze(axis)
     return found
+
+
+KNOWN: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {
+    "add": lambda v: v["x"] + v["y"],
+    "avg_pool": lambda v: pool(v, is_max=False),
+    "batch_norm": batch_norm,
+    "cast": _cast,
+    "clip": lambda v: v["x"].clamp(v["alpha"], v["beta"]),
+    "concat": _concat,
+    "constexpr_affine_dequantize": _dequantized,
+    "conv": conv,
+    "conv_transpose": conv_transpose,
+    "elu": lambda v: v["x"].relu() + v.get("alpha", 1.0) * v["x"].clamp(max=0).expm1(),
+    "exp": lambda v: v["x"].exp(),
+    "expand_dims": _expanded,
+    "gelu": _gelu,
+    "layer_norm": layer_norm,
+    "leaky_relu": lambda v: v["x"].relu() + v.get("alpha", 0.01) * v["x"].clamp(max=0),
+    "linear": _linear,
+    "matmul": _matmul,
+    "max_pool": lambda v: pool(v, is_max=True),
+    "mul": lambda v: v["x"] * v["y"],
+    "pad": _pad,
+    "pixel_shuffle": _shuffled,
+    "pow": lambda v: v["x"] ** v["y"],
+    "prelu": _prelu,
+    "real_div": lambda v: v["x"] / v["y"],
+    "reduce_max": lambda v: _reduced("amax", v),
+    "reduce_mean": lambda v: _reduced("mean", v),
+    "reduce_sum": lambda v: _reduced("sum", v),
+    "relu": lambda v: v["x"].relu(),
+    "relu6": lambda v: v["x"].clamp(0, 6),
+    "reshape": lambda v: v["x"].reshape(sizes(v["shape"], 0, 0)),
+    "rsqrt": _rsqrt,
+    "sigmoid": lambda v: v["x"].sigmoid(),
+    "sigmoid_hard": _sigmoid_hard,
+    "silu": lambda v: v["x"] * v["x"].sigmoid(),
+    "slice_by_index": _sliced,
+    "softmax": lambda v: v["x"].softmax(int(v.get("axis", -1))),
+    "split": _split,
+    "sqrt": lambda v: v["x"].sqrt(),
+    "squeeze": lambda v: v["x"].squeeze(sizes(v["axes"], 0, 0)),
+    "sub": lambda v: v["x"] - v["y"],
+    "tanh": lambda v: v["x"].tanh(),
+    "thresholded_relu": _thresholded,
+    "transpose": lambda v: v["x"].permute(sizes(v["perm"], 0, 0)),
+    "upsample_bilinear": lambda v: _upsampled("bilinear", v),
+    "upsample_nearest_neighbor": lambda v: _upsampled("nearest", v),
+}
+"""Functions by the MIL name of an operator: they compute its values from its inputs.
+
+An operator with several outputs returns a list.
+"""

@@ -122,8 +122,9 @@ def _restore_layers(module: torch.fx.GraphModule) -> None:
     import torch
 
     aten, made = torch.ops.aten, dict[str, list[Any]]()
+    of_maps = {kind for one in (aten.conv1d, aten.conv2d) for kind in (one.default, one.padding)}
     for node in list(module.graph.nodes):
-        if node.target not in (aten.conv2d.default, aten.conv2d.padding, aten.linear.default):
+        if node.target not in {*of_maps, aten.linear.default}:
             continue
         x, weight, *how = node.args
         name, _, leaf = str(weight.target).rpartition(".")
@@ -148,16 +149,19 @@ def _restore_layers(module: torch.fx.GraphModule) -> None:
 def _layer(values: Mapping[str, Any], options: Sequence[Any] | None) -> torch.nn.Module:
     """A layer with these parameters. `options`: stride, padding, dilation, groups; None: linear.
 
-    `padding` is a size or a name, as in `nn.Conv2d`.
+    Kernels have one or two axes. `padding` is a size or a name, as in `nn.Conv2d`.
     """
     import torch
 
     n_outputs, n_inputs, *kernel = values["weight"].shape
-    layer: torch.nn.Linear | torch.nn.Conv2d = torch.nn.Linear(n_inputs, n_outputs)
-    if options is not None:
+    layer: torch.nn.Linear | torch.nn.Conv1d | torch.nn.Conv2d
+    if options is None:
+        layer = torch.nn.Linear(n_inputs, n_outputs)
+    else:
+        kind = torch.nn.Conv2d if len(kernel) == 2 else torch.nn.Conv1d
         names = ("stride", "padding", "dilation", "groups")
         how: dict[str, Any] = {"groups": 1, **dict(zip(names, options, strict=False))}
-        layer = torch.nn.Conv2d(n_inputs * how["groups"], n_outputs, tuple(kernel), **how)
+        layer = kind(n_inputs * how["groups"], n_outputs, tuple(kernel), **how)
     layer.weight = values["weight"]
     layer.bias = values.get("bias")
     return layer

@@ -15,7 +15,12 @@ from hwnas.interfaces import Images
 __all__ = ["State", "logits", "quantized", "savings"]
 
 TRANSPOSED = "aten.conv_transpose2d.input"
-LAYERS = ("aten.conv2d.default", "aten.conv2d.padding", "aten.linear.default", TRANSPOSED)
+LINEAR = "aten.linear.default"
+LAYERS = (
+    *(f"aten.{kind}.{name}" for kind in ("conv1d", "conv2d") for name in ("default", "padding")),
+    LINEAR,
+    TRANSPOSED,
+)
 """Operators that can be in 8 bits or in float. XNNPACK runs transposed convolutions of one group in
 8 bits; their weights are rounded to the nearest values, because `weight_rounding` has no rule for
 them.
@@ -37,7 +42,8 @@ def savings(program: torch.export.ExportedProgram) -> dict[str, float]:
     for node in program.graph.nodes:
         if _is_layer(node):
             at = node.args[0] if str(node.target) == TRANSPOSED else node  # where weights multiply
-            maps = at.meta["val"].shape[2:]
+            shape = at.meta["val"].shape
+            maps = shape[1:-1] if str(node.target) == LINEAR else shape[2:]
             found[node.name] = saving(node.args[1].meta["val"].numel(), math.prod(maps))
     return found
 

@@ -9,6 +9,7 @@ errors in half precision are two to ten times smaller. With weights of 7 bits an
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.utils._pytree import tree_leaves
 
 from hwnas.core.rng import rng
 from hwnas.exporters.fold import folded
@@ -30,7 +32,7 @@ DAMPING = 1e-4  # of the mean square of a layer's inputs
 TOP = 1 - 1e-9
 CONVOLUTION = torch.ops.aten.convolution.default
 
-Layer = nn.Conv2d | nn.Linear
+Layer = nn.Conv1d | nn.Conv2d | nn.Linear
 Column = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """Rounds the weights [groups, outputs] of one input.
 
@@ -42,8 +44,8 @@ def half_weights(model: nn.Module, images: Images) -> nn.Module:
     """A folded copy of `model` whose convolutions and linear layers have half-precision weights.
 
     The weights are float32 numbers that half precision can represent exactly, so converters do not
-    change them. A layer is not rounded if a weight is outside the range of half precision, or an
-    input is not finite.
+    change them. A layer is not rounded if a weight is outside the range of half precision, an input
+    is not finite, or another operator uses its weight or bias, too.
 
     images: training images [n, C, H, W]; a seeded selection of `N_IMAGES` is used.
     """
@@ -60,7 +62,8 @@ def grid_weights(model: nn.Module, images: Images, *, levels: int, at_least: int
 
     The scale of an output channel is its largest magnitude / levels. Its largest weight does not
     change, so 8-bit converters with this rule compute the same scales and integers. Float biases
-    compensate the remaining error. A layer is not rounded if an input is not finite.
+    compensate the remaining error. A layer is not rounded if an input is not finite, or another
+    operator uses its weight or bias, too.
 
     images: as in `half_weights`. levels: 64 for weights of 7 bits, 127 for 8.
     at_least: layers with fewer weights remain as they are.
@@ -100,7 +103,8 @@ def _rounded(
         for batch in torch.split(torch.from_numpy(images[chosen]), BATCH):
             net(batch)
     for layer, gram in grams.found.items():
-        _round(layer, gram, rule, bias)
+        if layer not in grams.shared:
+            _round(layer, gram, rule, bias)
     return net
 
 
@@ -109,12 +113,19 @@ class _Grams(LayerCalls):  # type: ignore[no-untyped-call]
 
     The last input of a layer with a bias is the constant 1. The inputs of a convolution are those
     of its operator, so they have the padding of any kind of layer.
+
+    shared: layers whose weight or bias something else reads, for which it must not be adapted.
     """
 
     def __init__(self, layers: Sequence[Layer]) -> None:
         super().__init__(layers)
         self.found: dict[Layer, torch.Tensor] = {}
+        self.shared: set[Layer] = set()
         self._running: Layer | None = None
+        self._owners: dict[int, set[Layer]] = defaultdict(set)  # by id of the weight or the bias
+        for layer in layers:
+            for value in layer.parameters():
+                self._owners[id(value)].add(layer)
 
     def enter(self, layer: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
         """Adds the inputs of a linear layer."""
@@ -134,6 +145,8 @@ class _Grams(LayerCalls):  # type: ignore[no-untyped-call]
     ) -> Any:
         del types
         layer = self._running
+        for value in tree_leaves((args, kwargs)):
+            self.shared |= self._owners.get(id(value), set()) - {layer}
         if func is CONVOLUTION and layer is not None and args[1] is layer.weight:
             self._running = None  # what follows is not the layer
             self._add(layer, _rows(*args))
@@ -159,7 +172,10 @@ def _rows(
     The arguments are those of `aten.convolution`; the last one is the number of groups.
     """
     del bias
-    groups, kernel = others[-1], weight.shape[2:]
+    groups, kernel = others[-1], tuple(weight.shape[2:])
+    if len(kernel) == 1:  # `unfold` needs two axes
+        x, kernel = x.unsqueeze(2), (1, *kernel)
+        dilation, padding, stride = (1, *dilation), (0, *padding), (1, *stride)
     windows = functional.unfold(x, kernel, *map(tuple, (dilation, padding, stride)))
     n, _, positions = windows.shape
     by_group = windows.view(n, groups, -1, positions)

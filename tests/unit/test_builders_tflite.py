@@ -302,6 +302,7 @@ def test_clips_of_relu(bounds: list[str], kind: str) -> None:
         ("AveragePool", {"kernel_shape": [2, 2], "strides": [2, 1]}),
         ("MaxPool", {"kernel_shape": [2, 2], "pads": [0, 0, 1, 1]}),
         ("MaxPool", {"kernel_shape": [3, 3], "strides": [2, 2], "ceil_mode": 1}),
+        ("MaxPool", {"kernel_shape": [3, 3], "strides": [3, 3], "ceil_mode": 1}),
         ("Transpose", {"perm": [0]}),
     ],
 )
@@ -313,6 +314,68 @@ def test_an_operator_without_a_counterpart_is_named_with_the_format_that_has_it(
     node = helper.make_node(kind, [INPUT], ["logits"], name="here", **attributes)
     with pytest.raises(UserError, match=rf"(?s){kind}.*here.*`onnx`"):
         converted(helper.make_model(helper.make_graph([node], "g", values, logits)))
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape", "constants", "attributes", "named"),
+    [
+        ("Concat", (1, 2, 4, 4), [np.ones((1, 2, 4, 4), np.float32)], {"axis": 1}, "a constant"),
+        ("Reshape", (1, 4, 4, 4), [np.array([1, 2, 2, 2, 8])], {}, "Reshape"),
+        ("Reshape", (1, 4, 1, 1), [np.array([4, 1])], {}, "Reshape"),
+        ("Slice", (1, 2, 4, 4), [np.array([n]) for n in (0, 1, -4, 1)], {}, "Slice"),
+        ("BatchNormalization", (1, 4), [np.ones(4, np.float32)] * 4, {}, "BatchNormalization"),
+    ],
+)
+def test_what_would_be_wrong_is_refused(
+    kind: str,
+    shape: tuple[int, ...],
+    constants: list[np.ndarray],
+    attributes: dict[str, object],
+    named: str,
+) -> None:
+    """The node reads an image, or its mean if it reads vectors."""
+    values = [helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, [1, *shape[1:], 1, 1][:4])]
+    logits = [helper.make_tensor_value_info("logits", TensorProto.FLOAT, None)]
+    flat = helper.make_node("Reshape", [INPUT, "flat"], ["vector"])
+    before = [flat] if len(shape) == 2 else []
+    stored = {f"c{n}": value for n, value in enumerate(constants)} | {"flat": np.array([1, -1])}
+    read = "vector" if before else INPUT
+    node = helper.make_node(kind, [read, *list(stored)[:-1]], ["logits"], name="here", **attributes)
+    given = [numpy_helper.from_array(value, name) for name, value in stored.items()]
+    model = helper.make_model(helper.make_graph([*before, node], "g", values, logits, given))
+    with pytest.raises(UserError, match=rf"(?s){named}.*here"):
+        converted(model)
+
+
+@pytest.mark.parametrize("axis", [1, -3])
+def test_an_axis_can_be_counted_from_the_end(axis: int) -> None:
+    values = [helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, [1, 3, 4, 5])]
+    logits = [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, 2, 4, 5])]
+    bounds = [numpy_helper.from_array(np.array([n]), f"n{n}") for n in (1, 3, axis)]
+    node = helper.make_node("Slice", [INPUT, *(one.name for one in bounds)], ["logits"])
+    one = numpy_helper.from_array(np.array([1]), "step")
+    node.input.append("step")
+    graph = helper.make_graph([node], "g", values, logits, [*bounds, one])
+    opset = [helper.make_opsetid("", 18)]
+    model = helper.make_model(graph, ir_version=10, opset_imports=opset)
+    assert difference(model, converted(model), random_input(model, 1)) == 0
+
+
+def test_one_weight_in_two_layers_with_and_without_transposition() -> None:
+    values = [helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, [1, 4, 1, 1])]
+    logits = [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, 4])]
+    weight = np.random.default_rng(0).standard_normal((4, 4)).astype(np.float32)
+    given = {"weight": weight, "flat": np.array([1, -1])}
+    nodes = [
+        helper.make_node("Reshape", [INPUT, "flat"], ["x"]),
+        helper.make_node("Gemm", ["x", "weight"], ["y"], transB=1),
+        helper.make_node("Gemm", ["y", "weight"], ["logits"]),
+    ]
+    stored = [numpy_helper.from_array(value, name) for name, value in given.items()]
+    graph = helper.make_graph(nodes, "g", values, logits, stored)
+    opset = [helper.make_opsetid("", 18)]
+    model = helper.make_model(graph, ir_version=10, opset_imports=opset)
+    assert difference(model, converted(model), random_input(model, 1)) < 1e-6
 
 
 def test_all_missing_operators_are_named_those_of_the_network_first() -> None:

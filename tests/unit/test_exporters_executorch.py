@@ -298,6 +298,26 @@ def test_layers_of_all_kinds_can_stay_in_float(mixture: torch.export.ExportedPro
     }
 
 
+class Sequences(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = torch.nn.Conv1d(3, 4, 3, padding=1)
+        self.b = torch.nn.Conv1d(4, 4, 3, padding="same")
+        self.head = torch.nn.Linear(36, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.b(self.a(x.flatten(2)))).mean(1)
+
+
+def test_layers_of_sequences_can_stay_in_float() -> None:
+    program = torch.export.export(Sequences().eval(), (torch.zeros(2, 3, 6, 6),))
+    assert pt2e.savings(program) == {
+        "conv1d": 3 * 4 * 3 * (36 + MACS_PER_WEIGHT),
+        "conv1d_1": 4 * 4 * 3 * (36 + MACS_PER_WEIGHT),
+        "linear": 36 * 5 * (4 + MACS_PER_WEIGHT),  # runs on 4 vectors of 36 values
+    }
+
+
 def test_joins_beside_float_layers() -> None:
     program = torch.export.export(Mixture().eval(), (torch.zeros(2, 3, 6, 6),))
     nodes = program.module().graph.nodes

@@ -21,6 +21,9 @@ from hwnas.exporters.opened import CannotRunHere
 
 X = torch.from_numpy(rng(0, "mil").standard_normal((1, 4, 7, 6)).astype(np.float32))
 W = torch.from_numpy(rng(1, "mil").standard_normal((8, 2, 3, 3)).astype(np.float32))
+L, V, V6 = X.flatten(2), torch.linspace(0.1, 0.7, 4), torch.linspace(0.1, 0.7, 6)
+U = torch.from_numpy(rng(2, "mil").standard_normal((4, 3, 4, 4)).astype(np.float32))[..., :3, :3]
+PADDED = {mode: functional.pad(X, [3, 1, 1, 2], mode=mode) for mode in ("reflect", "replicate")}
 
 
 @pytest.mark.parametrize(
@@ -74,6 +77,86 @@ W = torch.from_numpy(rng(1, "mil").standard_normal((8, 2, 3, 3)).astype(np.float
         ("reduce_mean", {"axes": [2, 3], "keep_dims": False}, X.mean((2, 3))),
         ("reduce_mean", {"axes": [-1, -2], "keep_dims": True}, X.mean((2, 3), keepdim=True)),
         ("pad", {"pad": [0, 0, 0, 0, 1, 2, 3, 4]}, functional.pad(X, [3, 4, 1, 2])),
+        ("pad", {"pad": [0, 0, 0, 0, 1, 2, 3, 1], "mode": "reflect"}, PADDED["reflect"]),
+        ("pad", {"pad": [0, 0, 0, 0, 1, 2, 3, 1], "mode": "replicate"}, PADDED["replicate"]),
+        (
+            "conv",
+            {"x": L, "weight": W[..., 0], "groups": 2, "strides": [2], "dilations": [2]}
+            | {"pad_type": "custom", "pad": [1, 2]},
+            functional.conv1d(functional.pad(L, [1, 2]), W[..., 0], stride=2, dilation=2, groups=2),
+        ),
+        (
+            "max_pool",
+            {"x": L, "kernel_sizes": [3], "strides": [2], "ceil_mode": True},
+            functional.max_pool1d(L, 3, 2, ceil_mode=True),
+        ),
+        (
+            "conv_transpose",
+            {"weight": U, "strides": [2, 2], "groups": 2, "bias": torch.ones(6)}
+            | {"pad_type": "custom", "pad": [1] * 4},
+            functional.conv_transpose2d(X, U, torch.ones(6), 2, 1, groups=2),
+        ),
+        (
+            "conv_transpose",
+            {"weight": U, "strides": [2, 2], "groups": 2, "pad_type": "custom", "pad": [1] * 4}
+            | {"output_shape": [1, 6, 14, 12]},
+            functional.conv_transpose2d(X, U, None, 2, 1, 1, groups=2),
+        ),
+        (
+            "batch_norm",
+            {"mean": V, "variance": V + 1, "gamma": V + 2, "beta": V - 1, "epsilon": 1e-3},
+            functional.batch_norm(X, V, V + 1, V + 2, V - 1, eps=1e-3),
+        ),
+        (
+            "layer_norm",
+            {"axes": [-1], "gamma": V6 + 2, "beta": V6, "epsilon": 1e-3},
+            functional.layer_norm(X, (6,), V6 + 2, V6, 1e-3),
+        ),
+        ("layer_norm", {"axes": [2, 3]}, functional.layer_norm(X, (7, 6))),
+        ("gelu", {"mode": "EXACT"}, functional.gelu(X)),
+        ("gelu", {"mode": "TANH_APPROXIMATION"}, functional.gelu(X, approximate="tanh")),
+        ("gelu", {"mode": "SIGMOID_APPROXIMATION"}, X * torch.sigmoid(1.702 * X)),
+        ("elu", {"alpha": 0.5}, functional.elu(X, 0.5)),
+        ("leaky_relu", {"alpha": 0.1}, functional.leaky_relu(X, 0.1)),
+        ("prelu", {"alpha": V}, functional.prelu(X, V)),
+        ("tanh", {}, X.tanh()),
+        ("exp", {}, X.exp()),
+        ("sqrt", {"x": X.abs()}, X.abs().sqrt()),
+        ("rsqrt", {"x": X.abs(), "epsilon": 0.1}, (X.abs() + 0.1).rsqrt()),
+        ("pow", {"y": 2.0}, X.square()),
+        ("softmax", {"axis": 1}, X.softmax(1)),
+        ("reduce_max", {"axes": [2, 3], "keep_dims": True}, X.amax((2, 3), keepdim=True)),
+        ("reduce_sum", {"axes": [1]}, X.sum(1)),
+        ("matmul", {"y": X, "transpose_y": True}, X @ X.mT),
+        ("matmul", {"y": X, "transpose_x": True}, X.mT @ X),
+        ("split", {"num_splits": 2, "axis": 1}, [X[:, :2], X[:, 2:]]),
+        ("split", {"split_sizes": [1, 3], "axis": 1}, [X[:, :1], X[:, 1:]]),
+        (
+            "slice_by_index",
+            {"begin": torch.tensor([0, 1, 2, 1]), "end": torch.tensor([0, 3, 0, 6])}
+            | {"stride": [1, 1, 1, 2], "begin_mask": [True, False, False, False]}
+            | {"end_mask": [True, False, True, False]},
+            X[:, 1:3, 2:, 1:6:2],
+        ),
+        (
+            "slice_by_index",
+            {"begin": torch.tensor([0, 1, 0, 0]), "end": torch.tensor([1, 2, 7, 6])}
+            | {"squeeze_mask": [False, True, False, False]},
+            X[:, 1],
+        ),
+        ("pixel_shuffle", {"upscale_factor": 2}, functional.pixel_shuffle(X, 2)),
+        (
+            "upsample_nearest_neighbor",
+            {"scale_factor_height": 2, "scale_factor_width": 3},
+            functional.interpolate(X, scale_factor=[2, 3]),
+        ),
+        (
+            "upsample_bilinear",
+            {"scale_factor_height": 2.0, "scale_factor_width": 2.0, "align_corners": False},
+            functional.interpolate(X, scale_factor=2, mode="bilinear"),
+        ),
+        ("cast", {"x": X > 0, "dtype": "fp32"}, (X > 0).float()),
+        ("cast", {"dtype": "bool"}, X != 0),
         ("transpose", {"perm": [0, 2, 3, 1]}, X.permute(0, 2, 3, 1)),
         ("reshape", {"shape": [1, -1]}, X.reshape(1, -1)),
         ("expand_dims", {"axes": [0, 1]}, X[None, None]),
@@ -81,7 +164,7 @@ W = torch.from_numpy(rng(1, "mil").standard_normal((8, 2, 3, 3)).astype(np.float
     ],
 )
 def test_an_operator_computes_what_torch_computes(
-    name: str, inputs: dict[str, Any], expected: torch.Tensor
+    name: str, inputs: dict[str, Any], expected: torch.Tensor | list[torch.Tensor]
 ) -> None:
     torch.testing.assert_close(KNOWN[name]({"x": X, **inputs}), expected)
 
@@ -95,6 +178,16 @@ def test_8_bit_weights_have_a_scale_per_channel() -> None:
 
 def variable(name: str, value: Any = None, dtype: str = "fp32") -> Any:
     return SimpleNamespace(name=name, val=value, dtype=dtype)
+
+
+def test_an_operator_of_several_outputs() -> None:
+    inputs = {"x": variable("input"), "axis": variable("one", 1), "num_splits": variable("n", 2)}
+    split = SimpleNamespace(op_type="split", inputs=inputs, outputs=[variable("a"), variable("b")])
+    parts = {"x": variable("b"), "y": variable("a")}
+    sub = SimpleNamespace(op_type="sub", inputs=parts, outputs=[variable("y")])
+    found = SimpleNamespace(inputs={"input": 0}, outputs=sub.outputs, operations=[split, sub])
+    x = np.array([[1.0, 2.0, 5.0, 7.0]], dtype=np.float32)
+    np.testing.assert_array_equal(Interpreted(found, where="test")(x), [[4.0, 5.0]])
 
 
 def program(kind: str, dtype: str) -> Any:

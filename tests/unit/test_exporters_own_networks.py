@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from hwnas.exporters.apart_network import DEFINITION, PROGRAM, WEIGHTS, saved
 from hwnas.exporters.formats import export, open_model
 from hwnas.exporters.parity import torch_logits
 from hwnas.exporters.pt2 import captured, network_of
-from hwnas.exporters.weight_rounding import grid_weights, half_weights
+from hwnas.exporters.weight_rounding import Layer, grid_weights, half_weights
 from hwnas.interfaces import Images
 from hwnas.nets.subnet import build_subnet, computes_as_defined
 from hwnas.spaces.space import SearchSpace
@@ -40,12 +41,13 @@ class Own(nn.Module):
         self.dilated = nn.Conv2d(8, 8, (3, 1), dilation=(2, 1), groups=8)
         self.first, self.second = nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 1, stride=2)
         self.second.weight = self.first.weight
+        self.line = nn.Conv1d(8, 8, 3, padding="same")
         self.head = nn.Linear(8, 3)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.twice(self.twice(self.bn(self.a(x))))
         x = self.second(self.first(self.dilated(self.same(x))))
-        found: torch.Tensor = self.head(x.mean((2, 3)))
+        found: torch.Tensor = self.head(self.line(x.flatten(2)).mean(2))
         return found
 
 
@@ -65,12 +67,13 @@ def test_programs_have_layers_again(tmp_path: Path) -> None:
     torch.export.save(captured(net, SHAPE), tmp_path / PROGRAM)
     found = network_of(tmp_path / PROGRAM)
     assert np.abs(torch_logits(found, x) - torch_logits(net, x)).max() < 1e-6
-    layers = {name for name, one in found.named_modules() if isinstance(one, nn.Conv2d | nn.Linear)}
-    assert layers == {"a", "twice.0", "same", "dilated", "second", "head"}
+    layers = {name for name, one in found.named_modules() if isinstance(one, Layer)}
+    assert layers == {"a", "twice.0", "same", "dilated", "second", "line", "head"}
     assert isinstance(found.dilated, nn.Conv2d) and found.dilated.dilation == (2, 1)
     for rounded in (half_weights(found, x), grid_weights(found, x, levels=8)):
         state, exact = rounded.state_dict(), found.state_dict()
-        assert all((state[f"{name}.weight"] != exact[f"{name}.weight"]).any() for name in layers)
+        changed = {n for n in layers if (state[f"{n}.weight"] != exact[f"{n}.weight"]).any()}
+        assert changed == layers - {"second"}  # the first one uses its weight
         difference = np.abs(torch_logits(rounded, x) - torch_logits(net, x)).max()
         assert 0 < difference < 0.5 * np.abs(torch_logits(net, x)).max()
 
@@ -103,6 +106,49 @@ def test_a_replaced_head_and_other_activations_are_exported(
             assert np.abs(found - expected).max() < 0.01 * np.abs(expected).max()
         with pytest.raises(UserError, match="changed after hwnas"):
             export(net, "timm", tmp_path / "timm", images=x)
+
+
+class Odd(Own):
+    """Does not compute one tensor of logits from one batch of images."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+
+    def forward(self, x: torch.Tensor, *others: torch.Tensor) -> Any:
+        logits = super().forward(x)
+        if self.kind == "two inputs":
+            (other,) = others
+            return logits + other
+        if self.kind == "control flow":
+            return logits if logits.sum() > 0 else -logits
+        kinds = {"two outputs": (logits, x), "names": {"logits": logits}, "numbers": logits[:, 0]}
+        return kinds[self.kind]
+
+
+@pytest.mark.parametrize("format", ["onnx", "litert", "executorch:int8", "coreml"])
+@pytest.mark.parametrize(
+    ("kind", "found"),
+    [
+        ("two inputs", "does not run on a batch of images"),
+        ("two outputs", "found: tuple"),
+        ("names", "found: dict"),
+        ("numbers", r"found: a tensor \[1\] for one image"),
+    ],
+)
+def test_networks_of_other_inputs_or_outputs_are_refused(
+    kind: str, found: str, format: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(formats, "planned", lambda *_: None)  # before any package is needed
+    with pytest.raises(UserError, match=found):
+        export(Odd(kind).eval(), format, tmp_path, images=images(4))
+    assert not any(tmp_path.iterdir())
+
+
+def test_what_onnx_cannot_express_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="ONNX cannot express the network") as error:
+        export(Odd("control flow").eval(), "onnx", tmp_path, images=images(4))
+    assert "data-dependent" in str(error.value.found) and not any(tmp_path.iterdir())
 
 
 def test_images_that_are_not_finite_are_named(tmp_path: Path) -> None:

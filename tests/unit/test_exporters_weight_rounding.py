@@ -24,12 +24,22 @@ from hwnas.nets.subnet import build_subnet
 from hwnas.spaces.space import SearchSpace
 
 SHAPE = (4, 10, 10)
+
+
+class Line(nn.Conv1d):
+    """A convolution over the rows of maps, one after the other."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x.flatten(2))
+
+
 LAYERS = {
     "pointwise": nn.Conv2d(4, 8, 1),
     "depthwise": nn.Conv2d(4, 4, 3, padding=1, groups=4),
     "grouped, strided, dilated": nn.Conv2d(4, 6, 3, stride=2, dilation=2, groups=2),
     "without bias": nn.Conv2d(4, 8, (3, 5), bias=False),
     "linear": nn.Linear(10, 5),
+    "one axis": Line(4, 6, 3, stride=2, padding=1, dilation=2, groups=2),
 }
 
 
@@ -75,6 +85,44 @@ def test_a_layer_errs_less_than_with_the_nearest_values(layer: nn.Module) -> Non
     assert of_half(found) and not of_half(net)
     assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
     assert 0 < error(found, net, x[32:]) < 0.9 * error(nearest(net), net, x[32:])
+
+
+class Reused(nn.Module):
+    """Two layers; the first one's parameters are also those of something else."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.second = nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1)
+        self.kind = kind
+        if kind in ("weight", "bias"):
+            setattr(self.second, kind, getattr(self.first, kind))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.second(self.first(x))
+        if self.kind == "function":
+            x = nn.functional.conv2d(x, self.first.weight)
+        if self.kind == "value":
+            x = x + self.first.bias[:, None, None]
+        return self.first(x) if self.kind == "twice" else x
+
+
+@pytest.mark.parametrize(
+    ("kind", "rounded"),
+    [("weight", []), ("bias", []), ("function", ["second"]), ("value", ["second"])]
+    + [("twice", ["first", "second"])],
+)
+def test_weights_do_not_adapt_to_one_of_several_users(kind: str, rounded: list[str]) -> None:
+    """They would be wrong for the others. A layer that runs twice adapts to both inputs."""
+    net, x = Reused(kind).eval(), images(8, *SHAPE)
+    for found in (half_weights(net, x), weight_rounding.grid_weights(net, x, levels=8)):
+        pairs = zip(net.named_children(), found.children(), strict=True)
+        changed = [
+            name
+            for (name, exact), layer in pairs
+            if not all(map(torch.equal, exact.parameters(), layer.parameters()))
+        ]
+        assert changed == rounded
 
 
 def test_a_network_with_bn_is_folded_first(tiny_space: SearchSpace) -> None:

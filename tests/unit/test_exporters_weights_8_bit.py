@@ -29,7 +29,7 @@ def to_grid(net: nn.Module, levels: int) -> nn.Module:
     """The nearest weights."""
     other = copy.deepcopy(net)
     for layer in other.modules():
-        if isinstance(layer, nn.Conv2d | nn.Linear):
+        if isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Linear):
             scale = layer.weight.detach().abs().flatten(1).amax(1) / levels
             scale = scale.reshape(-1, *[1] * (layer.weight.dim() - 1))
             layer.weight.data = (layer.weight.data / scale).round() * scale

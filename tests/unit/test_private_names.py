@@ -22,7 +22,8 @@ USES = {
     " BatchNorm3d, SyncBatchNorm)",
     "torch.utils._python_dispatch.TorchDispatchMode": "exporters/layer_calls.py:"
     " take the class from its new home, or watch the modules with forward hooks",
-    "torch.utils._pytree.tree_leaves": "exporters/fold.py: flatten lists, tuples and dicts",
+    "torch.utils._pytree.tree_leaves": "exporters/fold.py and weight_rounding.py: flatten lists,"
+    " tuples and dicts",
 }
 """What to do in hwnas when the name is gone."""
 
