@@ -176,6 +176,7 @@ def export_changes(
     given = [name.strip() for name in listed(formats)]
     for name in given:
         _configs(name, ())  # an invalid name is found before the run is opened
+    _refuse_all_with_others(given)
     with open_project(
         Path(folder),
         config=config,
@@ -205,8 +206,8 @@ def _configs(name: str, configured: Sequence[BaseModel]) -> list[BaseModel]:
     ]
 
 
-def _refuse_twice(names: Sequence[str], configured: Sequence[BaseModel]) -> None:
-    """Refuses two names for the same format: `onnx` and `onnx:fp32`, or `all` and any other.
+def _refuse_all_with_others(names: Sequence[str]) -> None:
+    """Refuses `all` together with other formats.
 
     Raises:
         UserError: shows the names.
@@ -219,6 +220,14 @@ def _refuse_twice(names: Sequence[str], configured: Sequence[BaseModel]) -> None
             where="--formats",
             fix=f"name only {ALL}, or leave {ALL} out",
         )
+
+
+def _refuse_twice(names: Sequence[str], configured: Sequence[BaseModel]) -> None:
+    """Refuses two names for the same format, such as `onnx` and `onnx:fp32`.
+
+    Raises:
+        UserError: shows both names.
+    """
     before: list[tuple[str, list[BaseModel]]] = []
     for name in names:
         configs = _configs(name, configured)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hwnas import __version__
+from hwnas.core.errors import HwnasError, UserError, out_of_memory
 from hwnas.core.store import canonical_json
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ def _translated(
     if getattr(model, "reads_tokens", False):
         network, inputs, outputs = Step(network), [*STEP_INPUTS], [*STEP_OUTPUTS]
         example = network.example(n)
-    with quiet(), torch.no_grad():
+    with _translating(opset), quiet(), torch.no_grad():
         program = torch.onnx.export(
             network,
             example,
@@ -126,6 +127,35 @@ def _translated(
         )
     assert program is not None  # only the older exporter returns None
     return program.model_proto
+
+
+@contextlib.contextmanager
+def _translating(opset: int) -> Iterator[None]:
+    """Raises errors of torch's exporter as `UserError`.
+
+    Raises:
+        UserError: ONNX cannot express the network; the root cause names the operator or the branch.
+    """
+    try:
+        yield
+    except (HwnasError, MemoryError):
+        raise
+    except Exception as error:  # torch raises dozens of unrelated classes
+        if out_of_memory(error) is not None:
+            raise
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        text = str(cause).strip().splitlines() or [""]
+        raise UserError(
+            "ONNX cannot express the network",
+            expected=f"operators of ONNX opset {opset}, no branches on the values of tensors, and"
+            " any batch size",
+            found=f"{type(cause).__name__}: {text[0][:300]}",
+            where="forward() of the network",
+            fix="replace the operator or the branch (for example by torch.where); if the batch size"
+            " is fixed: dynamic_batch=False",
+        ) from error
 
 
 def _weights_hash(model: torch.nn.Module) -> str:
