@@ -34,8 +34,8 @@ PAGES = (
 NOTEBOOK = "examples/notebook.ipynb"
 LINK = re.compile(r"(\]\()(?!https?:|mailto:|#)([^)#\s]+)")
 FENCE = re.compile(r"^( *```\w+)[^\S\n]+([^\n]+?)[^\S\n]*$", re.MULTILINE)
-"""The head of a block with a word: `run` and `smoke` are for tests, `diagram` keeps its lines on
-every screen, and anything else is the name of a file."""
+"""The head of a block with a word: `run` (also `run needs=PACKAGE`) and `smoke` are for tests,
+`diagram` keeps its lines on every screen, and anything else is the name of a file."""
 ITEM = re.compile(r"(?:\d+\.|[-*]) +")
 """The head of an item of a list, at the start of a line."""
 
@@ -142,7 +142,7 @@ def _fence(match: re.Match[str]) -> str:
     if match[2] == "diagram":
         fence, language = match[1].rsplit("`", 1)
         return f"{fence}` {{ .{language} .diagram }}"
-    return match[1] if match[2] in ("run", "smoke") else f'{match[1]} title="{match[2]}"'
+    return match[1] if match[2].split()[0] in ("run", "smoke") else f'{match[1]} title="{match[2]}"'
 
 
 def _notebook() -> str:

@@ -18,6 +18,7 @@ from hwnas.core.progress import Progress
 from hwnas.exporters import REGISTRY
 from hwnas.exporters.every import ALL
 from hwnas.exporters.formats import export as export_network
+from hwnas.exporters.names import one_per_call, require_format
 from hwnas.pipeline.config import sections_of, with_formats
 from hwnas.pipeline.opening import open_project
 from hwnas.pipeline.project import Project
@@ -52,8 +53,8 @@ def export(
     format: str,
     folder: Folder,
     *,
-    images: NDArray[np.float32] | None = None,
-    held_out: NDArray[np.float32] | None = None,
+    images: NDArray[np.float32] | torch.Tensor | None = None,
+    held_out: NDArray[np.float32] | torch.Tensor | None = None,
     metadata: Mapping[str, str] | None = None,
     **settings: Any,
 ) -> tuple[Path, ...]: ...
@@ -63,7 +64,9 @@ def export(what: Any, /, *place: Any, **arguments: Any) -> Any:
     """Writes deployable files of the networks of a run (`export_run`), or of any network.
 
     `export(network, format, folder)` writes one format, and compares the file with the network.
-    `exporters.formats.export` documents `images`, `held_out`, `metadata` and further settings.
+    A network that hwnas did not build needs `images`: normalised training images, float32
+    [n, C, H, W], an array or a tensor. `exporters.formats.export` documents `images`, `held_out`,
+    `metadata` and further settings.
 
     Raises:
         UserError: a setting is invalid, the format cannot express the network, or its converter or
@@ -73,6 +76,8 @@ def export(what: Any, /, *place: Any, **arguments: Any) -> Any:
     if isinstance(what, (str, Path)):
         return export_run(what, *place, **arguments)
     _require_network(what)
+    if "formats" in arguments:
+        raise one_per_call(arguments["formats"])
     return export_network(what, *place, **arguments)
 
 
@@ -171,6 +176,7 @@ def export_changes(
     given = [name.strip() for name in listed(formats)]
     for name in given:
         _configs(name, ())  # an invalid name is found before the run is opened
+    _refuse_all_with_others(given)
     with open_project(
         Path(folder),
         config=config,
@@ -190,16 +196,30 @@ def _configs(name: str, configured: Sequence[BaseModel]) -> list[BaseModel]:
     Raises:
         UserError: the format or its precision is unknown.
     """
-    found: list[BaseModel] = []
-    for section in sections_of(name, configured) if name != ALL else ():
-        try:
-            kind = REGISTRY.declaration(section["name"]).Config
-            found.append(build_model(kind, section, where=f"--formats {name}"))
-        except UserError as error:
-            if error.where is None:
-                error.say_where(f"--formats {name}")
-            raise
-    return found
+    if name == ALL:
+        return []
+    where = f"--formats {name}"
+    require_format(name, where=where)
+    return [
+        build_model(REGISTRY.declaration(section["name"]).Config, section, where=where)
+        for section in sections_of(name, configured)
+    ]
+
+
+def _refuse_all_with_others(names: Sequence[str]) -> None:
+    """Refuses `all` together with other formats.
+
+    Raises:
+        UserError: shows the names.
+    """
+    if ALL in names and {*names} != {ALL}:
+        raise UserError(
+            f"{ALL!r} includes every other format",
+            expected=f"{ALL} alone, or names of formats",
+            found=", ".join(names),
+            where="--formats",
+            fix=f"name only {ALL}, or leave {ALL} out",
+        )
 
 
 def _refuse_twice(names: Sequence[str], configured: Sequence[BaseModel]) -> None:

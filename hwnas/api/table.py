@@ -58,7 +58,8 @@ def as_table(given: Table) -> LatencyTable:
 def table_list(*, run: Folder | None = None) -> Listing:
     """Shipped tables, and those of a run folder.
 
-    `provenance`: measured here or on another machine, published, fitted or transferred.
+    `provenance`: measured here or on another processor, published, fitted to published networks, or
+        transferred from other tables; `own timings` where the numbers are those of a user.
     """
     rows = [_facts(name, latency_table(name)) for name in shipped_tables()]
     if run is not None:
@@ -92,11 +93,12 @@ def describe(table: LatencyTable) -> Listing:
     """Description of a new table, and the quality of its estimates, for printing."""
     return Listing(
         table_summary(table),
-        title=f"{table.device.name}: {len(table.rows)} operators, {table.source}",
+        title=f"{table.device.name}: {len(table.rows)} operators, {provenance(table)}",
         facts={
             "device": table.device.name,
             "n_ops": len(table.rows),
             "source": table.source,
+            "provenance": provenance(table),
             "facts": table.facts,
             "warnings": list(table.warnings),
         },

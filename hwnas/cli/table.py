@@ -56,7 +56,13 @@ def list_tables(
     ] = None,
     format: FormatOption = Format.table,
 ) -> None:
-    """Shipped tables, and those of a run folder. Example: `hwnas table list --format json`."""
+    """Shipped tables, and those of a run folder, with their provenance.
+
+    `provenance`: measured here or on another processor, published, fitted to published networks, or
+    transferred from other tables.
+
+    Example: `hwnas table list --format json`.
+    """
     show_result(hwnas.table_list(run=run), format)
 
 

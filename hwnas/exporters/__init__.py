@@ -29,6 +29,7 @@ REGISTRY = Registry[ExporterModule](
             "mil",
             "mixed",
             "mlpackage",
+            "names",
             "onnx_files",
             "opened",
             "ort_order",

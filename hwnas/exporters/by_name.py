@@ -9,8 +9,8 @@ from typing import Any
 from hwnas.core.config import build_model
 from hwnas.exporters import REGISTRY
 from hwnas.exporters.artifact import PlannedFormat
+from hwnas.exporters.names import section_of
 from hwnas.exporters.opened import CannotRunHere
-from hwnas.exporters.sections import format_section
 from hwnas.interfaces import Exporter, OpenModel
 
 __all__ = ["exporter", "open_model", "planned"]
@@ -31,8 +31,7 @@ def planned(format: str, settings: Mapping[str, Any]) -> PlannedFormat:
     Raises:
         UserError: as `exporter`.
     """
-    section = format_section(format)
-    data = {**(section if isinstance(section, dict) else {"name": section}), **settings}
+    data = section_of(format, settings)
     config = REGISTRY.load(data["name"]).Config
     return PlannedFormat(build_model(config, data, where=f"settings of the format {format}"))
 

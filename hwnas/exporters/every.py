@@ -6,7 +6,7 @@ from typing import Any, get_args
 
 from hwnas.exporters import REGISTRY
 
-__all__ = ["ALL", "every_format", "not_installed"]
+__all__ = ["ALL", "every_format", "not_installed", "precisions_of"]
 
 ALL = "all"
 
@@ -17,7 +17,7 @@ def every_format() -> list[dict[str, Any]]:
     for name in REGISTRY.names:
         if REGISTRY.describe(name).missing:
             continue
-        precisions = _precisions(name)
+        precisions = precisions_of(name)
         found += [{"name": name, "precision": one} for one in precisions] or [{"name": name}]
     return found
 
@@ -29,12 +29,12 @@ def not_installed() -> dict[str, str]:
         variant = REGISTRY.describe(name)
         if variant.missing:
             reason = f"{', '.join(variant.missing)} is not installed; {variant.install}"
-            names = [f"{name}:{one}" for one in _precisions(name)] or [name]
+            names = [f"{name}:{one}" for one in precisions_of(name)] or [name]
             found |= dict.fromkeys(names, reason)
     return found
 
 
-def _precisions(name: str) -> tuple[str, ...]:
+def precisions_of(name: str) -> tuple[str, ...]:
     """The values of the setting `precision`; empty without such a setting."""
     field = REGISTRY.declaration(name).Config.model_fields.get("precision")
     if field is None:

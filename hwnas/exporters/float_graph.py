@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hwnas import __version__
-from hwnas.core.errors import UserError
+from hwnas.core.errors import HwnasError, UserError, out_of_memory
 from hwnas.core.store import canonical_json
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def _translated(
     if getattr(model, "reads_tokens", False):
         network, inputs, outputs = Step(network), [*STEP_INPUTS], [*STEP_OUTPUTS]
         example = network.example(n)
-    with _explained(), quiet(), torch.no_grad():
+    with _translating(opset), quiet(), torch.no_grad():
         program = torch.onnx.export(
             network,
             example,
@@ -134,22 +134,31 @@ def _translated(
 
 
 @contextlib.contextmanager
-def _explained() -> Iterator[None]:
-    """Raises errors of torch.onnx as `UserError` with the first cause, which names the operator."""
+def _translating(opset: int) -> Iterator[None]:
+    """Raises errors of torch's exporter as `UserError`.
+
+    Raises:
+        UserError: ONNX cannot express the network; the root cause names the operator or the branch.
+    """
     try:
         yield
-    except MemoryError:
+    except (HwnasError, MemoryError):
         raise
-    except Exception as error:  # torch can raise any exception here
+    except Exception as error:  # torch raises dozens of unrelated classes
+        if out_of_memory(error) is not None:
+            raise
         cause: BaseException = error
         while cause.__cause__ is not None:
             cause = cause.__cause__
+        text = str(cause).strip().splitlines() or [""]
         raise UserError(
             "ONNX cannot express the network",
-            expected="operators that torch.onnx supports, and a fixed order of operators",
-            found=f"{type(cause).__name__}: {cause}",
-            fix="replace this part of the network; a network for one image at a time needs the"
-            " setting `dynamic_batch=False`",
+            expected=f"operators of ONNX opset {opset}, no branches on the values of tensors, and"
+            " any batch size",
+            found=f"{type(cause).__name__}: {text[0][:300]}",
+            where="forward() of the network",
+            fix="replace the operator or the branch (for example by torch.where); if the batch size"
+            " is fixed: dynamic_batch=False",
         ) from error
 
 

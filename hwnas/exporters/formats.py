@@ -41,8 +41,8 @@ def export(
     format: str,
     folder: Path | str,
     *,
-    images: Images | None = None,
-    held_out: Images | None = None,
+    images: Images | torch.Tensor | None = None,
+    held_out: Images | torch.Tensor | None = None,
     metadata: Mapping[str, str] | None = None,
     **settings: Any,
 ) -> tuple[Path, ...]:
@@ -50,13 +50,13 @@ def export(
 
     Args:
         network: a subnet in eval mode with recalibrated BN; any other network requires `images`.
-        format: a name from `hwnas list exporters`.
+        format: a name from `hwnas list exporters`, with a precision as in `litert:int8`.
         folder: destination; formats that start from ONNX use the `model.onnx` in it.
-        images: normalised training images, float32 [n, C, H, W]. `int8` determines the ranges of
-            activations on them. `fp16` and `int8` round the weights such that the outputs of the
-            layers for these images change least (GPTQ; without images, `fp16` rounds to the nearest
-            values). File and network are compared on the first 16 (without images, on noise).
-        held_out: normalised images that are not training images, float32 [n, C, H, W]. The top-1
+        images: normalised training images, float32 [n, C, H, W], an array or a tensor. `int8`
+            determines the ranges of activations on them. `fp16` and `int8` round the weights such
+            that the outputs of the layers for these images change least (GPTQ; without images,
+            `fp16` rounds to the nearest values). The file is checked on 16 (without: on noise).
+        held_out: normalised images that are not training images, of the same form. The top-1
             agreement of 8-bit files is measured on them. By default it is measured on those of
             `images` that do not determine the ranges; the result is then too optimistic.
         metadata: stored in the file if the format supports it.
@@ -73,7 +73,8 @@ def export(
             file of lower precision by more than rounding explains (`WRONG`). If such a file exceeds
             the tolerance of its format, a warning is logged.
     """
-    chosen, shape = planned(format, settings), _input_shape(network, images)
+    chosen, images, held_out = planned(format, settings), _floats(images), _floats(held_out)
+    shape = _input_shape(network, images)
     if held_out is not None:
         _check_images(held_out, shape, where="held_out")
     warn_of_licence(origin_of(network))
@@ -95,6 +96,19 @@ def export(
         described = chosen.exporter().describe(files)
         _check(described, files, network, images[:N_CHECKED], runner)
     return files
+
+
+def _floats(images: Any) -> Images | None:
+    """An array or a tensor of floats as a float32 array; anything else is left to the checks."""
+    import torch
+
+    found: Images | None = images
+    if isinstance(images, torch.Tensor):
+        is_float = images.is_floating_point()
+        found = (images.detach().float() if is_float else images.detach()).cpu().numpy()
+    elif isinstance(images, np.ndarray) and np.issubdtype(images.dtype, np.floating):
+        found = images.astype(np.float32, copy=False)
+    return found
 
 
 def _input_shape(network: torch.nn.Module, images: Images | None) -> tuple[int, ...]:
@@ -127,11 +141,11 @@ def _input_shape(network: torch.nn.Module, images: Images | None) -> tuple[int, 
     else:
         shape = input_shape_of(network) if has_own else np.shape(images)[1:]
         _check_images(images, shape)
-    _check_output(network, shape)
+    _check_output(network, shape, images)
     return shape
 
 
-def _check_output(network: torch.nn.Module, shape: tuple[int, ...]) -> None:
+def _check_output(network: torch.nn.Module, shape: tuple[int, ...], images: Images | None) -> None:
     """Refuses networks that do not compute logits [n, classes] from images [n, C, H, W].
 
     Raises:
@@ -142,10 +156,11 @@ def _check_output(network: torch.nn.Module, shape: tuple[int, ...]) -> None:
     if getattr(network, "reads_tokens", False):
         return  # recurrent networks, see `base.Format.export`
     device = next((parameter.device for parameter in network.parameters()), None)
+    example = torch.zeros(1, *shape) if images is None else torch.from_numpy(images[:1])
     fix = "export a module whose `forward` takes one batch of images and returns only the logits"
     try:
         with torch.no_grad():
-            found = network(torch.zeros(1, *shape, device=device))
+            found = network(example.to(device))
     except Exception as error:  # a network can raise any exception
         raise UserError(
             "the network does not run on a batch of images",
@@ -187,9 +202,10 @@ def _check_images(images: object, shape: tuple[int, ...], where: str = "images")
             )
     raise UserError(
         "the images do not have the input shape of the network",
-        expected=f"a numpy array, float32 [n, {', '.join(map(str, shape))}], n > 0",
+        expected=f"float32 [n, {', '.join(map(str, shape))}], n > 0, an array or a tensor",
         found=kind,
         where=where,
+        fix="give images that are resized, normalised and stacked as in training, [n, C, H, W]",
     )
 
 

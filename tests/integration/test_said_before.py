@@ -188,7 +188,7 @@ def test_two_names_of_one_format_are_refused(folder: Path, formats: list[str], o
     [
         ("onxn", r"unknown exporter 'onxn'[\s\S]*onnx"),
         ("litert:fp17", r"precision[\s\S]*fp32[\s\S]*fp17"),
-        ("onnx:fp17", r"unknown exporter 'onnx:fp17'"),
+        ("onnx:fp17", r"onnx has no precision 'fp17'[\s\S]*onnx:int8"),
         ("timm:int8", r"precision"),
     ],
 )

@@ -167,6 +167,17 @@ def test_without_images_the_input_shape_is_asked_for(tmp_path: Path) -> None:
     assert "give `images`" in str(error.value)
 
 
+def test_a_network_that_onnx_cannot_express_is_refused(tmp_path: Path) -> None:
+    class Branching(Own):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x) if x.sum() > 1e9 else super().forward(2 * x)
+
+    with pytest.raises(UserError, match="ONNX cannot express the network") as error:
+        export(Branching().eval(), "onnx", tmp_path, images=images(4))
+    assert "data-dependent" in str(error.value.found) and "torch.where" in str(error.value.fix)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("is_wrong", [False, True])
 def test_half_precision_that_is_simply_wrong_is_an_error(
     is_wrong: bool,

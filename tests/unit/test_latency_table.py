@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+import hwnas
 from hwnas.core.env import host_facts
 from hwnas.core.errors import UserError
 from hwnas.interfaces import DeviceSpec
@@ -161,3 +162,6 @@ def test_a_table_says_how_it_was_obtained() -> None:
     assert provenance(replace(table, facts=own, source="converted")) == "own timings"
     carried = replace(table, facts={"transferred_from": "local"}, source="transferred")
     assert provenance(carried) == "transferred from local"
+    for row in hwnas.table_list():
+        shown = hwnas.table_show(row["table"])
+        assert shown.facts["provenance"] == row["provenance"] == shown.title.split(", ")[-1]
