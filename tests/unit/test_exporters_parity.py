@@ -81,7 +81,6 @@ def test_a_report_says_what_is_accepted() -> None:
     assert "accepted 1e-04" in str(found) and "0.00% of 4 images (accepted 100.0%)" in str(found)
 
 
-@pytest.mark.parametrize(("value", "relative"), [(0.0, 0.0), (0.25, 1.0)])
 def test_what_is_not_finite_is_named() -> None:
     good, bad = np.zeros((2, 3), np.float32), np.full((2, 3), np.nan, np.float32)
     for pair, names in (
@@ -93,6 +92,7 @@ def test_what_is_not_finite_is_named() -> None:
             compare(*pair)
 
 
+@pytest.mark.parametrize(("value", "relative"), [(0.0, 0.0), (0.25, 1.0)])
 def test_logits_of_zero_have_no_scale(value: float, relative: float) -> None:
     """Any difference from them is a whole one."""
     zeros = np.zeros((2, 3), dtype=np.float32)
