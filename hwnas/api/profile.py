@@ -51,7 +51,12 @@ def prepare(
         UserError: no space, or an unknown name or setting.
     """
     if space is None:
-        raise UserError("no space is given", expected="--space NAME, or --run RUN")
+        raise UserError(
+            "no space is given",
+            expected="--space NAME, or --run RUN",
+            found="neither",
+            fix="see `hwnas space list`",
+        )
     return Job(
         as_space(space, settings=settings, resolutions=resolutions, num_classes=num_classes),
         load_device(device),

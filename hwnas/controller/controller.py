@@ -18,7 +18,7 @@ from hwnas.controller.scorer import Predict, Rescoring, Scorer
 from hwnas.controller.sections import SearchConfig
 from hwnas.controller.storage import STATE, Progressed, SearchFolder
 from hwnas.core.config import settled
-from hwnas.core.errors import UserError, in_parts
+from hwnas.core.errors import UserError, parts_of
 from hwnas.core.metrics import MetricKey
 from hwnas.core.progress import Progress, silent
 from hwnas.core.store import content_hash
@@ -111,7 +111,7 @@ def _restore(searcher: Searcher, done: Progressed, folder: Path) -> None:
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise UserError(
             "the searcher cannot load its stored state",
-            **{"expected": "a state that this searcher stored", **in_parts(error)},
+            **{"expected": "a state that this searcher stored", **parts_of(error)},
             where=folder / STATE,
             fix="remove this file: the search starts again, and its evaluations are kept",
         ) from error

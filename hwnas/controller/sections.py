@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from hwnas.controller.constraints import metric_key
 from hwnas.controller.reward import RewardConfig
 from hwnas.core.config import LATER, StrictModel
+from hwnas.core.errors import Invalid
 from hwnas.interfaces import Constraint
 
 __all__ = ["SearchConfig", "SearchStage"]
@@ -106,7 +107,5 @@ class SearchConfig(StrictModel):
         bounded = Counter(metric_key(constraint).base for constraint in self.constraints)
         for key, n in bounded.items():
             if n > 1:
-                raise ValueError(
-                    f"expected at most one limit per metric and device, found {n} for {key}"
-                )
+                raise Invalid("at most one limit per metric and device", f"{n} for {key}")
         return self

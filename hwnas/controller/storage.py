@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from hwnas.controller.archive import FILES, Archive
-from hwnas.core.errors import UserError, in_parts
+from hwnas.core.errors import UserError, parts_of
 from hwnas.core.records import STRICT, Count, NotNegative, dump, load
 from hwnas.core.store import UNSEALED, read_json, sealed, unsealed, write_json
 from hwnas.spaces.space import SearchSpace
@@ -74,6 +74,7 @@ class SearchFolder:
             except _AnotherSearch:
                 raise
             except UserError as error:
+                error.drop_fix()  # such as: remove the folder of this search
                 log.warning("%s\n  the search starts again; its evaluations are kept", error)
             else:
                 names = [field.name for field in fields(Progressed)]
@@ -90,7 +91,7 @@ class SearchFolder:
                 data = unsealed(data)
             except ValueError as error:
                 raise UserError(
-                    "the state of a search was modified", **in_parts(error), where=path
+                    "the state of a search was modified", **parts_of(error), where=path
                 ) from error
         state = load(_State, data, where=path, what="state of a search")
         self._require_same(state)

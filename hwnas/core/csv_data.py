@@ -9,6 +9,7 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+import itertools
 import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from pathlib import Path
 
 from hwnas.core.confined import read_regular
 from hwnas.core.decimals import with_point
-from hwnas.core.errors import UserError
+from hwnas.core.errors import UserError, did_you_mean
 
 __all__ = ["CsvTable", "names_of", "read_csv", "separator", "text_of"]
 
@@ -97,7 +98,12 @@ def read_csv(path: Path, columns: Sequence[str], also: Sequence[str] = ()) -> Cs
         reader = csv.reader(io.StringIO(rest, newline=""), delimiter=delimiter)
         listed = [([cell.strip() for cell in row], reader.line_num + skipped) for row in reader]
     except FileNotFoundError as error:
-        raise UserError("file not found", where=path) from error
+        raise UserError(
+            "file not found",
+            expected="a CSV file with a header line",
+            where=path,
+            fix=did_you_mean(path.name, _files_beside(path), otherwise="check the path"),
+        ) from error
     except (OSError, csv.Error, UnicodeDecodeError) as error:
         fix = "save it as CSV in UTF-8" if isinstance(error, UnicodeDecodeError) else None
         raise UserError("not a CSV file", found=str(error), where=path, fix=fix) from error
@@ -127,6 +133,14 @@ def read_csv(path: Path, columns: Sequence[str], also: Sequence[str] = ()) -> Cs
             )
         rows.append(dict(zip(header, [*cells, *[""] * len(header)], strict=False)))
     return CsvTable(path, header, tuple(rows), tuple(line for _, line in filled[1:]), delimiter)
+
+
+def _files_beside(path: Path) -> list[str]:
+    """Up to 1,000 names in the folder of a missing file; none if there is no such folder."""
+    try:
+        return [one.name for one in itertools.islice(path.parent.iterdir(), 1000)]
+    except (OSError, ValueError):
+        return []
 
 
 def _check_size(text: str, separators: str, path: Path) -> None:

@@ -12,20 +12,20 @@ __all__ = [
     "CheckFailed",
     "DataAbsent",
     "HwnasError",
+    "Invalid",
     "NotJudged",
     "UserError",
     "WorkerKilled",
     "did_you_mean",
     "first_line",
-    "in_parts",
     "no_workers",
     "out_of_memory",
+    "parts_of",
     "worker_killed",
 ]
 
 
 MAX_TEXT = 10_000  # characters of one part of an error
-_STATED = re.compile(r"((?:(?!expected )[^\n])*?: )?expected (.+?)(?:[,;] found (.+))?", re.DOTALL)
 ERRNO = re.compile(r"^\[(?:Errno|WinError) -?\d+\] ")  # before what the system says in words
 
 
@@ -53,6 +53,11 @@ class HwnasError(Exception):
     def add_way_out(self, fix: str) -> None:
         """Appends another possible fix."""
         self.fix = fix if self.fix is None else f"{self.fix}; or {fix}"
+        self.args = (self._text(),)
+
+    def drop_fix(self) -> None:
+        """Removes the fix, for a caller that repairs the problem itself."""
+        self.fix = None
         self.args = (self._text(),)
 
     def say_where(self, where: object) -> None:
@@ -98,19 +103,31 @@ def first_line(error: HwnasError) -> str:
     return str(error).splitlines()[0]
 
 
-def in_parts(error: object) -> dict[str, str]:
-    """Splits "KEY: expected A, found B" into the arguments `expected` and `found` of a `UserError`.
+class Invalid(ValueError):
+    """A value that a record or a file must not have; `parts_of` takes its parts for a `UserError`.
 
-    An error text of another form becomes `found`.
+    key: the invalid part of the value; empty: the value itself.
     """
+
+    def __init__(self, expected: object, found: object = None, key: str = "") -> None:
+        self.expected, self.found, self.key = expected, found, key
+        super().__init__(expected, found, key)
+
+    def __str__(self) -> str:
+        at = f"{self.key}: " if self.key else ""
+        found = "" if self.found is None else f", found {self.found}"
+        return f"{at}expected {self.expected}{found}"
+
+
+def parts_of(error: BaseException) -> dict[str, str]:
+    """The arguments `expected` and `found` of the `UserError` that replaces `error`."""
+    if isinstance(error, Invalid):
+        at = f"{error.key}: " if error.key else ""
+        stated = {"expected": error.expected, "found": error.found}
+        return {part: f"{at}{value}" for part, value in stated.items() if value is not None}
     if isinstance(error, KeyError):
         return {"expected": f"the key {error}", "found": f"no key {error}"}
-    text = str(error) or repr(error)
-    if (parts := _STATED.fullmatch(text)) is None:
-        return {"found": text}
-    key, expected, found = parts.groups()
-    stated = {"expected": expected} | ({} if found is None else {"found": found})
-    return {part: f"{key or ''}{value}" for part, value in stated.items()}
+    return {"found": str(error) or repr(error)}
 
 
 def did_you_mean(name: str, known: Sequence[str], *, otherwise: str) -> str:

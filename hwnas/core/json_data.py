@@ -11,7 +11,7 @@ import re
 from collections import Counter
 from typing import Any
 
-from hwnas.core.errors import UserError, in_parts
+from hwnas.core.errors import Invalid, UserError, parts_of
 
 __all__ = ["MAX_INT", "parse_json", "strict_json"]
 
@@ -31,7 +31,7 @@ def parse_json(content: bytes | str, *, where: object, problem: str = "not valid
     try:
         return strict_json(content)
     except (ValueError, RecursionError) as error:
-        raise UserError(problem, **in_parts(error), where=where) from error
+        raise UserError(problem, **parts_of(error), where=where) from error
 
 
 def strict_json(content: bytes | str) -> Any:
@@ -44,7 +44,7 @@ def strict_json(content: bytes | str) -> Any:
     """
     data = content.encode() if isinstance(content, str) else content
     if len(data) > MAX_VALUES and (n := sum(map(data.count, (b",", b"[", b"{")))) > MAX_VALUES:
-        raise ValueError(f"expected at most {MAX_VALUES:,} values, found about {n:,}")
+        raise Invalid(f"at most {MAX_VALUES:,} values", f"about {n:,}")
     text = data.decode("utf-8")
     value = (_DECODER if _LONG_NUMBER.search(text) else _FAST_DECODER).decode(text)
     if _ESCAPED_SURROGATE.search(data):  # an unpaired one raises UnicodeEncodeError, a ValueError

@@ -11,6 +11,7 @@ from hwnas.core.confined import check_name, holds, require_below
 from hwnas.core.errors import UserError
 from hwnas.core.records import STRICT, dump, load
 from hwnas.core.store import REARRANGED, SEALED, UNSEALED, content_hash, json_text, read_json
+from hwnas.core.text import in_words
 
 __all__ = [
     "LEDGER",
@@ -112,17 +113,7 @@ def read_ledger(path: Path) -> Ledger:
         data = read_json(path)
         if not isinstance(data, dict) or not isinstance(data.get("stages"), dict):
             raise UserError("not a stage ledger", expected="an object with `stages`", where=path)
-        check = data.get("check", _check(data))  # earlier versions stored no hash
-        is_known = set(data) <= _KEYS and data.get("schema_version", 1) == 1
-        is_known = is_known and ("check" not in data or holds(path, json_text(data).encode()))
-        changes = data.get("changes", 0)
-        if type(changes) is not int or changes < 0 or check != _check(data) or not is_known:
-            raise UserError(
-                "the ledger was modified",
-                expected=SEALED,
-                found=UNSEALED if check != _check(data) else REARRANGED,
-                where=path,
-            )
+        _require_unmodified(data, path)
         stages = {
             name: safe_record(
                 load(StageRecord, record, where=where, versioned=False, what="entry of a stage"),
@@ -134,7 +125,36 @@ def read_ledger(path: Path) -> Ledger:
     except UserError as error:
         error.add_way_out(WAY_OUT)
         raise
-    return Ledger(stages, changes)
+    return Ledger(stages, data.get("changes", 0))
+
+
+def _require_unmodified(data: Mapping[str, Any], path: Path) -> None:
+    """Refuses a ledger that this version, or an earlier one, did not write.
+
+    The hash `check`, which earlier versions did not store, covers only `stages` and `changes`.
+    """
+    version, changes = data.get("schema_version", 1), data.get("changes", 0)
+    if type(version) is int and version > 1:
+        raise UserError(
+            "the ledger was written by a newer hwnas",
+            expected="`schema_version`: at most 1",
+            found=f"`schema_version`: {version}",
+            where=path,
+            fix="upgrade hwnas",
+        )
+    expected, found = SEALED, ""
+    if data.get("check", _check(data)) != _check(data):
+        found = UNSEALED
+    elif unknown := sorted(set(data) - _KEYS):
+        expected, found = "only known keys", f"the unknown key `{unknown[0]:.80}`"
+    elif type(version) is not int or version < 1:
+        expected, found = "`schema_version`: 1", f"`schema_version`: {in_words(version):.80}"
+    elif type(changes) is not int or changes < 0:
+        expected, found = "`changes`: a whole number", f"`changes`: {in_words(changes):.80}"
+    elif "check" in data and not holds(path, json_text(data).encode()):
+        found = REARRANGED
+    if found:
+        raise UserError("the ledger was modified", expected=expected, found=found, where=path)
 
 
 def safe_record(record: StageRecord, *, where: str) -> StageRecord:

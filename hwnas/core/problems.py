@@ -8,7 +8,7 @@ from typing import Any, get_args
 from pydantic import BaseModel
 
 from hwnas.core.decimals import with_point
-from hwnas.core.errors import did_you_mean
+from hwnas.core.errors import Invalid, did_you_mean
 from hwnas.core.registry import Registry
 from hwnas.core.text import in_words
 
@@ -29,9 +29,14 @@ def explain(problem: Any, model: type[BaseModel], data: Any) -> str:
     given = problem["input"]
     shown = repr(given) if isinstance(given, str) else in_words(given)
     message = problem["msg"].removeprefix("Value error, ")
-    says_found = problem["type"] in ("variant", "missing") or ", found " in message
+    says_found = problem["type"] in ("variant", "missing") or _says_found(problem)
     found = "" if says_found else f", found {shown:.80}"
     return f"{path}{': ' if path else ''}{message}{found}{_hint(problem)}"
+
+
+def _says_found(problem: Any) -> bool:
+    error = problem.get("ctx", {}).get("error")
+    return isinstance(error, Invalid) and error.found is not None
 
 
 def _hint(problem: Any) -> str:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Generic, TypeVar
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from hwnas.core.confined import holds
-from hwnas.core.errors import UserError, in_parts
+from hwnas.core.errors import UserError, parts_of
 from hwnas.core.store import (
     REARRANGED,
     SEALED,
@@ -151,7 +151,7 @@ def load(
         }
         raise UserError(f"not a valid {what}", **stated, where=where) from error
     except (TypeError, ValueError, RecursionError) as error:
-        raise UserError(f"not a valid {what}", **in_parts(error), where=where) from error
+        raise UserError(f"not a valid {what}", **parts_of(error), where=where) from error
 
 
 def _parts(problem: Any) -> dict[str, str]:
@@ -163,11 +163,10 @@ def _parts(problem: Any) -> dict[str, str]:
         return {"expected": "only known keys", "found": f"the unknown key `{key:.80}`"}
     at, given = f"`{key:.200}`: " if key else "", problem["input"]
     text = problem["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
-    stated = in_parts(text if text == problem["msg"] else f"expected {text}")
     if problem["type"] == "value_error":
-        stated = in_parts(text)
-    elif "expected" not in stated:  # such as: String should match pattern
-        stated = {"expected": text[0].lower() + text[1:]}
+        stated = parts_of(problem["ctx"]["error"])
+    else:  # a message without prefix is a sentence, such as: String should match pattern
+        stated = {"expected": text[0].lower() + text[1:] if text == problem["msg"] else text}
     if isinstance(given, Mapping):  # only the values that the text is about
         words = set(re.findall(r"\w+", text))
         given = {name: value for name, value in given.items() if name in words}

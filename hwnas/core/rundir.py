@@ -21,7 +21,7 @@ from typing import Any
 
 from hwnas.core.command import command_line
 from hwnas.core.confined import check_folder, inside
-from hwnas.core.errors import UserError, in_parts
+from hwnas.core.errors import UserError, parts_of
 from hwnas.core.ledger import LEDGER, OWNED, Ledger, StageRecord, read_ledger, safe_record
 from hwnas.core.locks import exclusive_lock, require_readable
 from hwnas.core.owners import owner_of
@@ -184,7 +184,7 @@ class RunDir:
             except ValueError as error:
                 raise UserError(
                     "a line of the journal was altered",
-                    **in_parts(error),
+                    **parts_of(error),
                     where=f"{path}:{number}",
                     fix="remove this line; its result will be measured again",
                 ) from error

@@ -16,7 +16,7 @@ from typing import Any
 
 from hwnas.core.beside import PARTIAL, replacing
 from hwnas.core.confined import open_private, open_regular, read_regular, regular
-from hwnas.core.errors import UserError, in_parts
+from hwnas.core.errors import Invalid, UserError, parts_of
 from hwnas.core.json_data import parse_json, strict_json
 from hwnas.core.owners import owned
 from hwnas.core.text import kind_of
@@ -47,7 +47,7 @@ __all__ = [
 
 SEALED = "the content that hwnas wrote; its hash is stored under the key `check`"
 UNSEALED = "other content: its hash is different"
-REARRANGED = "the same content in another layout"
+REARRANGED = "the same content, written in another way (spaces, order of keys)"
 MAX_JSON_BYTES = 256 * 1024 * 1024  # larger files from outside are refused, not parsed
 MAX_JSONL_BYTES = 2 * 1024 * 1024 * 1024
 MAX_LINE_BYTES = 64 * 1024 * 1024
@@ -168,7 +168,9 @@ def read_json(path: Path) -> Any:
         content = read_regular(path, at_most=MAX_JSON_BYTES)
         return parse_json(content, where=path)
     except FileNotFoundError as error:
-        raise UserError("file not found", where=path) from error
+        raise UserError(
+            "file not found", expected="a JSON file", where=path, fix="check the path"
+        ) from error
     except OSError as error:
         raise UserError("cannot read a file", found=error.strerror, where=path) from error
 
@@ -245,7 +247,7 @@ def _row(line: bytes, path: Path, number: int) -> dict[str, Any]:
     try:
         row = strict_json(line)
     except (ValueError, RecursionError) as error:
-        raise UserError(broken, **in_parts(error), where=f"{path}:{number}", fix=fix) from error
+        raise UserError(broken, **parts_of(error), where=f"{path}:{number}", fix=fix) from error
     if not isinstance(row, dict):
         found = kind_of(row)
         raise UserError(
@@ -273,11 +275,11 @@ def unsealed(row: dict[str, Any]) -> dict[str, Any]:
     """The row without its `check`.
 
     Raises:
-        ValueError: the row was modified.
+        Invalid: the row was modified.
     """
     plain = {key: value for key, value in row.items() if key != "check"}
     if row.get("check") != content_hash(plain):
-        raise ValueError(f"expected {SEALED}, found {UNSEALED}")
+        raise Invalid(SEALED, UNSEALED)
     return plain
 
 

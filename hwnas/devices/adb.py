@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from hwnas.core.config import BESIDE, StrictModel
-from hwnas.core.errors import UserError
+from hwnas.core.errors import Invalid, UserError
 from hwnas.core.leftover import Leftover
 from hwnas.core.progress import Progress
 from hwnas.devices.adb_phone import HEAT, MOST_LOST, Phone
@@ -108,7 +108,7 @@ class Config(StrictModel):
             if self.runner != "benchmark_model":
                 raise ValueError(f"{known} only apply to the runner benchmark_model")
             given = "both" if n_binaries else "neither"
-            raise ValueError(f"runner benchmark_model: expected one of {known}, found {given}")
+            raise Invalid(f"one of {known}", given, key="runner benchmark_model")
         return self
 
 

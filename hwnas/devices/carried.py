@@ -109,9 +109,9 @@ class CarriedRuntime:
         if self._is_whole():
             return path
         raise UserError(
-            f"the folder with Python and {self.runtime} for {self.architecture} is not on this"
-            " machine",
-            found="the file is damaged" if path.exists() else "the file is not in the cache",
+            f"there is no intact archive of Python and {self.runtime} for {self.architecture} in"
+            " the cache",
+            found="a damaged file" if path.exists() else "no file",
             where=path,
             fix="add --fetch to `hwnas profile DEVICE`, which downloads"
             f" {self.n_bytes / 1e6:.0f} MB with apt-get and pip",

@@ -85,7 +85,12 @@ def call(
             fix=f"install it; in Debian: apt-get install {package}",
         ) from error
     except OSError as error:
-        raise UserError(f"cannot run {command[0]}", found=error.strerror, where=where) from error
+        raise UserError(
+            f"cannot run {command[0]}",
+            found=error.strerror,
+            where=where,
+            fix=f"install {command[0]} again, or correct its permissions",
+        ) from error
     except subprocess.TimeoutExpired as error:
         raise UserError(
             "a command on the device did not finish",

@@ -69,7 +69,8 @@ LEAST_ONNXRUNTIME = {18: "1.15", 19: "1.16", 20: "1.17", 21: "1.18", 22: "1.21",
 class Source:
     """A trained network and other inputs of an exporter; fields as in `interfaces.Exporter.export`.
 
-    `folder` is the destination. It can already contain files of other formats.
+    `folder` is the destination. It can already contain files of other formats. `images` and
+    `held_out` are None instead of empty.
     """
 
     model: torch.nn.Module
@@ -79,9 +80,14 @@ class Source:
     images: Images | None
     held_out: Images | None = None
 
+    def __post_init__(self) -> None:
+        for name in ("images", "held_out"):
+            if (images := getattr(self, name)) is not None and not len(images):
+                object.__setattr__(self, name, None)
+
     def in_precision(self, precision: str) -> Source:
         """This source; for `fp16` with images, its weights are rounded to half precision."""
-        if precision != "fp16" or self.images is None or not len(self.images):
+        if precision != "fp16" or self.images is None:
             return self
         from hwnas.exporters.weight_rounding import half_weights
 

@@ -136,7 +136,14 @@ def read_manifest(folder: Path) -> Manifest:
     with explained("look into the bundle", folder):
         is_there = path.is_file() and not path.is_symlink()
     if not is_there:
-        raise UserError("not a bundle", expected=f"a file {MANIFEST_NAME}", where=folder)
+        inside = sorted(folder.glob(f"bundles/*/*/{MANIFEST_NAME}"))
+        raise UserError(
+            "not a bundle",
+            expected=f"a file {MANIFEST_NAME}",
+            found="a run folder with bundles" if inside else None,
+            where=folder,
+            fix=f"give a bundle of this run, such as {inside[0].parent}" if inside else None,
+        )
     check_folder(folder)
     manifest = load(Manifest, read_json(path), where=path, newest=MANIFEST_VERSION)
     kit = kit_module("bundle_files")
@@ -243,12 +250,16 @@ def _inventory(folder: Path) -> Iterator[BundleFile]:
 
 def _check_names(names: Iterable[str]) -> None:
     """Checks that names are safe, and that no two differ only in upper and lower case."""
-    seen: set[str] = set()
+    seen: dict[str, str] = {}
     for name in names:
         _check_name(name, "the parts of the bundle")
         if name.lower() in seen:
-            raise UserError("two parts of the bundle have the same name", found=name)
-        seen.add(name.lower())
+            raise UserError(
+                "two files of the bundle have names that some file systems do not tell apart",
+                expected="names that differ in more than upper and lower case",
+                found=f"{seen[name.lower()]!r} and {name!r}",
+            )
+        seen[name.lower()] = name
 
 
 def _check_name(name: str, where: object) -> None:

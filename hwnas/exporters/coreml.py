@@ -128,7 +128,7 @@ class _CoreMl(Format):
         from hwnas.exporters.weight_rounding import grid_weights
 
         images, config = source.images, self.config
-        if images is None or not len(images) or config.precision != "int8":
+        if images is None or config.precision != "int8":
             return source
         if config.weights == "nearest":
             return source

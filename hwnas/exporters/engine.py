@@ -16,9 +16,10 @@ from pydantic import Field, model_validator
 
 from hwnas.core.config import LATER
 from hwnas.core.confined import inside, read_regular
-from hwnas.core.errors import UserError
+from hwnas.core.errors import Invalid, UserError
 from hwnas.core.resources import resource
 from hwnas.core.store import explained, file_hash, read_json
+from hwnas.core.text import kind_of
 from hwnas.exporters.base import PROMISES, Format, FormatConfig, Promise, Source
 from hwnas.exporters.onnx_files import find_onnx, static_batch
 from hwnas.exporters.opened import CannotRunHere
@@ -101,7 +102,7 @@ class EngineConfig(FormatConfig):
     @model_validator(mode="after")
     def _ordered(self) -> EngineConfig:
         if list(self.batches) != sorted(self.batches):
-            raise ValueError("batches: expected smallest <= usual <= largest")
+            raise Invalid("smallest <= usual <= largest", key="batches")
         return self
 
     @property
@@ -272,27 +273,27 @@ def check_engine(
     facts = read_json(path.with_name(f"{path.name}.json"))
     if not isinstance(facts, dict):
         kind = "a JSON object, as trt_build.py writes it"
-        raise UserError("not the metadata of an engine", expected=kind, where=f"{path}.json")
+        problem, where = "not the metadata of an engine", f"{path}.json"
+        raise UserError(problem, expected=kind, found=kind_of(facts), where=where)
     if not path.is_file():
         raise UserError("the engine is missing", where=path, fix="export the engine again")
-    wanted = [("sha256", facts.get("sha256"), file_hash(path), "the engine was altered")]
+    files = [("sha256", path, "the engine was altered")]
     if source is not None:
-        text = "the engine was built from another model file"
-        wanted.append(("model_sha256", facts.get("model_sha256"), file_hash(source), text))
-    if version is not None:
-        text = f"the engine was built with another version of {facts.get('runtime')}"
-        wanted.append(("version", facts.get("runtime_version"), version, text))
-    if capability is not None:
-        text = "the engine was built for another GPU"
-        wanted.append(("compute capability", facts.get("capability"), capability, text))
-    for what, built, here, message in wanted:
-        if built != here:
-            is_hash = what.endswith("sha256")
-            raise UserError(
-                message,
-                expected=f"the {what} in {path.name}.json" if is_hash else f"{what} {here}",
-                found="another hash" if is_hash else f"{what} {built}",
-                where=path,
-                fix="build the engine again: python trt_build.py in the bundle, or `hwnas export`",
-            )
+        files.append(("model_sha256", source, "the engine was built from another model file"))
+    for key, file, problem in files:
+        if facts.get(key) != (found := file_hash(file)):
+            stored = f"sha256 {facts.get(key, 'unknown')!s:.64}, as in {path.name}.json"
+            raise _other_engine(problem, stored, f"sha256 {found} of {file.name}", path)
+    other_version = f"the engine was built with another version of {facts.get('runtime')}"
+    for what, key, here, problem in (
+        ("version", "runtime_version", version, other_version),
+        ("compute capability", "capability", capability, "the engine was built for another GPU"),
+    ):
+        if here is not None and facts.get(key) != here:
+            raise _other_engine(problem, f"{what} {here}", f"{what} {facts.get(key)}", path)
     return facts
+
+
+def _other_engine(problem: str, expected: str, found: str, where: Path) -> UserError:
+    fix = "build the engine again: python trt_build.py in the bundle, or `hwnas export`"
+    return UserError(problem, expected=expected, found=found, where=where, fix=fix)

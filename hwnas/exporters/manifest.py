@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from hwnas.core.errors import Invalid
 from hwnas.core.records import STRICT, Milliseconds, Share
 from hwnas.interfaces import DataInfo, DeviceSpec, Metric, ModelFile
 from hwnas.spaces.arch import Arch
@@ -196,7 +197,7 @@ class Manifest:
             raise ValueError(f"latency or accuracy of files that are not in `models`: {unknown}")
         n_names = len(self.input.class_names)
         if any(len(fact.classes) not in (0, n_names) for fact in self.accuracy):
-            raise ValueError(f"`accuracy.classes`: expected counts of {n_names} classes, or none")
+            raise Invalid(f"counts of {n_names} classes, or none", key="`accuracy.classes`")
         classes = max((max(s.label, s.predicted) for s in self.samples), default=0)
         if classes >= n_names:
             raise ValueError(f"a sample has class {classes}, but `class_names` has {n_names} names")

@@ -218,7 +218,7 @@ def calibration(source: Source, n: int, seed: int, stream: str) -> Calibration:
         UserError: there are no images, or they have another size than the network expects.
     """
     images = source.images
-    if images is None or not len(images):
+    if images is None:
         raise UserError(
             "8-bit export needs calibration images",
             expected="training images",
@@ -236,6 +236,6 @@ def calibration(source: Source, n: int, seed: int, stream: str) -> Calibration:
             )
     order = rng(seed, stream).permutation(len(images))
     chosen, others = order[:n], order[n:]
-    if source.held_out is not None and len(source.held_out):
+    if source.held_out is not None:
         return Calibration(images[chosen], source.held_out)
     return Calibration(images[chosen], images[others if len(others) else chosen])

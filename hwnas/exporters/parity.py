@@ -279,8 +279,10 @@ def compare(
             expected=f"shape {list(expected.shape)}",
             found=f"shape {list(found.shape)}",
         )
-    if not (np.isfinite(expected).all() and np.isfinite(found).all()):
-        raise CheckFailed("outputs are not finite", where=f"batch {batch}")
+    outputs = {"the torch network": expected, "the exported file": found}
+    if bad := [name for name, values in outputs.items() if not np.isfinite(values).all()]:
+        found_in = f"NaN or infinity from {' and '.join(bad)}"
+        raise CheckFailed("outputs are not finite", found=found_in, where=f"batch {batch}")
     difference = np.abs(expected.astype(np.float64) - found)
     scale = float(np.abs(expected).max())
     named = np.take_along_axis(expected, found.argmax(1)[:, None], axis=1)[:, 0]

@@ -14,7 +14,7 @@ from pydantic import Field
 
 from hwnas.core.bits import unpack_bits
 from hwnas.core.config import LATER
-from hwnas.core.errors import UserError
+from hwnas.core.errors import Invalid, UserError
 from hwnas.core.metrics import MetricKey
 from hwnas.core.records import STRICT, Count, NotNegative, Positive
 from hwnas.core.store import content_hash
@@ -87,9 +87,9 @@ class Constraint:
         bounds = [b for b in (self.max, self.max_fraction_of_largest) if b is not None]
         if len(bounds) != 1:
             given = "both" if bounds else "neither"
-            raise ValueError(f"expected one of max and max_fraction_of_largest, found {given}")
+            raise Invalid("one of max and max_fraction_of_largest", given)
         if not bounds[0] > 0:
-            raise ValueError(f"expected a limit above 0, found {bounds[0]}")
+            raise Invalid("a limit above 0", bounds[0])
         if self.max_fraction_of_largest is not None and self.max_fraction_of_largest > 1:
             raise ValueError("max_fraction_of_largest must be at most 1")
         if self.probability is not None:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
+from hwnas.core.errors import Invalid
 from hwnas.core.records import STRICT, NotNegative, Rank, Share
 from hwnas.spaces.arch import Code
 
@@ -57,7 +58,7 @@ class NetTiming:
 
     def __post_init__(self) -> None:
         if not (0 < self.measured_ms < MAX_MS and 0 <= self.forecast_ms < MAX_MS):
-            raise ValueError("expected latencies between 0 and 1e9 ms")
+            raise Invalid("latencies between 0 and 1e9 ms")
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ class Validation:
 
     def __post_init__(self) -> None:
         if len({len(net.codes) for net in self.nets}) > 1:
-            raise ValueError("nets: expected archs of one space")
+            raise Invalid("archs of one space", key="nets")
 
     @property
     def within(self) -> tuple[float | None, float | None]:
@@ -116,7 +117,7 @@ class Spill:
 
     def __post_init__(self) -> None:
         if not (0 <= self.params_cached < MAX_PARAMS and 0 < self.params_per_ms < MAX_PARAMS):
-            raise ValueError("expected parameters from 0 to 1e12, and above 0 per ms")
+            raise Invalid("parameters from 0 to 1e12, and above 0 per ms")
 
 
 @dataclass(frozen=True)
@@ -145,23 +146,21 @@ class Correction:
 
     def __post_init__(self) -> None:
         if ("spill_scale" in self.coefficients) != (self.spill is not None):
-            raise ValueError("expected both `spill` and the coefficient `spill_scale`, or neither")
+            raise Invalid("both `spill` and the coefficient `spill_scale`, or neither")
         if self.interval_fraction < 0 or self.p95_factor < 1:
-            raise ValueError("expected interval_fraction >= 0 and p95_factor >= 1")
+            raise Invalid("interval_fraction >= 0 and p95_factor >= 1")
         if any(
             not (-MAX_MS if name == "overhead_ms" else 0) <= value < MAX_MS
             for name, value in self.coefficients.items()
         ):
-            raise ValueError(
-                "expected coefficients between 0 and 1e9: operators cannot have negative costs"
-            )
+            raise Invalid("coefficients between 0 and 1e9: operators cannot have negative costs")
         if not set(self.coefficients) <= set(FEATURES):
-            raise ValueError(f"expected coefficients of {', '.join(FEATURES)}")
+            raise Invalid(f"coefficients of {', '.join(FEATURES)}")
         if not any(value > 0 for value in self.coefficients.values()):
-            raise ValueError("expected a coefficient above 0: otherwise all latencies are 0")
+            raise Invalid("a coefficient above 0: otherwise all latencies are 0")
         self._check_claim()
         if max(self.interval_fraction, self.p95_factor) >= MAX_FACTOR:
-            raise ValueError(f"expected interval_fraction and p95_factor below {MAX_FACTOR:g}")
+            raise Invalid(f"interval_fraction and p95_factor below {MAX_FACTOR:g}")
 
     def _check_claim(self) -> None:
         """Refuses claimed errors that are below those of the listed networks, if all are listed."""
@@ -172,10 +171,9 @@ class Correction:
         claimed = self.validation.forecast
         for claim, found in ((claimed.mape, sum(errors) / len(errors)), (claimed.max, max(errors))):
             if claim < found - TOLERANCE * max(1.0, found):
-                raise ValueError(f"expected the error of `nets`, {found:.4g}; found {claim:.4g}")
+                raise Invalid(f"the error of `nets`, {found:.4g}", f"{claim:.4g}")
         for share, limit in ((claimed.within_5, 0.05), (claimed.within_10, 0.1)):
             inside = sum(error <= limit + TOLERANCE for error in errors) / len(errors)
             if share is not None and share > inside + TOLERANCE:
-                raise ValueError(
-                    f"expected the share of `nets` within {limit}, {inside:.4g}; found {share:.4g}"
-                )
+                expected = f"the share of `nets` within {limit}, {inside:.4g}"
+                raise Invalid(expected, f"{share:.4g}")

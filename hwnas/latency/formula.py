@@ -85,8 +85,13 @@ class Formula:
             UserError: there is a `cold_scale`, and a row has no cold timing.
         """
         scale, cold_scale = (self.coefficients.get(n, 0.0) for n in ("scale", "cold_scale"))
-        if cold_scale and any(rows[op].cold_ms is None for op in ops):
-            raise UserError("the correction uses cold timings, but some rows have none")
+        if cold_scale and (lacking := [op for op in ops if rows[op].cold_ms is None]):
+            raise UserError(
+                "the correction uses cold timings, but some rows have none",
+                expected="`cold_ms` in the rows of all operators",
+                found=f"none in {len(lacking)} of {len(ops)} rows, such as {lacking[0]}",
+                fix="restore a copy of the table, or measure it again (`hwnas profile`)",
+            )
         hot = np.array([rows[op].median_ms for op in ops])
         cold = np.array([rows[op].cold_ms or 0.0 for op in ops])
         macs = np.array([op_macs(op) for op in ops]) / 1e6

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from hwnas.core.errors import UserError, in_parts
+from hwnas.core.errors import Invalid, UserError, parts_of
 from hwnas.core.store import iter_jsonl
 from hwnas.latency.plan import PROTOCOL, Plan
 
@@ -54,8 +54,14 @@ def read_results(plan: Plan) -> Results:
         UserError: the file is missing, too large, malformed, or belongs to another plan or
             protocol.
     """
-    if plan.results.is_file() and plan.results.stat().st_size > MAX_RESULTS_BYTES:
-        raise UserError("results are too large", expected="at most 256 MiB", where=plan.results)
+    if plan.results.is_file() and (size := plan.results.stat().st_size) > MAX_RESULTS_BYTES:
+        raise UserError(
+            "results are too large",
+            expected="at most 256 MiB",
+            found=f"{size / 2**20:.0f} MiB",
+            where=plan.results,
+            fix="restore a copy of the file, or remove it and time the models again",
+        )
     lines = iter_jsonl(plan.results)
     header = next(lines, {})
     if header.get("protocol") != PROTOCOL:
@@ -91,7 +97,7 @@ def read_results(plan: Plan) -> Results:
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         raise UserError(
             "malformed results",
-            **in_parts(error),
+            **parts_of(error),
             where=plan.results,
             fix="restore a copy of the file, or remove it and time the models again",
         ) from error
@@ -100,16 +106,14 @@ def read_results(plan: Plan) -> Results:
 
 def _turns(line: dict[str, Any], n_items: int, *, has_gaps: bool) -> list[Turn]:
     if not isinstance(line["turns"], list):
-        raise ValueError(f"expected a list of turns, found {line['turns']!r:.40}")
+        raise Invalid("a list of turns", f"{line['turns']!r:.40}")
     marks: list[list[int]] = [[] for _ in line["turns"]]
     for turn, sample in line["preempted"]:
         marks[_whole(turn, 0, len(marks) - 1)].append(sample)
     turns = []
     for (number, item, *nanoseconds), interrupted in zip(line["turns"], marks, strict=True):
         if not 2 <= len(nanoseconds) <= MAX_SAMPLES:
-            raise ValueError(
-                f"expected 2 to {MAX_SAMPLES} samples per turn, found {len(nanoseconds)}"
-            )
+            raise Invalid(f"2 to {MAX_SAMPLES} samples per turn", len(nanoseconds))
         marked = tuple(_whole(sample, 0, len(nanoseconds) - 1) for sample in interrupted)
         turns.append(
             Turn(
@@ -124,7 +128,7 @@ def _turns(line: dict[str, Any], n_items: int, *, has_gaps: bool) -> list[Turn]:
 
 def _whole(value: Any, least: int, most: int) -> int:
     if type(value) is not int or not least <= value <= most:
-        raise ValueError(f"expected a whole number in [{least}, {most}], found {value!r:.40}")
+        raise Invalid(f"a whole number in [{least}, {most}]", f"{value!r:.40}")
     return value
 
 
@@ -145,7 +149,7 @@ def _check_header(header: dict[str, Any]) -> None:
 
 def _text(value: Any) -> str:
     if not isinstance(value, str) or len(value) > MAX_TEXT or not value.isprintable():
-        raise ValueError(f"expected a short text, found {value!r:.40}")
+        raise Invalid("a short text", f"{value!r:.40}")
     return value
 
 

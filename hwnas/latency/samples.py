@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from hwnas.core.errors import UserError
+from hwnas.core.errors import Invalid, UserError
 from hwnas.core.records import STRICT
 from hwnas.interfaces import FloatArray
 from hwnas.latency.plan import Plan
@@ -61,16 +61,16 @@ class Timing:
 
     def __post_init__(self) -> None:
         if not 0 <= self.p10_ms <= self.median_ms <= self.p90_ms or self.median_ms <= 0:
-            raise ValueError(
-                "expected 0 <= p10_ms <= median_ms <= p90_ms and median_ms > 0, found"
-                f" p10_ms {self.p10_ms:g}, median_ms {self.median_ms:g}, p90_ms {self.p90_ms:g}"
+            raise Invalid(
+                "0 <= p10_ms <= median_ms <= p90_ms and median_ms > 0",
+                f"p10_ms {self.p10_ms:g}, median_ms {self.median_ms:g}, p90_ms {self.p90_ms:g}",
             )
         if self.p95_ms < self.median_ms or self.n < 1:
-            raise ValueError("expected p95_ms >= median_ms and n >= 1")
+            raise Invalid("p95_ms >= median_ms and n >= 1")
         if self.cold_ms is not None and not self.cold_ms > 0:
-            raise ValueError("expected cold_ms > 0")
+            raise Invalid("cold_ms > 0")
         if self.energy_mj is not None and not 0 < self.energy_mj < MAX_MJ:
-            raise ValueError("expected energy_mj > 0")
+            raise Invalid("energy_mj > 0")
 
 
 @dataclass(frozen=True)

@@ -151,7 +151,7 @@ def device_prior(
         UserError: no device, or a latency that is not positive and finite.
     """
     if known_ms.shape[1] == 0:
-        raise UserError("there are no timings of known devices")
+        raise UserError("no timings of known devices", expected="at least one device", found="none")
     require_positive(known_ms, "latencies of known devices must be positive and finite")
     shares = np.array([1 / list(groups).count(group) for group in groups])
     shares /= shares.sum()

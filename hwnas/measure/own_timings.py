@@ -138,7 +138,7 @@ def _with_ms(table: CsvTable) -> CsvTable:
                 expected=f"one column of {STATISTICS[wanted]} latencies in milliseconds",
                 found=", ".join(found or table.columns),
                 where=table.path,
-                fix=f"rename the column to use to `{wanted}`",
+                fix=f"give the name `{wanted}` to the column that hwnas should read",
             )
         columns = (*columns, wanted)
         rows = tuple({**cells, wanted: cells[found[0]]} for cells in rows)
@@ -159,7 +159,7 @@ def _timing(table: CsvTable, row: int) -> Timing | None:
     if not 0 < ms <= p95 < MAX_MS:
         raise UserError(
             "a latency is out of range",
-            expected="0 < ms" + " <= p95_ms" * ("p95_ms" in values),
+            expected=f"0 < ms{' <= p95_ms' * ('p95_ms' in values)} < {MAX_MS:g}",
             found=", ".join(f"{name} {value:g}" for name, value in values.items()),
             where=table.where(row),
         )
@@ -168,7 +168,13 @@ def _timing(table: CsvTable, row: int) -> Timing | None:
 
 def _add(found: dict[T, Timing], name: T, timing: Timing, table: CsvTable, row: int) -> None:
     if name in found:
-        raise UserError("the file has two timings for one name", found=name, where=table.where(row))
+        raise UserError(
+            "the file has two timings for one name",
+            expected="one row for each name",
+            found=name,
+            where=table.where(row),
+            fix="remove one of the rows",
+        )
     found[name] = timing
 
 

@@ -84,7 +84,13 @@ def _read_results(path: Path) -> bytes:
             fix="copy the file from the device; bench.py writes it to the path given with `--out`",
         ) from error
     except (OSError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError("cannot read the results", found=error, where=path) from error
+        raise UserError(
+            "cannot read the results",
+            expected="a .jsonl file as bench.py writes it, or a .zip of one",
+            found=error,
+            where=path,
+            fix="copy the file from the device again",
+        ) from error
 
 
 def _bounded(stream: IO[bytes], path: Path) -> bytes:

@@ -153,7 +153,12 @@ def compare_tables(first: LatencyTable, second: LatencyTable) -> dict[str, Any]:
     """
     common = [op for op in first.rows if op in second.rows]
     if not common:
-        raise UserError("the tables share no operator", expected="at least one common operator")
+        raise UserError(
+            "the tables share no operator",
+            expected="at least one common operator",
+            found=f"{len(first.rows)} and {len(second.rows)} operators, all different",
+            fix="compare tables of one space, with equal resolutions",
+        )
     a = np.array([first.rows[op].median_ms for op in common])
     b = np.array([second.rows[op].median_ms for op in common])
     ratio = b / a

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from hwnas.core.config import LATER, NUMBER, StrictModel
-from hwnas.core.errors import UserError
+from hwnas.core.errors import Invalid, UserError
 from hwnas.spaces.chains import BlockOp, MobileMacro, Stage
 from hwnas.spaces.choice import ascending
 from hwnas.spaces.index import slot_alternatives
@@ -138,11 +138,11 @@ class StageConfig(StrictModel):
     def _chooses_one_way(self) -> StageConfig:
         """Requires either kernels and expansions, or whole operators."""
         if self.ops and (self.kernels or self.expands or self.per_stage):
-            raise ValueError("expected `ops`, or `kernels` and `expands`, found both")
+            raise Invalid("`ops`, or `kernels` and `expands`", "both")
         if not self.ops and not (self.kernels and self.expands):
             given = "only `kernels`" if self.kernels else "only `expands`"
             given = given if self.kernels or self.expands else "neither"
-            raise ValueError(f"expected `ops`, or `kernels` and `expands`, found {given}")
+            raise Invalid("`ops`, or `kernels` and `expands`", given)
         if (self.start_kernels or self.first_kernels) and not self.kernels:
             raise ValueError("`start_kernels` and `first_kernels` need `kernels`, not `ops`")
         if self.first_kernels and self.per_stage:
@@ -181,9 +181,9 @@ class HeadConfig(StrictModel):
     def _has_one_width(self) -> HeadConfig:
         if bool(self.width) == bool(self.expand):
             given = "both" if self.width else "neither"
-            raise ValueError(f"expected one of `width` and `expand`, found {given}")
+            raise Invalid("one of `width` and `expand`", given)
         if self.feature_bias and self.feature_bn:
-            raise ValueError("expected at most one of `feature_bias` and `feature_bn`, found both")
+            raise Invalid("at most one of `feature_bias` and `feature_bn`", "both")
         return self
 
 

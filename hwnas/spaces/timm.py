@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_serializer, model_validator
 
 from hwnas.core.config import StrictModel
-from hwnas.core.errors import UserError
+from hwnas.core.errors import Invalid, UserError
 from hwnas.core.records import sparse
 from hwnas.spaces.choice import ascending
 from hwnas.spaces.index import slot_alternatives
@@ -79,9 +79,7 @@ class Config(StrictModel):
     def _has_one_network(self) -> Config:
         if (self.model is None) == (self.network is None):
             given = "neither" if self.model is None else "both"
-            raise ValueError(
-                f"expected one of `model` (see `hwnas space models`) and `network`, found {given}"
-            )
+            raise Invalid("one of `model` (see `hwnas space models`) and `network`", given)
         return self
 
 

@@ -93,8 +93,9 @@ class Within(Skeleton):
     def choices(self) -> tuple[Choice, ...]:
         """Resolution, stem, then width, depth and blocks of every stage, head, feature.
 
-        Stages of one width share one choice, named after the first of them: `stem.width`,
-        `stage1.width`. A convolution that changes the width within a stage has its own choice:
+        `stem.width` is the width of the stem, `stage1.width` that of a stage. A stage whose first
+        block has a residual connection has no choice of its own: it has the width of the stage, or
+        stem, before it. A block that changes the width within a stage has its own choice:
         `stage1.block1.width`.
         """
         return tuple(self._picks.choices)

@@ -13,7 +13,7 @@ import safetensors.torch
 import torch
 
 from hwnas.core.confined import read_regular
-from hwnas.core.errors import UserError, in_parts
+from hwnas.core.errors import UserError, parts_of
 from hwnas.core.records import SCHEMA_VERSION
 from hwnas.core.store import (
     UNSEALED,
@@ -167,7 +167,7 @@ def read_meta(path: Path) -> dict[str, Any]:
     except (TypeError, ValueError, AttributeError) as error:
         raise UserError(
             "not the JSON file of a checkpoint",
-            **{"expected": f"the keys {', '.join(_META)}", **in_parts(error)},
+            **{"expected": f"the keys {', '.join(_META)}", **parts_of(error)},
             where=path,
         ) from error
     return dict(meta)

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from hwnas.core.config import LATER, RETIRED, StrictModel
+from hwnas.core.errors import Invalid
 from hwnas.training.sections import CalibrationConfig, Count, FinetuneConfig
 
 __all__ = ["LabelConfig", "StandaloneRecipe", "TrainedLabelConfig"]
@@ -71,9 +72,10 @@ class LabelConfig(StrictModel):
         if self.records is None and (self.reader or self.target):
             raise ValueError("`reader` and `target` need `records`")
         if self.records is not None and self.trained.n:
-            raise ValueError(
-                "expected one of `records` (labels from a file) and `trained.n` (labels from archs"
-                " that are trained in the run), found both"
+            raise Invalid(
+                "one of `records` (labels from a file) and `trained.n` (labels from archs that are"
+                " trained in the run)",
+                "both",
             )
         return self
 

@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 
 from hwnas.core.config import LATER, StrictModel
 from hwnas.core.env import user_path
+from hwnas.core.errors import Invalid
 
 __all__ = [
     "NORMALISATIONS",
@@ -71,7 +72,7 @@ class AugmentConfig(StrictModel):
     @model_validator(mode="after")
     def _has_a_range(self) -> AugmentConfig:
         if self.crop_scale is not None and not 0 < self.crop_scale[0] <= self.crop_scale[1] <= 1:
-            raise ValueError("crop_scale: expected 0 < least <= largest <= 1")
+            raise Invalid("0 < least <= largest <= 1", key="crop_scale")
         return self
 
     def border(self, px: int) -> int:

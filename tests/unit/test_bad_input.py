@@ -250,6 +250,28 @@ def test_no_mutated_ledger_ends_in_a_traceback(tmp_path: Path):
     assert accepted < 400
 
 
+def test_what_is_unknown_in_a_ledger_is_named(tmp_path: Path):
+    run = RunDir(tmp_path)
+    run.record("train", StageRecord("abc", "done", {}, 1.5))
+    path = run.path("stages.json")
+    data = json.loads(path.read_text())
+    for changes, message in (
+        ({"extra": 1}, r"expected: only known keys\n  found: the unknown key `extra`"),
+        (
+            {"schema_version": 2},
+            r"newer hwnas\n  expected.*at most 1\n  found: `schema_version`: 2",
+        ),
+        ({"schema_version": "a"}, r"found: `schema_version`: a\n"),
+        ({"changes": 7}, "found: other content: its hash is different"),
+        ({"changes": "many", "check": None}, r"expected: `changes`: a whole number.*found: .*many"),
+        ({}, "found: the same content, written in another way"),
+    ):
+        changed = {key: value for key, value in (data | changes).items() if value is not None}
+        path.write_text(json.dumps(changed, indent=4))
+        with pytest.raises(UserError, match=f"(?s){message}.*fix: .*remove it"):
+            run.ledger()
+
+
 @pytest.mark.parametrize(
     "content", [{"stages": []}, [], {"stages": {"train": None}}, {"stages": {"train": {}}}, 3]
 )

@@ -10,6 +10,7 @@ import pytest
 
 from hwnas.controller.archive import Archive, CodeIndex
 from hwnas.controller.record_log import append_records, read_records
+from hwnas.controller.storage import Progressed, SearchFolder
 from hwnas.core.errors import UserError
 from hwnas.spaces import mobilenet_tiny
 from hwnas.spaces.load import build_space
@@ -194,6 +195,18 @@ def test_unusable_files_are_explained(tmp_path: Path) -> None:
     path.write_bytes(b"not json\n" + body)
     with pytest.raises(UserError, match="damaged first line"):
         Archive.load(tmp_path, SPACE)
+
+
+def test_a_damaged_search_starts_again_without_asking_for_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    archive, folder = Archive(SPACE, ("macs",)), SearchFolder(tmp_path, "this search")
+    fill(archive, batches()[0])
+    folder.save(archive, Progressed(len(archive), 0, 1, 1, 1.0, {}))
+    (tmp_path / "archive.bin").write_bytes(b"")
+    assert folder.load(SPACE) is None
+    assert "incomplete" in caplog.text and "the search starts again" in caplog.text
+    assert "fix:" not in caplog.text
 
 
 @pytest.mark.parametrize(("beyond", "is_damaged"), [(-1, False), (0, True)])

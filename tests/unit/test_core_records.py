@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+import json
 from pathlib import Path
 
 import pytest
 
-from hwnas.core.errors import UserError, in_parts
+from hwnas.core.errors import Invalid, UserError, parts_of
 from hwnas.core.records import RecordFile, dump, load
 from hwnas.core.store import read_json
 from hwnas.interfaces import Constraint, DataInfo, DeviceSpec, Evaluation
@@ -132,24 +134,39 @@ def test_errors_name_the_kind_of_record_without_class_names(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("text", "parts"),
+    ("error", "text", "parts"),
     [
-        ("expected 1 to 3 rows, found 4", ("1 to 3 rows", "4")),
-        ("expected a; found b", ("a", "b")),
-        ("a.npz: rows: expected x, found y", ("a.npz: rows: x", "a.npz: rows: y")),
-        ("nets: expected archs of one space", ("nets: archs of one space", None)),
-        ("a turn occurs twice", (None, "a turn occurs twice")),
+        (
+            Invalid("1 to 3 rows", 4),
+            "expected 1 to 3 rows, found 4",
+            {"expected": "1 to 3 rows", "found": "4"},
+        ),
+        (
+            Invalid("x", "y", "a.npz: rows"),
+            "a.npz: rows: expected x, found y",
+            {"expected": "a.npz: rows: x", "found": "a.npz: rows: y"},
+        ),
+        (
+            Invalid("archs, found in one space", key="nets"),
+            "nets: expected archs, found in one space",
+            {"expected": "nets: archs, found in one space"},
+        ),
+        (
+            ValueError("expected a, found b"),  # of another library: its text is not interpreted
+            "expected a, found b",
+            {"found": "expected a, found b"},
+        ),
     ],
 )
-def test_a_text_is_split_into_the_parts_of_an_error(text: str, parts: tuple):
-    expected, found = parts
-    wanted = {"expected": expected, "found": found}
-    assert in_parts(ValueError(text)) == {k: v for k, v in wanted.items() if v is not None}
+def test_an_error_has_the_parts_of_a_user_error(error: ValueError, text: str, parts: dict):
+    assert str(error) == text
+    assert parts_of(error) == parts
+    assert parts_of(copy.copy(error)) == parts  # as when it is pickled
 
 
 def test_a_missing_key_and_an_empty_text_are_explained():
-    assert in_parts(KeyError("host")) == {"expected": "the key 'host'", "found": "no key 'host'"}
-    assert in_parts(ValueError()) == {"found": "ValueError()"}
+    assert parts_of(KeyError("host")) == {"expected": "the key 'host'", "found": "no key 'host'"}
+    assert parts_of(ValueError()) == {"found": "ValueError()"}
 
 
 def test_a_changed_file_is_described_without_bare_hashes(tmp_path: Path):
@@ -160,6 +177,10 @@ def test_a_changed_file_is_described_without_bare_hashes(tmp_path: Path):
         file.read()
     assert caught.value.found == "other content: its hash is different"
     assert "`check`" in str(caught.value.expected)
+    file.write(ARCH)
+    file.path.write_text(json.dumps(json.loads(file.path.read_text()), indent=4))
+    with pytest.raises(UserError, match="found: the same content, written in another way"):
+        file.read()
 
 
 @pytest.mark.parametrize("data", [None, [], 3, "x"])

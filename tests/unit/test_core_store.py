@@ -73,7 +73,7 @@ def test_json_that_is_not_plain_json_is_refused(tmp_path: Path, text: str):
 
 
 def test_a_missing_json_file_is_a_user_error(tmp_path: Path):
-    with pytest.raises(UserError, match="file not found"):
+    with pytest.raises(UserError, match=r"(?s)file not found.*expected: a JSON file.*fix: check"):
         read_json(tmp_path / "none.json")
 
 

@@ -98,7 +98,9 @@ def carried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CarriedRuntime:
 
 
 def test_the_folder_holds_libraries_python_and_wheels(carried: CarriedRuntime) -> None:
-    with pytest.raises(UserError, match=r"(?s)not in the cache.*--fetch"):
+    with pytest.raises(
+        UserError, match=r"(?s)no intact archive of Python.*found: no file.*--fetch"
+    ):
         _ = carried.archive
     carried.fetch()
     members = {name: (content, runs) for name, content, runs in carried.members()}
@@ -204,6 +206,8 @@ def test_what_has_no_folder_is_refused(tmp_path: Path, tiny_space: hwnas.SearchS
     asked = {"space": tiny_space, "out": tmp_path / "kit.zip"}
     with pytest.raises(UserError, match=r"(?s)no Python with torch.*leave --with-runtime out"):
         hwnas.profile_pack("local_torch", with_runtime="arm64", **asked)
+    with pytest.raises(UserError, match=r"found: neither\n  fix: see `hwnas space list`"):
+        hwnas.profile_pack("local", out=tmp_path / "kit.zip")
     with pytest.raises(UserError, match=r"(?s)--with-runtime does not apply to a CSV list"):
         hwnas.profile_pack(
             "local", with_runtime="arm64", space=tiny_space, out=tmp_path / "list.csv"

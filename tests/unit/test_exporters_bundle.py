@@ -311,7 +311,11 @@ UNFIT: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "manifest": ({}, {"companions": {"Manifest.json": __file__}}, "unsafe"),
     "companion": ({}, {"companions": {"../model.py": __file__}}, "leads outside"),
     "golden name": ({"golden": manifest.Golden("../in.npy")}, {}, "leads outside"),
-    "the same name": ({}, {"companions": {"ORT_run.py": __file__}}, "the same name"),
+    "the same name": (
+        {},
+        {"companions": {"ORT_run.py": __file__}},
+        "found: 'o\\w+.py' and 'O\\w+.py'",
+    ),
     "no source": ({}, {"models": {}}, "not the models of the manifest"),
     "gone": ({}, {"models": {MODEL: "/nowhere/m.onnx"}}, "read a part"),
     "golden in": ({}, {"golden_input": INPUTS[:, :1]}, "golden inputs"),

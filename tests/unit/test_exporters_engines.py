@@ -150,11 +150,17 @@ def test_a_stale_engine_is_refused(folder: Path) -> None:
         check_engine(path, version="10.9.0")
     with pytest.raises(UserError, match="another GPU"):
         check_engine(path, capability="8.6")
-    with pytest.raises(UserError, match="another model file"):
+    with pytest.raises(UserError, match=r"another model file[\s\S]*\w{64} of model.fp16.onnx\n"):
         check_engine(path, source=folder / "model.fp16.onnx")
     path.write_bytes(b"another")
-    with pytest.raises(UserError, match="altered"):
+    hashes = [hashlib.sha256(data).hexdigest() for data in (b"engine", b"another")]
+    with pytest.raises(UserError, match="altered") as altered:
         check_engine(path)
+    assert altered.value.expected == f"sha256 {hashes[0]}, as in model.engine.json"
+    assert altered.value.found == f"sha256 {hashes[1]} of model.engine"
     path.unlink()
     with pytest.raises(UserError, match="missing"):
+        check_engine(path)
+    path.with_name("model.engine.json").write_text("[]")
+    with pytest.raises(UserError, match="found: a list"):
         check_engine(path)

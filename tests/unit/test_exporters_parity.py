@@ -81,6 +81,17 @@ def test_a_report_says_what_is_accepted() -> None:
     assert "accepted 1e-04" in str(found) and "0.00% of 4 images (accepted 100.0%)" in str(found)
 
 
+def test_what_is_not_finite_is_named() -> None:
+    good, bad = np.zeros((2, 3), np.float32), np.full((2, 3), np.nan, np.float32)
+    for pair, names in (
+        ((good, bad), "the exported file"),
+        ((bad, good), "the torch network"),
+        ((bad, bad), "the torch network and the exported file"),
+    ):
+        with pytest.raises(CheckFailed, match=f"not finite\n  found: .* from {names}\n"):
+            compare(*pair)
+
+
 @pytest.mark.parametrize(("value", "relative"), [(0.0, 0.0), (0.25, 1.0)])
 def test_logits_of_zero_have_no_scale(value: float, relative: float) -> None:
     """Any difference from them is a whole one."""

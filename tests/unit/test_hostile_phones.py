@@ -241,7 +241,9 @@ def test_an_adb_that_does_not_start_is_explained(
     adb_file = phone.folder.parent / "bin" / "adb"
     adb_file.write_text(script)
     monkeypatch.setenv("PATH", str(adb_file.parent))
-    with pytest.raises(UserError, match="cannot run adb"):
+    with pytest.raises(
+        UserError, match=r"cannot run adb[\s\S]*fix: install adb again, or correct its"
+    ):
         Reached(None, as_root=False).wait(0)
 
 

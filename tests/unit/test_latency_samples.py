@@ -12,7 +12,7 @@ import pytest
 from hwnas.core.errors import UserError
 from hwnas.latency import samples as samples_module
 from hwnas.latency.plan import Plan
-from hwnas.latency.results import Turn
+from hwnas.latency.results import Turn, read_results
 from hwnas.latency.samples import FEW_ITEMS, MAX_SLICES, Samples, Timing, read_samples
 from tests.limits import bounded
 
@@ -190,3 +190,13 @@ def test_results_are_read_line_by_line(tmp_path: Path) -> None:
     plan = Plan(tmp_path / "plan", path, "", ("0",))
     with bounded(seconds=5, memory=1 << 28), pytest.raises(UserError, match="not from the kit"):
         read_samples(plan)
+
+
+def test_results_that_are_too_large_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hwnas.latency.results.MAX_RESULTS_BYTES", 2**20)
+    path = tmp_path / "results.jsonl"
+    path.write_bytes(b" " * 3 * 2**20)
+    with pytest.raises(UserError, match=r"too large\n[\s\S]*found: 3 MiB\n[\s\S]*fix: restore"):
+        read_results(Plan(tmp_path / "plan", path, "", ("0",)))

@@ -100,6 +100,13 @@ def test_the_share_rises_from_nothing_to_all_around_the_cache():
     assert (spill_share(Spill(0.0, 1e5), np.array([1.0, 1e9])) == 1).all()
 
 
+def test_rows_without_cold_timings_are_counted(tiny_space: SearchSpace):
+    ops = enumerate_ops(tiny_space)
+    rows = {op: Timing(1.0, 1.0, 1.0, 1.0, 5, None if op == ops[0] else 2.0) for op in ops}
+    with pytest.raises(UserError, match=rf"found: none in 1 of {len(ops)} rows, such as .*\n  fix"):
+        Formula({"scale": 1.0, "cold_scale": 1.0}).prices(rows, ops)
+
+
 def test_prices_without_a_cache_that_holds_anything_are_sums(tiny_space: SearchSpace, measured):
     """What the exact searcher needs, and one pass over the archs instead of three."""
     rows, codes, *_ = measured

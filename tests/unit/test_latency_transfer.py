@@ -343,7 +343,7 @@ def test_timings_that_cannot_be_are_refused(prior: DevicePrior, bad: float):
         fit_device(prior, np.arange(2), np.ones(2))
     with pytest.raises(UserError, match="positive and finite"):
         device_prior(np.ones((3, 1)), np.array([[1.0], [bad], [1.0]]), ["a"], np.eye(1))
-    with pytest.raises(UserError, match="no timings of known devices"):
+    with pytest.raises(UserError, match="no timings of known devices\n  expected: at least one"):
         device_prior(np.ones((3, 1)), np.ones((3, 0)), [], np.eye(1))
 
 

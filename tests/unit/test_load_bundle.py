@@ -145,6 +145,10 @@ def test_a_damaged_bundle_and_other_folders_are_refused(tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "b")
     with pytest.raises(UserError, match="not a bundle"):
         hwnas.load_bundle(tmp_path / "b")
+    inner = tmp_path / "run" / "bundles" / "main" / "local"
+    colour_bundle(inner)
+    with pytest.raises(UserError, match=f"(?s)not a bundle.*fix: .* such as {inner}$"):
+        hwnas.load_bundle(tmp_path / "run")
 
 
 def test_it_says_what_it_is_also_in_a_notebook(tmp_path: Path) -> None:

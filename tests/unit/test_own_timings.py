@@ -175,6 +175,7 @@ BAD: list[tuple[Callable[[Rows], object], str]] = [
     (change(2, ms="fast"), r"finite number[\s\S]*own\.csv:4, ms"),
     (change(2, ms="-1"), r"out of range[\s\S]*own\.csv:4"),
     (change(2, ms="0"), "out of range"),
+    (change(2, ms="2e9"), r"expected: 0 < ms < 1e\+09\n  found: ms 2e\+09"),
     (change(2, ms="1e999"), "finite number"),
     (change(2, ms="1.5 ms"), r"found: '1\.5 ms'[\s\S]*fix: write digits .* without a unit"),
     (change(2, ms="1'234.5"), "fix: write digits with a decimal point, .* thousands"),
@@ -184,7 +185,7 @@ BAD: list[tuple[Callable[[Rows], object], str]] = [
     (change(2, arch="0 1"), "must name one model"),
     (change(-1, arch="0 1 99"), r"where: .*own\.csv:"),
     (change(-1, arch="x"), "cannot read the arch"),
-    (lambda rows: rows.append(dict(rows[0])), "two timings for one name"),
+    (lambda rows: rows.append(dict(rows[0])), r"two timings for one name[\s\S]*fix: remove one"),
     (lambda rows: rows.pop(0), "1 operators are missing"),
     (lambda rows: [row.update(ms="") for row in rows], "no timings"),
     (lambda rows: [row.pop("ms") for row in rows], "no column 'ms'"),
@@ -194,7 +195,7 @@ BAD: list[tuple[Callable[[Rows], object], str]] = [
             row.update({"mean_ms": row["ms"], "Median (ms)": row.pop("ms")}) for row in rows
         ],
         r"2 columns match 'ms'[\s\S]*column of median latencies[\s\S]*"
-        r"found: mean_ms, Median \(ms\)[\s\S]*rename the column to use to `ms`",
+        r"found: mean_ms, Median \(ms\)[\s\S]*give the name `ms` to the column",
     ),
     (lambda rows: [row.update({"op": row.pop("operator")}) for row in rows], "must name one model"),
 ]
@@ -219,8 +220,9 @@ def test_files_that_are_no_tables_are_refused(space: SearchSpace, tmp_path: Path
         (tmp_path / "x.csv").write_bytes(content)
         with pytest.raises(UserError, match=message):
             read_timings(space, DEVICE, CONFIG, tmp_path / "x.csv", seed=0)
-    with pytest.raises(UserError, match="file not found"):
-        read_timings(space, DEVICE, CONFIG, tmp_path / "none.csv", seed=0)
+    for name, fix in (("X.csv", "did you mean 'x.csv'"), ("none/a.csv", "check the path")):
+        with pytest.raises(UserError, match=rf"(?s)file not found.*a CSV file.*fix: {fix}"):
+            read_timings(space, DEVICE, CONFIG, tmp_path / name, seed=0)
 
 
 def test_the_verb_writes_the_template_and_reads_it(tmp_path: Path):

@@ -244,7 +244,11 @@ def test_hostile_zips_are_refused(planned: Plan, tmp_path: Path, monkeypatch):
     for name, data, word in (
         ("bomb.zip", bomb.read_bytes(), "too large"),
         ("lying.zip", bytes(lying), "."),
-        ("broken.zip", bytes(broken), "cannot read"),
+        (
+            "broken.zip",
+            bytes(broken),
+            r"cannot read[\s\S]*a \.zip of one[\s\S]*from the device again",
+        ),
         ("two.zip", zip_of(a=b"", b=b"").read_bytes(), "2 .jsonl files"),
         ("none.zip", zip_of().read_bytes(), "0 .jsonl files"),
         ("large.jsonl", b"x" * (2 << 20), "too large"),

@@ -116,8 +116,11 @@ def test_a_malformed_source_is_refused(text: str, tmp_path: Path):
     path.write_text(ENTRY)
     assert len(convert("pixel1", path).rows) == 1
     path.write_text(text)
-    with pytest.raises(UserError):
+    with pytest.raises(UserError, match=r"\n  (expected|found): "):
         convert("pixel1", path)
+    if "Deconv" in text:
+        with pytest.raises(UserError, match="expected: keys of ProxylessNAS, such as `Logits"):
+            convert("pixel1", path)
 
 
 # --- Xeon 6130 ------------------------------------------------------------------------------------
@@ -190,6 +193,20 @@ def test_a_latency_that_is_not_positive_is_named_with_its_entry(tmp_path: Path):
 def test_a_malformed_block_table_is_refused(data: object, tmp_path: Path):
     (tmp_path / "t.json").write_text(json.dumps(data))
     with pytest.raises(UserError):
+        convert("tfnas", tmp_path / "t.json")
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"base": -1.0}, "expected: `base`: a decimal number.*\n  found: `base`: -1.0\n"),
+        ([], "found: a list"),
+        ({"base": 9.0, "Conv_1": [1.0]}, "TF-NAS\n  expected: keys MBInv.*\n  found: Conv_1"),
+    ],
+)
+def test_a_table_of_another_source_is_said(data: object, message: str, tmp_path: Path):
+    (tmp_path / "t.json").write_text(json.dumps(data))
+    with pytest.raises(UserError, match=message):
         convert("tfnas", tmp_path / "t.json")
 
 
@@ -269,9 +286,17 @@ def test_a_noisy_phone_says_so(test_data: Path):
         convert("hw_nasbench201", test_data / "hw_nasbench201", "pixel9")
 
 
-@pytest.mark.parametrize(("format", "column"), [("x", None), ("help", None), ("pixel1", "a")])
-def test_a_conversion_that_makes_no_sense_is_refused(format: str, column: str | None):
-    with pytest.raises(UserError):
+@pytest.mark.parametrize(
+    ("format", "column", "message"),
+    [
+        ("x", None, "expected: one of help, .*, tfnas\n  fix: name the source"),
+        ("Help", None, "fix: did you mean 'help'"),
+        ("help", None, "needs a column.*found: no column\n  fix: choose one with --device"),
+        ("pixel1", "a", "only one device.*found: the column 'a'\n  fix: leave --device out"),
+    ],
+)
+def test_a_conversion_that_makes_no_sense_is_refused(format: str, column: str | None, message: str):
+    with pytest.raises(UserError, match=f"(?s){message}"):
         convert(format, Path("none"), column)
 
 
@@ -348,6 +373,28 @@ def test_a_malformed_table_of_the_i7_is_refused(text: str, tmp_path: Path):
     assert len(convert("ofa_i7", tmp_path).rows) == 1
     (tmp_path / "lut.csv").write_text(text)
     with pytest.raises(UserError):
+        convert("ofa_i7", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("given", "other", "message"),
+    [
+        ("0.73631", "-1", "expected: a number above 0\n  found: '-1'"),
+        ("0.73631", "x", "expected: a number\n  found: 'x'"),
+        ("0.73631", "inf", "expected: a finite number"),
+        ("100,16", "100,0", "expected: a whole number from 1 to 16,777,216\n  found: '0'"),
+        ("2,0,0,", "2,0,2,", "expected: 0 or 1\n  found: '2'"),
+        ("7.436e-08", "-1", "expected: a number of at least 0\n  found: '-1'"),
+        ("MBConv", "Deconv", "expected: MBConv, or a layer .*\n  found: 'Deconv'"),
+    ],
+)
+def test_a_refused_cell_says_what_it_can_be(given: str, other: str, message: str, tmp_path: Path):
+    (tmp_path / "lut.csv").write_text(I7 + I7_LINE.replace(given, other))
+    with pytest.raises(UserError, match=message):
+        convert("ofa_i7", tmp_path)
+    columns = I7.strip().split(",")
+    (tmp_path / "lut.csv").write_text(",".join(columns[:-1]) + "\n")
+    with pytest.raises(UserError, match=f"(?s)the columns .*found: no column {columns[-1]}"):
         convert("ofa_i7", tmp_path)
 
 

@@ -81,7 +81,9 @@ def test_a_resolution_that_a_network_does_not_take_is_said(monkeypatch: pytest.M
         raise RuntimeError("Input height (32) doesn't match model (160).\nlong trace")
 
     monkeypatch.setattr("hwnas.exporters.float_graph.exported", fails)
-    with pytest.raises(UserError, match=r"(?s)test_vit cannot be exported at 32 px.*match model"):
+    with pytest.raises(
+        UserError, match=r"(?s)test_vit cannot be exported at 32 px.*match model.*fix: give"
+    ):
         reference_graph("test_vit", 32)
 
 

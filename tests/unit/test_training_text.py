@@ -91,6 +91,13 @@ def test_bad_texts_are_refused(tmp_path: Path, content: bytes, settings: dict, m
         text.build(config(tmp_path, **{"files": ["a.txt"], **settings}), DatasetContext(0))
 
 
+def test_the_file_that_is_too_short_is_named(tmp_path: Path):
+    for name in ("a.txt", "b.txt", "c.txt"):
+        (tmp_path / name).write_bytes(b"a b c\n" * (1 if name == "b.txt" else 100))
+    with pytest.raises(UserError, match=r"(?s)the val text is too short.*where: \S*b\.txt"):
+        text.build(config(tmp_path, files=["a.txt", "b.txt", "c.txt"]), DatasetContext(0))
+
+
 def test_damaged_and_missing_files_are_named(tmp_path: Path):
     (tmp_path / "a.txt.gz").write_bytes(gzip.compress(b"a b c " * 1000)[:40])
     with pytest.raises(UserError, match=r"(?s)cannot read the text.*a\.txt\.gz"):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hwnas.core.errors import UserError
+from hwnas.core.errors import UserError, did_you_mean
 from hwnas.latency.table import LatencyTable, check_operator
 from hwnas.measure.published import help, hw_nasbench201, ofa_i7, pixel1, tfnas
 
@@ -25,11 +25,19 @@ def convert(format: str, path: Path, column: str | None = None) -> LatencyTable:
         UserError: unknown format, or a file of another format.
     """
     if format not in FORMATS:
-        raise UserError(f"unknown format {format!r}", expected=", ".join(FORMATS))
+        raise UserError(
+            f"unknown format {format!r}",
+            expected=f"one of {', '.join(FORMATS)}",
+            fix=did_you_mean(format, FORMATS, otherwise="name the source of the file"),
+        )
     if (column is None) == (format in _COLUMNS):
         raise UserError(
-            f"a column must be given for the formats {', '.join(_COLUMNS)}, and for no other",
-            found=f"format {format}, column {column}",
+            f"the format {format} needs a column, which selects the device"
+            if column is None
+            else f"the format {format} has only one device, and takes no column",
+            expected=f"a column for the formats {', '.join(_COLUMNS)}, and for no other",
+            found="no column" if column is None else f"the column {column!r}",
+            fix="choose one with --device" if column is None else "leave --device out",
         )
     table = _FILES[format](path) if column is None else _COLUMNS[format](path, column)
     if not table.rows:

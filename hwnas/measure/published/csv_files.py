@@ -26,7 +26,7 @@ class Row:
         """The cell, printable."""
         cell = self.cells[column]
         if not cell.isprintable() or len(cell) > 200:
-            raise self.malformed(column)
+            raise self.malformed(column, "up to 200 printable characters")
         return cell
 
     def number(self, column: str) -> float:
@@ -34,35 +34,36 @@ class Row:
         try:
             found = float(self.cells[column])
         except ValueError:
-            raise self.malformed(column) from None
+            raise self.malformed(column, "a number") from None
         if not math.isfinite(found):
-            raise self.malformed(column)
+            raise self.malformed(column, "a finite number")
         return found
 
     def positive(self, column: str) -> float:
         """A finite number above 0."""
         found = self.number(column)
         if found <= 0:
-            raise self.malformed(column)
+            raise self.malformed(column, "a number above 0")
         return found
 
     def count(self, column: str) -> int:
         """A whole number of 1 or more."""
         found = self.number(column)
         if found != int(found) or not 1 <= found <= MAX_COUNT:
-            raise self.malformed(column)
+            raise self.malformed(column, f"a whole number from 1 to {MAX_COUNT:,}")
         return int(found)
 
     def flag(self, column: str) -> bool:
         """0 or 1."""
         if self.cells[column] not in ("0", "1"):
-            raise self.malformed(column)
+            raise self.malformed(column, "0 or 1")
         return self.cells[column] == "1"
 
-    def malformed(self, column: str) -> UserError:
+    def malformed(self, column: str, expected: str) -> UserError:
         """The error that names this cell."""
         return UserError(
             f"malformed value in column `{column}`",
+            expected=expected,
             found=f"{self.cells[column]!r:.80}",
             where=self.where,
         )
@@ -76,8 +77,13 @@ def read_rows(path: Path, file: str, columns: Sequence[str]) -> Iterator[Row]:
     """
     table = read_csv(path / file if path.is_dir() else path, columns)
     if lost := [name for name in columns if name not in table.columns]:
-        missing = f"the columns {', '.join(lost)}"
-        raise UserError("not a file of this source", expected=missing, where=table.path)
+        raise UserError(
+            "not a file of this source",
+            expected=f"the columns {', '.join(columns)}",
+            found=f"no column {' or '.join(lost)}",
+            where=table.path,
+            fix="select the format of the file",
+        )
     if not table.rows:
         raise UserError(
             "the file has no measurements", expected="at least one row", where=table.path

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwnas.core.arrays import read_npz
-from hwnas.core.errors import UserError, in_parts
+from hwnas.core.errors import Invalid, UserError, parts_of
 from hwnas.interfaces import DeviceSpec, FloatArray
 from hwnas.latency.fitted import fit_table
 from hwnas.latency.table import Fact, LatencyTable, Protocol
@@ -92,7 +92,7 @@ def _read(path: Path, data: str, n: int) -> dict[str, FloatArray]:
         values = arrays[data].astype(np.float64)
         if not (arrays["index"] == np.arange(n)).all() or values.shape != (n, len(names)):
             shape = f"shape {(n, len(names))}, in the order of the archs"
-            raise ValueError(f"expected values of {shape}, found shape {values.shape}")
+            raise Invalid(f"values of {shape}", f"shape {values.shape}")
         found = dict(zip(names, values.T, strict=True))
         return {
             name: found[name] for name in ("edgegpu_latency", "edgegpu_energy", "pixel3_latency")
@@ -103,4 +103,4 @@ def _read(path: Path, data: str, n: int) -> dict[str, FloatArray]:
     except UserError:
         raise
     except Exception as error:  # a damaged file raises many kinds of errors
-        raise UserError("malformed measurements", **in_parts(error), where=path) from error
+        raise UserError("malformed measurements", **parts_of(error), where=path) from error

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwnas.core.arrays import read_npz
-from hwnas.core.errors import UserError, in_parts
+from hwnas.core.errors import Invalid, UserError, parts_of
 from hwnas.core.stats import require_positive
 from hwnas.interfaces import FloatArray
 from hwnas.spaces import fbnet, mobilenet_v3, nasbench201
@@ -86,11 +86,11 @@ def read_measurements(folder: Path) -> Measurements:
         latency_ms = arrays["latency_ms"].astype(np.float64)
         reader = next(read for keys, read in _READERS if keys <= set(arrays))
         if not 0 < len(latency_ms) <= MAX_NETWORKS:
-            raise ValueError(f"expected 1 to {MAX_NETWORKS} networks, found {len(latency_ms)}")
+            raise Invalid(f"1 to {MAX_NETWORKS} networks", len(latency_ms))
         space, codes = reader(arrays)
         if latency_ms.shape != (len(codes), len(columns)):
             expected = (len(codes), len(columns))
-            raise ValueError(f"expected latencies of shape {expected}, found {latency_ms.shape}")
+            raise Invalid(f"latencies of shape {expected}", latency_ms.shape)
     except FileNotFoundError as error:
         raise UserError(
             "file not found", expected="the folder of a data set, with latency.npz", where=path
@@ -106,7 +106,7 @@ def read_measurements(folder: Path) -> Measurements:
     except UserError:
         raise
     except Exception as error:  # a damaged file can raise many kinds of errors
-        raise UserError("malformed measurements", **in_parts(error), where=path) from error
+        raise UserError("malformed measurements", **parts_of(error), where=path) from error
     require_positive(latency_ms, "latencies must be positive and finite", where=path)
     return Measurements(space, codes, _live(space, codes), latency_ms, columns)
 
@@ -166,7 +166,7 @@ def _codes_of(values: tuple[Any, ...], chosen: NDArray[Any]) -> NDArray[np.int16
     known: NDArray[Any] = np.array(values)
     position: NDArray[np.int64] = np.searchsorted(known, chosen)
     if not (known[np.minimum(position, len(known) - 1)] == chosen).all():
-        raise ValueError(f"expected only the values {values}, found other values")
+        raise Invalid(f"only the values {values}", "other values")
     codes: NDArray[np.int16] = position.astype(np.int16)
     return codes
 

@@ -82,7 +82,7 @@ def _operator(row: Row) -> OpSpec:
     if name == "feature_mix_layer":
         return OpSpec("conv", width, out, in_hw, in_hw, norm="none", act="hard_swish")
     if name != "MBConv":
-        raise row.malformed("op")
+        raise row.malformed("op", "MBConv, or a layer such as feature_mix_layer")
     kernel, mid = row.count("kernel"), width * row.count("expand")
     return OpSpec(
         "dsconv" if mid == width else "mbconv",
@@ -103,7 +103,7 @@ def _operator(row: Row) -> OpSpec:
 def _timing(row: Row) -> Timing:
     mean, variance = row.positive("ms"), row.number("var")
     if variance < 0:
-        raise row.malformed("var")
+        raise row.malformed("var", "a number of at least 0")
     deviation = math.sqrt(variance)
     low, high = max(mean - Z80 * deviation, 0.0), mean + Z80 * deviation
     return Timing(mean, low, high, mean + Z90 * deviation, 1)

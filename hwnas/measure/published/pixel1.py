@@ -104,7 +104,13 @@ def _operators(key: str, path: Path) -> Iterator[tuple[OpSpec, float]]:
         yield OpSpec("pool", width, width, hw, 1), share
         yield OpSpec("linear", width, out, 1, 1), 1 - share
     else:
-        raise UserError("unknown operator", found=key[:200], where=path)
+        raise UserError(
+            "unknown operator",
+            expected="keys of ProxylessNAS, such as `Logits-input:7x7x1280-output:1000`",
+            found=key[:200],
+            where=path,
+            fix="select the format of the file",
+        )
 
 
 def _statistics(key: str, value: Any, path: Path) -> tuple[float, float, int]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from hwnas.core.errors import UserError
 from hwnas.core.store import read_json
+from hwnas.core.text import in_words, kind_of
 from hwnas.interfaces import DeviceSpec
 from hwnas.latency.samples import Timing
 from hwnas.latency.table import LatencyTable, Protocol
@@ -33,14 +34,16 @@ def convert(path: Path) -> LatencyTable:
     data = read_json(path)
     base_ms = data.get("base") if isinstance(data, dict) else None
     if not isinstance(base_ms, float) or not 0 < base_ms < math.inf:
-        raise UserError("not a table of TF-NAS", expected="`base` in ms", where=path)
+        found = f"`base`: {in_words(base_ms):.80}" if isinstance(data, dict) else kind_of(data)
+        raise _other_file(path, "`base`: a decimal number of ms above 0", found)
     rows: dict[OpSpec, Timing] = {}
     for key, values in data.items():
         if key == "base":
             continue
         match = _BLOCK.fullmatch(key)
         if match is None or not isinstance(values, list):
-            raise UserError("unknown operator", found=key[:200], where=path)
+            expected = "keys MBInvertedResBlock_..., each with a list of latencies"
+            raise _other_file(path, expected, key[:200])
         in_hw, width, se, out, kernel, stride = (int(number) for number in match.groups()[:-1])
         for mid in (width * multiple for multiple in MULTIPLES if width * multiple <= len(values)):
             ms = _entry(values, mid, where=f"{path}: {key}")
@@ -77,6 +80,16 @@ def convert(path: Path) -> LatencyTable:
             f"{base_ms:.5g} ms (facts.base_ms), so no space is served without measuring those",
             "the source's numbers of runs and spread are not known",
         ),
+    )
+
+
+def _other_file(path: Path, expected: str, found: str) -> UserError:
+    return UserError(
+        "not a table of TF-NAS",
+        expected=expected,
+        found=found,
+        where=path,
+        fix="select the format of the file",
     )
 
 

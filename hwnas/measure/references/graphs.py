@@ -92,6 +92,7 @@ def _exported(
         raise UserError(
             f"timm's {name} cannot be exported at {px} px",
             found=(str(error).strip().splitlines() or [type(error).__name__])[0][:200],
+            fix="give the resolution of its weights, or choose another network",
         ) from error
     if batch > 1:
         for value in (*graph.graph.input, *graph.graph.output):

@@ -148,6 +148,7 @@ def _found(config: CifarConfig, context: DatasetContext, *, skip_broken: bool) -
             expected=f"{config.N_CLASSES} classes",
             found=f"{len(names)} classes: {', '.join(map(str, names[:20]))}",
             where=folder,
+            fix="correct data.root; for other classes, use the data set image_folder",
         )
     train, test = official
     n, n_val = len(train), config.n_val

@@ -11,6 +11,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from hwnas.core.config import StrictModel
+from hwnas.core.errors import Invalid
 from hwnas.core.rng import rng
 from hwnas.core.store import content_hash
 from hwnas.interfaces import (
@@ -83,8 +84,8 @@ class Config(StrictModel):
 
     @model_validator(mode="after")
     def _leaves_training_images(self) -> Config:
-        if self.val_fraction + self.test_fraction > 0.9:
-            raise ValueError("val_fraction + test_fraction must be at most 0.9")
+        if (held_out := self.val_fraction + self.test_fraction) > 0.9:
+            raise Invalid("at most 0.9", f"{held_out:g}", key="val_fraction + test_fraction")
         return self
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from hwnas.core.config import LATER
-from hwnas.core.errors import DataAbsent, UserError
+from hwnas.core.errors import DataAbsent, Invalid, UserError
 from hwnas.core.photo_rule import Scan
 from hwnas.core.rng import rng
 from hwnas.interfaces import DataIdentity, DataModule, DataPlan, DatasetContext, Split
@@ -84,8 +84,8 @@ class Config(PhotoConfig):
 
     @model_validator(mode="after")
     def _leaves_training_images(self) -> Config:
-        if self.val_fraction + self.test_fraction > 0.9:
-            raise ValueError("val_fraction + test_fraction must be at most 0.9")
+        if (held_out := self.val_fraction + self.test_fraction) > 0.9:
+            raise Invalid("at most 0.9", f"{held_out:g}", key="val_fraction + test_fraction")
         return self
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from hwnas.core.config import StrictModel
-from hwnas.core.errors import UserError
+from hwnas.core.errors import Invalid, UserError
 from hwnas.interfaces import (
     DataIdentity,
     DataInfo,
@@ -64,7 +64,7 @@ class Config(StrictModel):
     @model_validator(mode="after")
     def _one_or_three(self) -> Config:
         if len(self.files) == 2:
-            raise ValueError("files: expected one file, or three (train, val, test)")
+            raise Invalid("one file, or three (train, val, test)", key="files")
         if len(set(self.files)) != len(self.files):
             raise ValueError("files: a file is given twice")
         return self
@@ -116,11 +116,12 @@ def build(config: Config, context: DatasetContext) -> DataModule:
     tokens = {split: encode(words, known) for split, words in _texts(config).items()}
     n_images = n_windows(tokens, config.steps)
     if short := [split for split in SPLITS if not n_images[split]]:
+        files = dict(zip(SPLITS, config.files, strict=False))
         raise UserError(
             f"the {short[0]} text is too short",
             expected=f"more than {2 * config.steps} tokens (data.steps)",
             found=f"{len(tokens[short[0]])} tokens",
-            where=data_root(config.root) / config.files[0],
+            where=data_root(config.root) / files.get(short[0], config.files[0]),
             fix="lower data.steps, or use a longer text",
         )
     info = DataInfo(config.root, known, (0.0,), (1.0,), 1, n_images, digests)
