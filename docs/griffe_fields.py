@@ -31,11 +31,23 @@ def with_heads(text: str, known: set[str], head: str) -> str:
     """The docstring with `head` above each paragraph that describes only `known` names."""
     paragraphs = re.split(r"\n\n+", text)
     return "\n\n".join(
-        f"{head}:\n" + "\n".join(f"    {line}" for line in one.split("\n"))
+        f"{head}:\n" + "\n".join(f"    {line}" for line in _items(one))
         if _names(one) and _names(one) <= known
         else one
         for one in paragraphs
     )
+
+
+def _items(paragraph: str) -> list[str]:
+    """The lines of a paragraph; what describes two names at once is written below each.
+
+    Where there is a comma, the reader of docstrings takes the second name for a type.
+    """
+    lines: list[str] = []
+    for item in re.split(r"\n(?! )", paragraph):
+        names, text = item.split(": ", 1)
+        lines += [line for name in names.split(", ") for line in f"{name}: {text}".split("\n")]
+    return lines
 
 
 def _names(paragraph: str) -> set[str]:

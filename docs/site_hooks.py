@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import html
 import json
+import math
 import posixpath
 import re
 from pathlib import Path
@@ -38,15 +39,6 @@ FENCE = re.compile(r"^( *```\w+)[^\S\n]+([^\n]+?)[^\S\n]*$", re.MULTILINE)
 `diagram` keeps its lines on every screen, and anything else is the name of a file."""
 ITEM = re.compile(r"(?:\d+\.|[-*]) +")
 """The head of an item of a list, at the start of a line."""
-
-VERBATIM = re.compile(r"(<(pre|code|svg|script|style)\b.*?</\2>|<[^>]*>)", re.DOTALL)
-"""What stays as it is in the HTML of a page: code, drawings, and the inside of tags."""
-AMOUNT = re.compile(r"(?<=\d) (?=(?:%|ms|px|MB|s)(?!\w))")
-"""The space between a number and its unit."""
-OPTION = re.compile(r"(?<![\w<-])--?[a-zA-Z][\w-]*")
-"""An option of a command."""
-SLASH = re.compile(r"(?<=\w)/(?=[\w*])")
-"""A place where a path may continue on the next line."""
 
 REFERENCE = {
     "functions": (
@@ -90,7 +82,10 @@ def on_files(files: Files, *, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, *, page: Any, config: Any, files: Files) -> str:
-    """Rewrites links that lead from docs/ to the rest of the repository, and back."""
+    """Rewrites links that lead from docs/ to the rest of the repository, and back.
+
+    The words "API reference" link to the reference, which only the site has.
+    """
     here = page.file.src_uri
     is_outside = here.startswith(f"{OUTSIDE}/")
     source = _source(here) if is_outside else f"docs/{here}"
@@ -101,21 +96,10 @@ def on_page_markdown(markdown: str, *, page: Any, config: Any, files: Files) -> 
             return match[0]
         return f"{match[1]}{posixpath.relpath(_place(found), posixpath.dirname(here) or '.')}"
 
+    if not here.startswith("reference/"):
+        reference = posixpath.relpath("reference/index.md", posixpath.dirname(here) or ".")
+        markdown = markdown.replace(" API reference", f" [API reference]({reference})")
     return LINK.sub(moved, FENCE.sub(_fence, _indented(markdown)))
-
-
-def on_page_content(content: str, *, page: Any, config: Any, files: Files) -> str:
-    """Lines of text end between words, and not before units, inside options or names of files."""
-    parts = VERBATIM.split(content)
-    for n in range(0, len(parts), 3):
-        parts[n] = AMOUNT.sub("\N{NO-BREAK SPACE}", parts[n])
-    for n in range(1, len(parts), 3):
-        if re.fullmatch("<code>[^<]*</code>", parts[n]):
-            words = parts[n][len("<code>") : -len("</code>")]
-            words = OPTION.sub(r'<span class="option">\g<0></span>', SLASH.sub("/<wbr>", words))
-            parts[n] = f"<code>{words}</code>"
-        parts[n + 1] = ""  # the name of the tag, which `split` returns
-    return "".join(parts)
 
 
 def _indented(markdown: str) -> str:
@@ -193,10 +177,10 @@ def _plot(figure: dict[str, Any]) -> str:
         text(2, 164, names[1], more='transform="rotate(-90 2 164)"'),
     ]
     shown = "{:" + layout["yaxis"].get("tickformat", ".3g") + "}"
-    for share in (0.1, 0.5, 0.9):
-        x, y = left + share * (right - left), low + share * (high - low)
-        parts.append(text(at(x, y)[0], 308, f"{x:.3g}"))
-        parts.append(text(58, at(x, y)[1] + 4, shown.format(y), "end"))
+    for x in _ticks(left, right):
+        parts.append(text(at(x, low)[0], 308, f"{x:.3g}"))
+    for y in _ticks(low, high):
+        parts.append(text(58, at(left, y)[1] + 4, shown.format(y), "end"))
     for line in layout.get("shapes", ()):
         x = at(line["x0"], 0)[0]
         parts.append(f'<path d="M{x:.1f} 38V290" stroke="currentColor" stroke-dasharray="5 4"/>')
@@ -204,7 +188,8 @@ def _plot(figure: dict[str, Any]) -> str:
         text(at(note["x"], 0)[0] + 4, 282, note["text"], "start")
         for note in layout.get("annotations", ())
     ]
-    for n, trace in enumerate(traces):
+    legend = 64.0
+    for trace in traces:
         colour, symbol = trace["marker"]["color"], trace["marker"].get("symbol", "circle")
         mark = {"star": "★", "x-thin-open": "x"}.get(symbol, "•")
         points = [at(*point) for point in zip(trace["x"], trace["y"], strict=True)]
@@ -214,14 +199,23 @@ def _plot(figure: dict[str, Any]) -> str:
             parts.append(f'<path d="M{x:.1f} {y:.1f}{stairs}" fill="none" stroke="{colour}"/>')
         size = 22 if symbol == "star" else 18
         head = f'<g fill="{colour}" font-size="{size}" text-anchor="middle">'
-        marks = [(x, y + size / 3) for x, y in points] + [(76 + 104 * n, 20)]
+        marks = [(x, y + size / 3) for x, y in points] + [(legend + 12, 20)]
         parts += [head, *(f'<text x="{x:.1f}" y="{y:.1f}">{mark}</text>' for x, y in marks), "</g>"]
-        parts.append(text(88 + 104 * n, 18, trace["name"], "start"))
+        parts.append(text(legend + 24, 18, trace["name"], "start"))
+        legend += 44 + 7.5 * len(trace["name"])
     title = html.escape(f"Plot of {names[1]} over {names[0]}")
     return (
         '<svg class="plot" viewBox="-14 0 494 340" width="480" role="img"><title>'
         f"{title}</title>{''.join(parts)}</svg>"
     )
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """Three to five round numbers between two others."""
+    step = 10.0 ** math.floor(math.log10(high - low))
+    step *= next(part for part in (0.2, 0.25, 0.5, 1, 2) if (high - low) / (part * step) < 5)
+    first = math.ceil(low / step)
+    return [n * step for n in range(first, math.floor(high / step) + 1)]
 
 
 def _is_own(file: File) -> bool:

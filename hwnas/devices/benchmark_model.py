@@ -157,6 +157,7 @@ class BenchmarkModel:
             results.flush(time.monotonic() - begin)
             progress(results.n_turns, protocol.expected_turns(plan, results), "timing")
         if results.n_turns:
+            progress(results.n_turns, results.n_turns, "timing")
             results.close_run(protocol.warnings(results))
 
     def _again(self, act: Callable[[], _Found]) -> _Found:

@@ -62,13 +62,21 @@ def run_kit(
     """Runs `command`, which must behave as `export/bench.py` does: JSON progress lines on stderr.
 
     An interrupt is forwarded, and the kit gets time to save. `environment` is added to the
-    environment of this process.
+    environment of this process. A kit may end early, when its medians are known; `progress` then
+    shows all of the work.
 
     Raises:
         KitFailed: the kit failed; shows the end of its output.
         KeyboardInterrupt: the run was interrupted.
     """
     tail: deque[str] = deque(maxlen=TAIL_LINES)
+    last: tuple[int, int, str] | None = None
+
+    def show(done: int, total: int, note: str = "") -> None:
+        nonlocal last
+        last = done, total, note
+        progress(done, total, note)
+
     with subprocess.Popen(
         command,
         env={**os.environ, **environment},
@@ -82,7 +90,7 @@ def run_kit(
         assert process.stderr is not None
         try:
             for line in iter(partial(process.stderr.readline, MAX_LINE), ""):
-                if not _report(line, progress):
+                if not _report(line, show):
                     tail.append(line.rstrip())
             status = process.wait()
         except BaseException:
@@ -102,6 +110,8 @@ def run_kit(
         )
         failure.status = status
         raise failure
+    if last is not None and last[0] < last[1]:
+        progress(last[1], last[1], last[2])
 
 
 def _report(line: str, progress: Progress) -> bool:

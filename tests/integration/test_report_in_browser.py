@@ -12,7 +12,7 @@ import pytest
 
 from hwnas.reporting.data import Front, NetRow, Point, ReportData
 from hwnas.reporting.html import render_report
-from hwnas.reporting.sections.classes import Classes
+from hwnas.reporting.sections.classes import Classes, Picture
 
 NAMES = "chromium", "chromium-browser", "google-chrome"
 CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
@@ -30,7 +30,8 @@ MEASURE = """<script>addEventListener("load", () => setTimeout(() => {
     const all = selector => [...document.querySelectorAll(selector)].map(box);
     parent.postMessage(JSON.stringify({
       name: "%s", page: document.documentElement.scrollWidth, width: innerWidth,
-      cards: all(".card b"), charts: all(".main-svg"), tables: all("table"),
+      cards: all(".card b"), photos: all(".photos img"), card: all(".card").pop(),
+      charts: all(".main-svg"), tables: all("table"),
       cells: all("td, th").filter(cell => cell[2] === 0).length,
       rows: [...document.querySelectorAll("table.results tr")].map(row => [...row.cells].map(box)),
     }), "*");
@@ -88,7 +89,8 @@ def _data(devices: tuple[str, ...]) -> ReportData:
     names = tuple(f"a class {i}" for i in range(10))
     confusion = tuple(tuple(30 if i == j else 2 for j in range(10)) for i in range(10))
     data = ReportData("photos: main", table=rows, fronts=fronts)
-    return replace(data, classes=(Classes("pi", "model.onnx", names, confusion),))
+    photos = (Picture("", "a class 0", "a class 1", 0.9),) * 8
+    return replace(data, classes=(Classes("pi", "model.onnx", names, confusion, wrong=photos),))
 
 
 def test_on_a_phone_name_accuracy_latency_and_verdict_are_seen(measured) -> None:
@@ -117,3 +119,6 @@ def test_on_paper_nothing_is_cut_and_no_column_is_hidden(measured) -> None:
         assert all(right <= PAPER + 1 for _, right, _ in paper[part]), (part, paper[part])
     assert paper["cells"] == 0, "no cell without a width"
     assert all(len(row) in (1, 12) for row in paper["rows"])
+    lefts = [left for left, *_ in paper["photos"]]
+    assert len(lefts) == 8 and lefts == sorted(set(lefts)), "eight photos in a row"
+    assert paper["card"][1] > PAPER - 8, "the cards fill the row"

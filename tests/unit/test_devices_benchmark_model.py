@@ -202,9 +202,11 @@ def test_it_pauses_while_the_phone_throttles(phone: Phone, tmp_path: Path) -> No
         f"echo x >> {phone.folder}/looks\n"
         f'[ "$(wc -l < {phone.folder}/looks)" -lt 3 ] && s=1 || s=0\necho "Thermal Status: $s"',
     )
-    notes: list[str] = []
-    run(*opened(phone, tmp_path), progress=lambda done, total, note="": notes.append(note))
-    assert notes.count("waiting for the device to cool down") == 2 and notes[-1] == "timing"
+    shown: list[tuple[int, int, str]] = []
+    run(*opened(phone, tmp_path), progress=lambda *step: shown.append(step))
+    assert [note for *_, note in shown].count("waiting for the device to cool down") == 2
+    done, total, note = shown[-1]
+    assert done == total > 0 and note == "timing"
 
 
 def test_what_goes_wrong_is_explained(phone: Phone, tmp_path: Path) -> None:
