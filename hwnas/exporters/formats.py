@@ -162,10 +162,11 @@ def _check_output(network: torch.nn.Module, shape: tuple[int, ...], images: Imag
         with torch.no_grad():
             found = network(example.to(device))
     except Exception as error:  # a network can raise any exception
+        text = str(error).strip().splitlines() or [type(error).__name__]
         raise UserError(
             "the network does not run on a batch of images",
             expected=f"a network that takes one tensor, float32 [n, {', '.join(map(str, shape))}]",
-            found=f"{type(error).__name__}: {error}",
+            found=f"float32 {list(example.shape)}: {text[0][:300]}",
             fix=fix,
         ) from error
     if not torch.is_tensor(found) or found.dim() < 2 or len(found) != 1:

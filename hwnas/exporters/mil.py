@@ -140,6 +140,14 @@ def _concat(v: Mapping[str, Any]) -> Tensor:
     return torch.cat(v["values"], int(v["axis"]))
 
 
+def _cropped(v: Mapping[str, Any]) -> Tensor:
+    found: Tensor = v["x"]
+    for axis, name in ((2, "crop_height"), (3, "crop_width")):
+        first, last = sizes(v[name], 2, 0)
+        found = found.narrow(axis, first, found.shape[axis] - first - last)
+    return found
+
+
 def _pad(v: Mapping[str, Any]) -> Tensor:
     from torch.nn import functional
 
@@ -238,6 +246,7 @@ KNOWN: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {
     "cast": _cast,
     "clip": lambda v: v["x"].clamp(v["alpha"], v["beta"]),
     "concat": _concat,
+    "crop": _cropped,
     "constexpr_affine_dequantize": _dequantized,
     "conv": conv,
     "conv_transpose": conv_transpose,

@@ -76,6 +76,7 @@ PADDED = {mode: functional.pad(X, [3, 1, 1, 2], mode=mode) for mode in ("reflect
         ("clip", {"alpha": -0.5, "beta": 0.5}, functional.hardtanh(X, -0.5, 0.5)),
         ("reduce_mean", {"axes": [2, 3], "keep_dims": False}, X.mean((2, 3))),
         ("reduce_mean", {"axes": [-1, -2], "keep_dims": True}, X.mean((2, 3), keepdim=True)),
+        ("crop", {"crop_height": [1, 2], "crop_width": [0, 1]}, X[:, :, 1:-2, :-1]),
         ("pad", {"pad": [0, 0, 0, 0, 1, 2, 3, 4]}, functional.pad(X, [3, 4, 1, 2])),
         ("pad", {"pad": [0, 0, 0, 0, 1, 2, 3, 1], "mode": "reflect"}, PADDED["reflect"]),
         ("pad", {"pad": [0, 0, 0, 0, 1, 2, 3, 1], "mode": "replicate"}, PADDED["replicate"]),
