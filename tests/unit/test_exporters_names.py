@@ -160,5 +160,5 @@ def test_pixels_are_refused(kind: Any, own: nn.Module, tmp_path: Path) -> None:
 def test_images_that_the_network_does_not_take_are_refused(own: nn.Module, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="does not run on a batch of images") as error:
         hwnas.export(own, "onnx", tmp_path, images=torch.rand(8, 1, 16, 16))
-    assert "float32 [8, 1, 16, 16]" in str(error.value.found)
+    assert "float32 [1, 1, 16, 16]" in str(error.value.found)
     assert "channels" in str(error.value.found) and not list(tmp_path.iterdir())
