@@ -279,6 +279,7 @@ KNOWN: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {
     "softmax": lambda v: v["x"].softmax(int(v.get("axis", -1))),
     "split": _split,
     "sqrt": lambda v: v["x"].sqrt(),
+    "square": lambda v: v["x"].square(),
     "squeeze": lambda v: v["x"].squeeze(sizes(v["axes"], 0, 0)),
     "sub": lambda v: v["x"] - v["y"],
     "tanh": lambda v: v["x"].tanh(),

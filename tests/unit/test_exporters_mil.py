@@ -125,6 +125,7 @@ PADDED = {mode: functional.pad(X, [3, 1, 1, 2], mode=mode) for mode in ("reflect
         ("sqrt", {"x": X.abs()}, X.abs().sqrt()),
         ("rsqrt", {"x": X.abs(), "epsilon": 0.1}, (X.abs() + 0.1).rsqrt()),
         ("pow", {"y": 2.0}, X.square()),
+        ("square", {}, X.square()),
         ("softmax", {"axis": 1}, X.softmax(1)),
         ("reduce_max", {"axes": [2, 3], "keep_dims": True}, X.amax((2, 3), keepdim=True)),
         ("reduce_sum", {"axes": [1]}, X.sum(1)),
