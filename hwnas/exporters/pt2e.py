@@ -75,6 +75,7 @@ def quantized(
     batches = torch.split(torch.from_numpy(images), at_once)
     for clips in (True, False):
         module = program.module()
+        _unshare(module)
         layers = [
             node
             for node in module.graph.nodes
@@ -121,6 +122,29 @@ def _watched(
     )
     watched: torch.fx.GraphModule = prepare_pt2e(module, quantizer)
     return watched
+
+
+def _unshare(module: torch.fx.GraphModule) -> None:
+    """Gives every layer its own copy of its weight and bias.
+
+    XNNPACK's rule rounds a tensor for the first layer that reads it only, and ExecuTorch does not
+    load the resulting file.
+    """
+    seen = set()
+    for layer in filter(_is_layer, module.graph.nodes):
+        for position, given in enumerate(layer.args[:3]):
+            if getattr(given, "op", "") != "get_attr":
+                continue
+            if given in seen:
+                name = f"{layer.name}_{position}"
+                values = module.get_parameter(given.target).detach().clone()
+                module.register_parameter(name, torch.nn.Parameter(values, requires_grad=False))
+                with module.graph.inserting_before(layer):
+                    own = module.graph.get_attr(name)
+                own.meta = dict(given.meta)
+                layer.update_arg(position, own)
+            seen.add(given)
+    module.recompile()
 
 
 def _set_parameters(module: torch.nn.Module, layer: torch.fx.Node, values: State) -> None:

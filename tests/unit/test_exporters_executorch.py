@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+import hwnas
 from hwnas.core.errors import UserError
 from hwnas.core.rng import rng
 from hwnas.exporters import executorch, pt2e
@@ -373,3 +374,37 @@ def test_a_join_stays_in_float_beside_float_layers(
     assert before & {"cat 0", *(f"conv2d {n}" for n in range(4))} == rounded
     is_up = "conv_transpose2d" in only or not (only or "conv_transpose2d" in but)
     assert places["conv_transpose2d 0"] == is_up and not places["conv_transpose2d 1"]
+
+
+class Twice(torch.nn.Module):
+    """One convolution, used twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = torch.nn.Conv2d(3, 8, 3, padding=1)
+        self.shared = torch.nn.Conv2d(8, 8, 3, padding=1)
+        self.head = torch.nn.Linear(8, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for _ in range(2):
+            x = self.shared(x if x.shape[1] == 8 else self.stem(x)).relu()
+        return self.head(x.mean((2, 3)))
+
+
+def test_layers_that_share_weights_get_their_own() -> None:
+    x = torch.rand(2, 3, 6, 6)
+    module = torch.export.export(Twice().eval(), (x,)).module()
+    before = module(x)
+    layers = [node for node in module.graph.nodes if pt2e._is_layer(node)]
+    assert len({layer.args[1] for layer in layers}) == 3
+    pt2e._unshare(module)
+    assert len({given for layer in layers for given in layer.args[1:3]}) == 8
+    torch.testing.assert_close(module(x), before, rtol=0, atol=0)
+
+
+def test_a_file_with_layers_that_share_weights_runs(tmp_path: Path) -> None:
+    pytest.importorskip("executorch", reason="pip install 'hwnas[executorch]'")
+    torch.manual_seed(0)
+    images = torch.rand(32, 3, 12, 12)
+    files = hwnas.export(Twice().eval(), "executorch:int8", tmp_path, images=images)
+    assert [file.name for file in files] == ["model.int8.pte"]
