@@ -15,14 +15,19 @@ labels (2203.02086). speed: archs per second of processor time that the distille
 --n: other numbers of labels. --losses: the losses of gcn instead of other predictors:
 
     python benchmarks/predictors.py --data $DATA --out losses.jsonl --n 100 --losses
+
+--only proxies, --only warm_start: `predictor_parts` says what these measure. Here --n and
+--predictors choose their cells. A line per cell is printed, and for warm starts how many labels
+give the same tau without the other labels.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, get_args
@@ -45,24 +50,30 @@ from hwnas.studies.compare_predictors import (
     measure_cost,
 )
 
+sys.path.insert(0, str(Path(__file__).parent))
+
+from predictor_parts import proxies, warm_start
+from predictor_parts.cells import Cell, Cells
+
+PARTS = {"proxies": proxies.cells, "warm_start": warm_start.cells}
 FILES = {
     "nas_bench_macro": "nas_bench_macro/cifar10.json",
     "ofa_mbv3_imagenet": "ofa_mbv3_imagenet/records.json",
     "nasbench201": "nasbench201_accuracy/accuracy.csv",
     "accel_nasbench": "accel_nasbench/records.csv",
+    "darts_random214": "darts_random214/records.json",
+    "transnas_micro": "transnas_micro/records.csv",
 }
+DEFAULT_FILES = ("nas_bench_macro", "ofa_mbv3_imagenet", "nasbench201", "accel_nasbench")
 SIZES = ("50", "100", "400", "half")
 SWITCHES = ("warp", "mape", "held_out")
 LOSSES = {
     **{f"gcn {loss}": {"training": {"loss": loss}} for loss in get_args(LossName)},
     **{f"gcn both, then {late}": {"training": {"switch": late}} for late in SWITCHES},
 }
-Cell = dict[str, Any]
 
 
-def cells(
-    data: Path, seeds: int, names: list[str], sizes: list[str], files: list[str]
-) -> Iterator[tuple[Cell, Any]]:
+def cells(data: Path, seeds: int, names: list[str], sizes: list[str], files: list[str]) -> Cells:
     """The key of every rank cell, and the function that measures it."""
     for size in sizes:
         for file in files:
@@ -72,12 +83,13 @@ def cells(
                 yield key | {"seeds": seeds}, run
 
 
-def other_cells(data: Path, seeds: int) -> Iterator[tuple[Cell, Any]]:
+def other_cells(data: Path, seeds: int) -> Cells:
     """The noise, few-shot and speed tests."""
     macro = data / FILES["nas_bench_macro"]
     yield {"test": "noise", "seeds": seeds}, partial(noise, macro, seeds)
     yield {"test": "few_shot", "seeds": seeds}, partial(few_shot, macro, seeds)
-    for file, path in FILES.items():
+    for file in DEFAULT_FILES:
+        path = FILES[file]
         yield {"test": "speed", "file": file}, partial(speed, data / path)
 
 
@@ -191,31 +203,45 @@ def _cell(row: Cell) -> str:
 
 def main() -> None:
     """Measure what is missing, then print everything."""
+    options = _parser().parse_args()
+    done = _read(options.out)
+    for key, run in [] if options.show else _todo(options):
+        if not any(key.items() <= row.items() for row in done):
+            append_jsonl(options.out, key | run())
+    rows = _read(options.out)
+    if options.only == "warm_start":
+        rows = warm_start.saved(rows)
+    print(markdown(rows) if options.table else json.dumps(rows, indent=1))
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--n", nargs="+", default=list(SIZES), help="labels, or `half` of them")
-    parser.add_argument("--files", nargs="+", default=list(FILES), choices=FILES)
+    parser.add_argument("--only", choices=PARTS, help="by default neither of them")
+    parser.add_argument("--n", nargs="+", help="labels, or `half` of them")
+    parser.add_argument("--files", nargs="+", default=list(DEFAULT_FILES), choices=FILES)
     parser.add_argument("--predictors", nargs="+", help="by default all that are installed")
     parser.add_argument("--losses", action="store_true", help="compare the losses of gcn")
     parser.add_argument("--table", action="store_true", help="print Markdown")
     parser.add_argument("--show", action="store_true", help="measure nothing")
-    options = parser.parse_args()
+    return parser
+
+
+def _todo(options: argparse.Namespace) -> list[tuple[Cell, Callable[[], Cell]]]:
+    """The cells that the options choose."""
+    if options.only:
+        part = PARTS[options.only]
+        return list(part(options.data, options.seeds, options.predictors or (), options.n or ()))
     installed = [n for n in REGISTRY.names if not REGISTRY.describe(n).missing and n not in COPIES]
     names = ["gcn", *(n for n in installed if n != "gcn"), *COSTS]
-    done = _read(options.out)
-    todo: list[tuple[Cell, Callable[[], Cell]]] = []
-    if not options.show:
-        names = list(LOSSES) if options.losses else options.predictors or names
-        todo = list(cells(options.data, options.seeds, names, options.n, options.files))
-        if not (options.losses or options.predictors):
-            todo += other_cells(options.data, options.seeds)
-    for key, run in todo:
-        if not any(key.items() <= row.items() for row in done):
-            append_jsonl(options.out, key | run())
-    rows = _read(options.out)
-    print(markdown(rows) if options.table else json.dumps(rows, indent=1))
+    names = list(LOSSES) if options.losses else options.predictors or names
+    sizes = options.n or list(SIZES)
+    todo = list(cells(options.data, options.seeds, names, sizes, options.files))
+    if not (options.losses or options.predictors):
+        todo += other_cells(options.data, options.seeds)
+    return todo
 
 
 if __name__ == "__main__":

@@ -49,6 +49,10 @@ RECORDS: dict[str, tuple[str, str]] = {
         "index,e,k,l,se,top1,params\n3,1611141,5355355,2213243,0010000,55,1.5\n"
         "4,6611141,5355355,2213233,0010000,61,\n",
     ),
+    "transnas_micro": (
+        "csv",
+        "arch,acc,params_M\n64-41414-2_32_323,53.75,22.5\n64-41414-1_00_013,50.5,\n",
+    ),
     "ofa_imagenet": (
         "records",
         json.dumps(

@@ -8,13 +8,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hwnas.core.csv_data import CsvTable
 from hwnas.core.decimals import with_point
 from hwnas.core.errors import UserError
 from hwnas.interfaces import Column, FloatArray, Reader, Table
 from hwnas.spaces.choice import Value
 from hwnas.spaces.space import Codes, SearchSpace
 
-__all__ = ["Records", "distinct", "number", "record_set", "table_of"]
+__all__ = ["Records", "csv_columns", "distinct", "number", "record_set", "table_of"]
+
+INDEX = "index"  # number of an arch in a benchmark
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,24 @@ def table_of(
         for name, lists in values.items()
     }
     return Table(space, space.normalise(codes), columns)
+
+
+def csv_columns(table: CsvTable, *, besides: Sequence[str]) -> dict[str, list[list[float]]]:
+    """The columns of numbers, for `table_of`; an empty cell has no value.
+
+    besides: columns that are not numbers; `index` and columns without a name are not read either.
+
+    Raises:
+        UserError: a cell is not a number.
+    """
+    names = [name for name in table.columns if name not in (*besides, INDEX, "")]
+    columns: dict[str, list[list[float]]] = {name: [] for name in names if table.rows}
+    for index in range(len(table.rows)):
+        for name in names:
+            text = table.decimal(index, name)
+            where = f"{table.where(index)}, {name}"
+            columns[name].append([] if text == "" else [number(text, where=where)])
+    return columns
 
 
 def number(value: object, *, where: object) -> float:

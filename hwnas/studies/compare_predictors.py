@@ -36,6 +36,7 @@ __all__ = [
     "labels_of_run",
     "measure",
     "measure_cost",
+    "measure_values",
 ]
 
 COSTS: tuple[AnalyticMetric, ...] = ("macs", "params")
@@ -212,6 +213,11 @@ def measure(
 def measure_cost(metric: AnalyticMetric, labels: Labels, *, n_fit: int, n_seeds: int) -> Outcome:
     """Ranks the same archs as `measure` by a cost, without learning."""
     values = cost(labels.space, labels.codes, metric).astype(np.float64)
+    return measure_values(values, labels, n_fit=n_fit, n_seeds=n_seeds)
+
+
+def measure_values(values: FloatArray, labels: Labels, *, n_fit: int, n_seeds: int) -> Outcome:
+    """Ranks the same archs as `measure` by given values [n] of all archs, without learning."""
     outcome = Outcome()
     for seed in range(n_seeds):
         _, rest = _split(len(labels.codes), n_fit, seed)

@@ -46,6 +46,8 @@ EXAMPLES = {
         f"{i},{CELL.format(op)},{90 + i}.5\n" for i, op in enumerate(("none", "avg_pool_3x3"))
     ),
     "ofa_imagenet": json.dumps([OFA, OFA | {"d": [4] * 5, "top1": [77.0]}]),
+    "transnas_micro": "arch,acc,params_M,mflops\n"
+    "64-41414-2_32_323,53.8366,22.373,4662.8618\n64-41414-1_00_013,50.5,9.5,\n",
 }
 
 

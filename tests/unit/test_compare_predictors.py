@@ -16,7 +16,14 @@ from hwnas.core.rng import rng
 from hwnas.predictors import REGISTRY
 from hwnas.spaces.cost import cost
 from hwnas.spaces.load import build_space
-from hwnas.studies.compare_predictors import Labels, compare, labels_of_file, measure, measure_cost
+from hwnas.studies.compare_predictors import (
+    Labels,
+    compare,
+    labels_of_file,
+    measure,
+    measure_cost,
+    measure_values,
+)
 
 
 @pytest.fixture(scope="module")
@@ -107,6 +114,13 @@ def test_every_arch_is_either_learned_or_ranked_and_splits_are_shared(records: P
     # a predictor that says MACs is exactly as good as MACs
     assert outcome.kendall_tau == measure_cost("macs", labels, n_fit=30, n_seeds=2).kendall_tau
     assert outcome.coverage == [0.0, 0.0]  # accuracies are not MACs
+
+
+def test_given_values_are_ranked_on_the_archs_outside_the_fit(records: Path):
+    labels = labels_of_file(records)
+    outcome = measure_values(-labels.scores, labels, n_fit=30, n_seeds=2)
+    assert outcome.kendall_tau == [-1.0, -1.0]
+    assert [one.n_at_1 for one in outcome.top] == [50, 50]  # of 80 archs, 30 are for fitting
 
 
 def test_progress_runs_from_nothing_to_everything(records: Path):

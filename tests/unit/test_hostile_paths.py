@@ -141,6 +141,7 @@ def of_files() -> dict[str, tuple[str, Entry]]:
                 "ofa_imagenet",
                 "accel_nasbench",
                 "darts_cells",
+                "transnas_micro",
             )
         },
         "verify.folder, bundle": ("manifest.json", lambda p: hwnas.verify(p.parent)),

@@ -16,6 +16,7 @@ from hwnas.core.records import dump
 from hwnas.interfaces import Evaluation
 from hwnas.predictors.open_records import open_records
 from hwnas.predictors.readers import REGISTRY
+from hwnas.spaces.cost import AnalyticMetric, cost
 from hwnas.spaces.load import build_space
 
 CELL = "|nor_conv_3x3~0|+|none~0|skip_connect~1|+|avg_pool_3x3~0|none~1|nor_conv_1x1~2|"
@@ -115,6 +116,39 @@ def test_digits_of_accel_nasbench_are_stages(tmp_path: Path):
         open_records(path)
 
 
+def test_digits_of_transnas_are_the_operators_into_each_node(tmp_path: Path):
+    path = tmp_path / "x.csv"
+    rows = ("64-41414-2_31_023,53.5,22.5", "64-41414-1_00_013,50.5,")
+    path.write_text("\n".join(["arch,acc,params_M", *rows, ""]))
+    source = open_records(path)
+    assert source.reader_name == "transnas_micro"
+    assert source.records().scores.tolist() == [0.535, 0.505]
+    assert source.table.columns["params_M"].rows.tolist() == [0]
+    view = source.table.space.view(source.table.space.arch(source.records().codes[0]))
+    assert {name: view[name] for name in view if name.startswith("edge")} == {
+        "edge01": "nor_conv_1x1",
+        "edge02": "nor_conv_3x3",
+        "edge12": "skip_connect",
+        "edge03": "none",
+        "edge13": "nor_conv_1x1",
+        "edge23": "nor_conv_3x3",
+    }
+    path.write_text("\n".join(["arch,acc", *("64-41414-2_31_023,53.5", "64-41414-2_31_024,5")]))
+    with pytest.raises(UserError, match=r"digits from 0 to 3[\s\S]*2_31_024[\s\S]*x\.csv:3"):
+        open_records(path)
+
+
+@pytest.mark.parametrize(("column", "metric"), [("params_M", "params"), ("mflops", "macs")])
+def test_costs_of_transnas_cells_are_nearly_those_published(
+    test_data: Path, column: str, metric: AnalyticMetric
+):
+    """The networks around the cells differ; a skip with stride has parameters there only."""
+    source = open_records(test_data / "transnas_micro" / "records.csv")
+    codes = source.records().codes
+    ours = cost(source.table.space, codes, metric)
+    assert np.corrcoef(ours, source.proxy(column)(codes))[0, 1] > 0.99
+
+
 def test_ofa_subnets_that_differ_in_inactive_blocks_are_one(tmp_path: Path):
     other = ofa_entry(70.0, 72.0)
     other["ks"] = [3, 3, 7, 7] * 5  # blocks 2 and 3 of depth 2 do not exist
@@ -162,6 +196,8 @@ def test_a_column_is_a_proxy_in_standard_deviations(tmp_path: Path):
         ("nasbench201_accuracy/accuracy.csv", 7813, 0.9437),
         ("ofa_mbv3_imagenet/records.json", 1081, 0.7747),
         ("accel_nasbench/records.csv", 2562, 0.6666),
+        ("darts_random214/records.json", 107, 0.9760),
+        ("transnas_micro/records.csv", 1064, 0.5494),
     ],
 )
 def test_real_files_are_recognised_and_read(test_data: Path, file: str, n: int, most: float):

@@ -9,7 +9,7 @@ from pathlib import Path
 from hwnas.core.csv_data import names_of, read_csv, separator
 from hwnas.core.errors import UserError
 from hwnas.interfaces import Reader, Table
-from hwnas.predictors.records import number, table_of
+from hwnas.predictors.records import csv_columns, table_of
 from hwnas.spaces.choice import Value
 from hwnas.spaces.mnasnet import SE_SHARE
 from hwnas.spaces.space import SearchSpace
@@ -18,7 +18,6 @@ __all__ = ["READER"]
 
 DIGITS = {"e": "expand", "k": "kernel", "l": "depth", "se": "se"}
 """Columns with one digit per stage, and the choice that the digits belong to."""
-INDEX = "index"  # number of an arch in the benchmark
 
 
 def _matches(head: str) -> bool:
@@ -40,17 +39,9 @@ def _read(path: Path, space: SearchSpace) -> Table:
             found=f"no column {', '.join(missing)}",
             where=path,
         )
-    names = [name for name in table.columns if name not in (*DIGITS, INDEX, "")]
-    views, columns = [], dict[str, list[list[float]]]()
     n_stages = sum(choice.role == "depth" for choice in space.choices)
-    for index, row in enumerate(table.rows):
-        where = table.where(index)
-        views.append(_view(row, n_stages, where=where))
-        for name in names:
-            text = table.decimal(index, name)
-            values = [] if text == "" else [number(text, where=f"{where}, {name}")]
-            columns.setdefault(name, []).append(values)
-    return table_of(space, views, columns, where=path)
+    views = [_view(row, n_stages, where=table.where(index)) for index, row in enumerate(table.rows)]
+    return table_of(space, views, csv_columns(table, besides=tuple(DIGITS)), where=path)
 
 
 def _view(row: Mapping[str, str], n_stages: int, *, where: str) -> dict[str, Value]:
