@@ -24,11 +24,11 @@ If there are few labels, the two priors prevent extreme lengths and noises.
 
 
 class Config(StrictModel):
-    """`has_costs` adds log MACs and log parameters to the one-hot choices."""
+    """Features of an arch."""
 
     name: Literal["gp"] = "gp"
     has_costs: bool = False
-    """Whether log MACs and log parameters are added to the one-hot choices."""
+    """Whether log MACs and log parameters are features of an arch, besides its one-hot choices."""
 
 
 def build(config: Config, context: PredictorContext) -> AccuracyPredictor:
