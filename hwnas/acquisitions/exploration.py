@@ -18,7 +18,12 @@ class Config(StrictModel):
     name: Literal["exploration"] = "exploration"
     weight: Annotated[
         float,
-        Field(ge=0, le=100, description="Number of predicted deviations added to the mean."),
+        Field(
+            ge=0,
+            le=100,
+            description="Number of predicted standard deviations that are added to the predicted"
+            " score; more than 0 favours uncertain archs.",
+        ),
     ] = 1.0
     uncertain_every: Annotated[
         int | None,

@@ -35,7 +35,7 @@ class RankingCheck:
 
     @property
     def title(self) -> str:
-        """Headline of the table."""
+        """Headline of the table in `to_dict`: the ranking, and the truth by which it is judged."""
         return f"{self.analysis.ranking} against {self.analysis.truth}"
 
     @property

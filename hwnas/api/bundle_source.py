@@ -25,12 +25,14 @@ def _is_run_folder(folder: Path) -> bool:
 
 
 def source_of_settings(folder: Path, config: str | None, settings: Settings) -> Path | None:
-    """The folder to open for the settings of a bundle; None if defaults apply.
+    """The folder to open as a project for the check of a bundle; None: check with default settings.
 
-    It is the run folder around the bundle or, with `config`, the folder of the bundle.
+    Without `config`, it is the run folder that contains the bundle, whose stored configuration
+    applies. With `config`, it is the folder of the bundle, and the caller opens it with `config`.
 
     Raises:
-        UserError: settings are given, but there is no source.
+        UserError: `settings` has keys that the check does not use, or there is neither a `config`
+            nor a run folder.
     """
     around = [p for p in folder.resolve().parents if config is None and _is_run_folder(p)]
     unread = {k: v for k, v in (settings or {}).items() if k.split(".")[0] not in READ_OF_SETTINGS}

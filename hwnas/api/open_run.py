@@ -177,7 +177,7 @@ class Run(RunPlots):
 
     @property
     def title(self) -> str:
-        """Headline of the result table."""
+        """Headline of the table in `to_dict`: project and search."""
         return f"{self.project.config.name}, search {self.search!r}"
 
     def to_dict(self) -> dict[str, Any]:

@@ -45,7 +45,8 @@ def prepare(
     num_classes: int | None,
     profile_settings: Settings,
 ) -> Job:
-    """Space, device, profiling settings and transport, from arguments that several verbs share.
+    """The `Job` for arguments that several commands share.
+
 
     Raises:
         UserError: no space, or an unknown name or setting.

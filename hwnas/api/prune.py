@@ -29,7 +29,7 @@ class PrunedTraining:
 
     @property
     def title(self) -> str:
-        """Headline of the table."""
+        """Headline of the table in `to_dict`: the ranking by which the space was pruned."""
         return f"pruned by {self.ranking}"
 
     @property

@@ -58,7 +58,7 @@ class Result(Protocol):
 
     @property
     def title(self) -> str:
-        """Headline of the table; may be empty."""
+        """Headline of the table in `to_dict`; may be empty."""
         ...
 
     def to_dict(self) -> dict[str, Any]:

@@ -51,7 +51,7 @@ class BundleCheck:
 
     @property
     def title(self) -> str:
-        """Headline of the table of models."""
+        """Headline of the table of models: the folder of the bundle."""
         return str(self.folder)
 
     @property

@@ -31,26 +31,33 @@ def analyze(
     ] = None,
     reader: Annotated[str | None, typer.Option(help="Format of --records [detected].")] = None,
     target: Annotated[
-        str | None, typer.Option(help="Column of --records by which the ranking is judged.")
+        str | None,
+        typer.Option(
+            help="Column of --records by which the ranking is judged [that of the reader]."
+        ),
     ] = None,
     ranking: Annotated[
         str | None,
         typer.Option(
-            help="predictor, supernet, macs, params, or a column of --records [predictor; macs for"
-            " --records]."
+            help="Ranking to judge: predictor, supernet, macs, params, or a column of --records"
+            " [predictor; macs for --records]."
         ),
     ] = None,
     truth: TruthOption = None,
     table: Annotated[
         list[str] | None,
-        typer.Option(help="With --records: a latency table, for the bias towards slow archs."),
+        typer.Option(
+            help="With --records: latency table with which the bias towards slow archs is measured;"
+            " may be repeated."
+        ),
     ] = None,
     prune: Annotated[
         Path | None,
         typer.Option(help="Write the section `restrict:` of the pruned space to this file."),
     ] = None,
     prune_fraction: Annotated[
-        float | None, typer.Option(help="Share of archs to remove [the largest that is safe].")
+        float | None,
+        typer.Option(help="Share of archs to remove from the space [the largest that is safe]."),
     ] = None,
     format: FormatOption = Format.table,
 ) -> None:

@@ -25,10 +25,14 @@ def label(
     config: ConfigOption = None,
     source: Annotated[
         Literal["supernet", "trained"],
-        typer.Option(help="`supernet`: with inherited weights; `trained`: trained stand-alone."),
+        typer.Option(
+            help="Weights with which archs are scored. `supernet`: those of the supernet;"
+            " `trained`: own weights, from stand-alone training."
+        ),
     ] = "supernet",
     n: Annotated[
-        int | None, typer.Option("--n", min=1, help="Number of archs [as configured].")
+        int | None,
+        typer.Option("--n", min=1, help="Number of archs that get a label [as configured]."),
     ] = None,
     settings: SetOption = None,
     format: FormatOption = Format.table,

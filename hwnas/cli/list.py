@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 import hwnas
@@ -18,6 +20,9 @@ def register(parent: typer.Typer) -> None:
     parent.command("list")(list_kind)
 
 
-def list_kind(kind: Kind, format: FormatOption = Format.table) -> None:
+def list_kind(
+    kind: Annotated[Kind, typer.Argument(help="Kind of extension, or the shipped files to list.")],
+    format: FormatOption = Format.table,
+) -> None:
     """List the variants of a kind. Example: `hwnas list searchers`."""
     show(hwnas.list(kind), format)

@@ -72,9 +72,14 @@ TruthOption = Annotated[
 ]
 ReportOnly = Annotated[bool, typer.Option("--report-only", help="Exit 0 even if a check failed.")]
 ClassesOption = Annotated[
-    int | None, typer.Option("--num-classes", min=1, help="Number of classes [1000].")
+    int | None,
+    typer.Option("--num-classes", min=1, help="Number of classes of the networks [1000]."),
 ]
 ClassesTimedOption = Annotated[
     int | None,
-    typer.Option("--num-classes", min=1, help="Number of classes [as in the table, or 1000]."),
+    typer.Option(
+        "--num-classes",
+        min=1,
+        help="Number of classes of the networks [as in the table, or 1000].",
+    ),
 ]

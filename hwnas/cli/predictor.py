@@ -60,7 +60,7 @@ def fit(
 def evaluate(
     folder: Annotated[
         Path | None,
-        typer.Argument(metavar="[RUN]", readable=False, help="Run folder, for its own labels."),
+        typer.Argument(metavar="[RUN]", readable=False, help="Run folder, whose labels are used."),
     ] = None,
     records: Annotated[
         Path | None, typer.Option("--records", help="File of labelled archs, instead of RUN.")
@@ -69,18 +69,27 @@ def evaluate(
         str | None, typer.Option("--reader", help="Format of --records [detected].")
     ] = None,
     target: Annotated[
-        str | None, typer.Option("--target", metavar="COLUMN", help="Column to predict.")
+        str | None,
+        typer.Option(
+            "--target",
+            metavar="COLUMN",
+            help="Column of --records to predict [that of the reader].",
+        ),
     ] = None,
     also: Annotated[
         list[str] | None,
         typer.Option(
-            "--also", metavar="COLUMN", help="Cheaper labels to learn from, too; may be repeated."
+            "--also",
+            metavar="COLUMN",
+            help="Column of --records with cheaper labels to learn from, too; may be repeated.",
         ),
     ] = None,
     proxy: Annotated[
         list[str] | None,
         typer.Option(
-            "--proxy", metavar="COLUMN", help="Column to use as a feature; may be repeated."
+            "--proxy",
+            metavar="COLUMN",
+            help="Column of --records to use as a feature of archs; may be repeated.",
         ),
     ] = None,
     space: Annotated[
@@ -95,7 +104,15 @@ def evaluate(
     train_size: Annotated[
         int, typer.Option("--train-size", min=4, help="Number of labels to fit on.")
     ] = 100,
-    seeds: Annotated[int, typer.Option("--seeds", min=1, max=100, help="Number of splits.")] = 3,
+    seeds: Annotated[
+        int,
+        typer.Option(
+            "--seeds",
+            min=1,
+            max=100,
+            help="Number of random splits into labels to fit on and the rest.",
+        ),
+    ] = 3,
     baselines: Annotated[bool, typer.Option(help="Evaluate the other predictors too.")] = True,
     format: FormatOption = Format.table,
 ) -> None:
@@ -124,7 +141,10 @@ def predict(
     folder: RunArgument,
     archs: Annotated[
         list[str],
-        typer.Argument(help="Archs: `largest`, `smallest`, codes (0,1,...), or .json files."),
+        typer.Argument(
+            help="Archs: `largest`, `smallest`, codes (0,1,...), .json files, or cells or genotypes"
+            " in the notation of the space's benchmark."
+        ),
     ],
     format: FormatOption = Format.table,
 ) -> None:
@@ -144,7 +164,7 @@ def export_lut(
         typer.Option(
             "--restrict",
             metavar="CHOICE=[VALUES]",
-            help="Values to keep, by choice; may be repeated.",
+            help="Values of a choice that the table has [all]; may be repeated.",
         ),
     ] = None,
     base: Annotated[

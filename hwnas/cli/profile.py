@@ -46,7 +46,9 @@ app = typer.Typer(
 DeviceArgument = Annotated[
     str, typer.Argument(metavar="DEVICE", help="A name (`hwnas list devices`) or a YAML file.")
 ]
-SpaceOption = Annotated[str | None, typer.Option("--space", help="A space (`hwnas space list`).")]
+SpaceOption = Annotated[
+    str | None, typer.Option("--space", help="A name of `hwnas space list`, or a YAML file.")
+]
 ResolutionsOption = Annotated[
     str | None, typer.Option("--resolutions", help="Input resolutions in px, e.g. 128,160,192.")
 ]
@@ -110,7 +112,12 @@ def device(
         ),
     ] = None,
     config: Annotated[
-        str | None, typer.Option("--config", help="With --run: start or replace its configuration.")
+        str | None,
+        typer.Option(
+            "--config",
+            help="With --run: configuration (name or path) for a new run folder, or instead of the"
+            " stored one.",
+        ),
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Table to write [DEVICE.json].")] = None,
     seed: Annotated[

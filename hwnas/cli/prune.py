@@ -30,10 +30,11 @@ def prune(
     ] = "predictor",
     truth: TruthOption = None,
     fraction: Annotated[
-        float | None, typer.Option(help="Share of archs to remove [the largest that is safe].")
+        float | None,
+        typer.Option(help="Share of archs to remove from the space [the largest that is safe]."),
     ] = None,
     steps: Annotated[
-        int | None, typer.Option(min=1, help="Training steps of each round [as in the first].")
+        int | None, typer.Option(min=1, help="Training steps of each round [as in RUN].")
     ] = None,
     fresh: Annotated[
         bool,
@@ -42,7 +43,10 @@ def prune(
         ),
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print what would be dropped, then stop.")
+        bool,
+        typer.Option(
+            "--dry-run", help="Print the values that would be dropped and the cost, then stop."
+        ),
     ] = False,
     format: FormatOption = Format.table,
 ) -> None:

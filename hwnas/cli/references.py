@@ -32,7 +32,12 @@ def register(parent: typer.Typer) -> None:
 # long: every option is declared
 def references(
     device: Annotated[
-        str | None, typer.Option("--device", help="A name (`hwnas list devices`) or a YAML file.")
+        str | None,
+        typer.Option(
+            "--device",
+            help="Without --run: device on which the networks are timed, a name (`hwnas list"
+            " devices`) or a YAML file.",
+        ),
     ] = None,
     run: Annotated[
         Path | None,
@@ -43,12 +48,17 @@ def references(
         ),
     ] = None,
     names: Annotated[
-        str | None, typer.Option(help="Networks of timm, comma-separated [eight common ones].")
+        str | None,
+        typer.Option(
+            help="Networks to time, by their names in timm, comma-separated [eight common ones]."
+        ),
     ] = None,
     resolutions: ResolutionsOption = None,
     train: Annotated[
         str | None,
-        typer.Option(help="With --run: networks to fine-tune by the winner's recipe [none]."),
+        typer.Option(
+            help="With --run: networks to fine-tune by the winner's recipe, comma-separated [none]."
+        ),
     ] = None,
     num_classes: ClassesOption = None,
     profile_settings: ProfileSettings = None,

@@ -29,7 +29,9 @@ def search(
     ] = None,
     devices: Annotated[
         str | None,
-        typer.Option(help="Comma-separated devices that each get a front and a winner."),
+        typer.Option(
+            help="Comma-separated devices that each get a front and a winner [as configured]."
+        ),
     ] = None,
     settings: SetOption = None,
     format: FormatOption = Format.table,

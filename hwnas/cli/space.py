@@ -19,7 +19,7 @@ __all__ = ["register"]
 app = typer.Typer(help="Show and check search spaces.", no_args_is_help=True, rich_markup_mode=None)
 
 NameArgument = Annotated[
-    str, typer.Argument(metavar="SPACE", help="See `hwnas space list`; or a path to a YAML file.")
+    str, typer.Argument(metavar="SPACE", help="A name of `hwnas space list`, or a YAML file.")
 ]
 
 
@@ -121,8 +121,8 @@ def validate(
     arch: Annotated[
         str,
         typer.Argument(
-            help="The arch: `largest`, `smallest`, its codes (0,1,...), a cell or genotype, or a"
-            " .json file."
+            help="The arch: `largest`, `smallest`, its codes (0,1,...), a .json file, or a cell or"
+            " genotype in the notation of the space's benchmark."
         ),
     ] = "largest",
     settings: SpaceSettings = None,

@@ -100,14 +100,17 @@ def _served_row(row: dict[str, Any]) -> dict[str, Any]:
 @app.command()
 def estimate(
     table: TableArgument,
-    space: Annotated[str, typer.Option("--space", help="A space (`hwnas space list`).")],
+    space: Annotated[
+        str, typer.Option("--space", help="A name of `hwnas space list`, or a YAML file.")
+    ],
     arch: Annotated[
         list[str] | None,
         typer.Option(
             "--arch",
             help=(
-                "An arch: `largest`, `smallest`, its codes (0,1,...), or a .json file; may be"
-                " repeated [the largest and the smallest]."
+                "An arch: `largest`, `smallest`, its codes (0,1,...), a .json file, or a cell or"
+                " genotype in the notation of the space's benchmark; may be repeated [the largest"
+                " and the smallest]."
             ),
         ),
     ] = None,
@@ -172,7 +175,9 @@ def convert(
     out: Annotated[Path, typer.Option("--out", help="Table to write.")],
     device: Annotated[
         str | None,
-        typer.Option("--device", help="Column of help or hw_nasbench201, e.g. gold_6240."),
+        typer.Option(
+            "--device", help="For help and hw_nasbench201: the device to take, e.g. gold_6240."
+        ),
     ] = None,
     format: FormatOption = Format.table,
 ) -> None:

@@ -50,9 +50,13 @@ class RewardConfig(StrictModel):
     form: Literal["hard", "additive", "exponent", "log_barrier"] = "exponent"
     """How score and costs are combined into the reward; see docs/search.md."""
     weight: Annotated[float, Field(ge=0, le=1e6)] = 0.1
-    """Weight of the cost, in standard deviations of the score per unit of cost / limit."""
+    """Weight of the cost in the reward, in standard deviations of the score per unit of cost /
+    limit.
+    """
     excess_weight: Annotated[float, Field(ge=0, le=1e6)] = 10.0
-    """Weight of the cost above a limit, in the same unit."""
+    """Additional weight of the part of the cost above a limit, in standard deviations of the score
+    per unit of cost / limit.
+    """
 
 
 def reward(config: RewardConfig, z: FloatArray, ratios: FloatArray) -> FloatArray:

@@ -24,9 +24,11 @@ class SearchStage(StrictModel):
     """A part of a search in which some choices vary and the others are fixed."""
 
     free: Annotated[tuple[str, ...], Field(min_length=1, max_length=256)]
-    """Patterns of the choices that vary, such as `*.width`."""
+    """Patterns of the choices that vary in this stage of the search, such as `*.width`."""
     share: Annotated[float, Field(gt=0, le=1000)] = 1.0
-    """Share of the predictions and evaluations, relative to the other stages."""
+    """Share of the budgets (`search.n_predictions`, `search.n_evaluations`) that this stage of the
+    search gets, relative to the shares of the other stages.
+    """
 
 
 class SearchConfig(StrictModel):
@@ -39,7 +41,8 @@ class SearchConfig(StrictModel):
     """
 
     name: Annotated[
-        str, Field(pattern=NAME, description="Name of the search and of its folder.")
+        str,
+        Field(pattern=NAME, description="Name of the search, and of its folder below `search/`."),
     ] = "main"
     constraints: tuple[Constraint, ...] = ()
     """Limits, each `{device, metric, max}` or `{device, metric, max_fraction_of_largest}`.
@@ -55,19 +58,24 @@ class SearchConfig(StrictModel):
     """
     reward: RewardConfig = RewardConfig()
     n_predictions: Count = 12_800
-    """Number of proposals; the random search for comparison has the same number."""
+    """Number of archs that the searcher proposes (repeats count); the random search for comparison
+    has the same number.
+    """
     generation_size: Annotated[int, Field(ge=2, le=1_000_000)] = 128
-    """Proposals between two updates of the searcher."""
+    """Number of proposals between two updates of the searcher (a generation)."""
     n_evaluations: Annotated[int, Field(ge=1, le=1_000_000)] = 32
-    """Number of archs that the evaluator runs, the best feasible ones first."""
+    """Number of proposed archs that are also evaluated (with the supernet, or from records), the
+    best within the limits first.
+    """
     evaluate_every: Annotated[
-        int, Field(ge=1, description="Generations between two batches of evaluations.")
+        int, Field(ge=1, description="Number of generations between two batches of evaluations.")
     ] = 20
     n_initial: Annotated[
         int,
         Field(
             ge=4,
-            description="Uniform archs that are evaluated first, if there are no predictions.",
+            description="Number of random archs that are evaluated first, if the run has no labels"
+            " to fit the predictor on.",
         ),
     ] = 20
     exploration: Annotated[
@@ -76,17 +84,24 @@ class SearchConfig(StrictModel):
             ge=0,
             le=100,
             description=(
-                "Number of predicted deviations added to the mean when archs are selected"
-                " for evaluation."
+                "Number of predicted standard deviations that are added to the predicted score when"
+                " archs are selected for evaluation; more than 0 favours uncertain archs."
             ),
         ),
     ] = 0.0
     top_k: Annotated[
-        int, Field(ge=1, le=10_000, description="Number of best archs in the result.")
+        int,
+        Field(
+            ge=1, le=10_000, description="Number of best archs that the result of the search lists."
+        ),
     ] = 10
     max_seconds: Annotated[
         float | None,
-        Field(gt=0, description="Time limit over all sessions, in seconds; null: none."),
+        Field(
+            gt=0,
+            description="Time limit of the search in seconds, over all sessions if it is resumed;"
+            " null: none.",
+        ),
     ] = None
     stages: Annotated[tuple[SearchStage, ...], LATER, Field(max_length=16)] = ()
     """Stages of the search, run in order; empty: all choices vary at once.
@@ -95,7 +110,9 @@ class SearchConfig(StrictModel):
     budgets of the search.
     """
     held: Annotated[dict[str, int | float | str], LATER] = Field(default={})
-    """Values of choices that the first stage does not vary, by pattern; default: the largest."""
+    """Values of choices that the first stage of the search does not vary, by pattern; default: the
+    largest.
+    """
 
     @property
     def n_generations(self) -> int:

@@ -106,7 +106,9 @@ def read_csv(path: Path, columns: Sequence[str], also: Sequence[str] = ()) -> Cs
         ) from error
     except (OSError, csv.Error, UnicodeDecodeError) as error:
         fix = "save it as CSV in UTF-8" if isinstance(error, UnicodeDecodeError) else None
-        raise UserError("not a CSV file", found=str(error), where=path, fix=fix) from error
+        raise UserError(
+            "cannot read the file as CSV", found=str(error), where=path, fix=fix
+        ) from error
     filled = [(cells, line) for cells, line in listed if any(cells)]
     known = {*columns, *also}
     header = tuple(_known(name, known) for name in filled[0][0]) if filled else ()

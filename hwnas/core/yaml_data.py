@@ -57,11 +57,12 @@ class _Loader(yaml.SafeLoader):
 
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
         known: set[str] = set()
-        for key in [self.construct_object(key, deep=True) for key, _ in node.value]:
+        for part, _ in node.value:
+            key, mark = self.construct_object(part, deep=True), part.start_mark
             if not isinstance(key, str):
-                raise yaml.YAMLError(f"keys must be text, found {key!r:.80} ({node.start_mark})")
+                raise yaml.YAMLError(f"{_not_text(part, key)} ({mark})")
             if key in known:
-                raise yaml.YAMLError(f"duplicate key {key!r:.80} ({node.start_mark})")
+                raise yaml.YAMLError(f"duplicate key {key!r:.80} ({mark})")
             known.add(key)
         return super().construct_mapping(node, deep=deep)
 
@@ -87,6 +88,17 @@ class _Loader(yaml.SafeLoader):
         if not -MAX_INT - 1 <= value <= MAX_INT:
             raise yaml.YAMLError(f"{text:.30}: more than 64 bits ({node.start_mark})")
         return value
+
+
+def _not_text(node: Any, key: Any) -> str:
+    """Explains why a key that YAML reads as `key` is refused, in the text of the file."""
+    if not isinstance(node, yaml.ScalarNode):
+        return "a list or mapping is not a key; keys must be text"
+    written = f"the key {node.value:.80}".rstrip()
+    if key is None or isinstance(key, bool):
+        meaning = "null" if key is None else str(key).lower()
+        return f"{written} means {meaning} in YAML; put it into quotes"
+    return f"{written} is not text; put it into quotes"
 
 
 class _Dumper(yaml.SafeDumper):

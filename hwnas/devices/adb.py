@@ -98,7 +98,11 @@ class Config(StrictModel):
     as_root: bool = Field(
         False, description="Run commands with `su -c`, to use the Python of Termux."
     )
-    before: str = Field("", description="Shell command to run before the interpreter.")
+    before: str = Field(
+        "",
+        description="Shell command to run on the phone before the Python interpreter, in the same"
+        " shell; not for the runner benchmark_model.",
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Config:

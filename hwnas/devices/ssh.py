@@ -51,7 +51,8 @@ class Config(StrictModel):
     )
     before: str = Field(
         "",
-        description="Shell command to run before the interpreter, such as `. ~/venv/bin/activate`.",
+        description="Shell command to run on the board before the Python interpreter, in the same"
+        " shell, such as `. ~/venv/bin/activate`.",
     )
 
 

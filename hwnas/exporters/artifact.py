@@ -38,7 +38,7 @@ PRECISIONS = {"fp16": "fp16", "int8": "int8"}
 class PlannedFormat:
     """A file that is exported for a network.
 
-    label: suffix in the file name, if another variant of the format has the plain name.
+    label: suffix in the file name, if the format with other settings has the plain name.
     configured: whether the configuration lists the format; otherwise only devices need it.
     devices: names of the devices that run this file, or a file made from it.
     """

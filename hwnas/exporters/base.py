@@ -187,7 +187,7 @@ class OnnxRuntimeFormat(Format):
 
 
 class FormatConfig(StrictModel):
-    """Settings of a format whose variants can be in one folder; see `exporters.artifact`."""
+    """Base of the settings of a format; a folder can have the format with several settings."""
 
     LABELS: ClassVar[Mapping[str, str]] = {}
     """Maps a setting to the label in the file name that marks a value other than the default."""
@@ -196,10 +196,11 @@ class FormatConfig(StrictModel):
 
     @property
     def file(self) -> str:
-        """Path of the model in a bundle that has one variant of the format.
+        """Path of the model in a bundle.
 
-        Formats that run on devices (`RUNS_ON`) must override it. The default is the same path for
-        all variants.
+        If a bundle has the format with several settings, labels are added to the names
+        (`exporters.labels`). Formats that run on devices (`RUNS_ON`) must override this property.
+        The default does not depend on the settings.
         """
         return self.name
 
@@ -228,7 +229,9 @@ class BatchConfig(FormatConfig):
 
     LABELS: ClassVar[Mapping[str, str]] = {"dynamic_batch": "batch1"}
 
-    dynamic_batch: bool = Field(True, description="true: any batch size; false: exactly 1.")
+    dynamic_batch: bool = Field(
+        True, description="Batch sizes of the file. true: any; false: only 1."
+    )
 
     @property
     def batch(self) -> int | None:

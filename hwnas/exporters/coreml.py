@@ -46,19 +46,22 @@ class Config(FormatConfig):
     name: Literal["coreml"] = "coreml"
     precision: Literal["fp32", "fp16", "int8"] = Field(
         "fp16",
-        description="`fp16`: weights and arithmetic; `int8`: weights only, arithmetic in fp16.",
+        description="Precision of the file. `fp16`: weights and arithmetic; `int8`: weights only,"
+        " arithmetic in fp16.",
     )
     weights: Annotated[Literal["compensated", "nearest"], LATER] = Field(
         "compensated",
-        description="`compensated`: GPTQ in `int8`; `nearest`: to the nearest values, always used"
-        " with `finetune.precision: int8`.",
+        description="How `int8` rounds weights. `compensated`: by GPTQ; `nearest`: each to the"
+        " nearest value, always used with `finetune.precision: int8`. No effect in other"
+        " precisions.",
     )
 
     @property
     def file(self) -> str:
-        """Path of the model if a bundle has one variant of the format.
+        """Path of the model in a bundle.
 
-        It is `model.mlpackage.zip`, or with `.fp16` or `.int8` before `.mlpackage`.
+        It is `model.mlpackage.zip`, or with `.fp16` or `.int8` before `.mlpackage`. If a bundle has
+        the format with several settings, labels are added to the names (`exporters.labels`).
         """
         return FILES[self.precision]
 

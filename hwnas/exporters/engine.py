@@ -95,8 +95,8 @@ class EngineConfig(FormatConfig):
     )
     tf32: Annotated[bool, LATER] = Field(
         False,
-        description="Allow TF32 (float32 products in 19 bits). Always on in engines that hwnas adds"
-        " for a device of the run, because its table is measured with TF32.",
+        description="Whether to allow TF32 (float32 products in 19 bits). Always on in engines"
+        " that hwnas adds for a device of the run, because its table is measured with TF32.",
     )
 
     @model_validator(mode="after")
@@ -107,9 +107,11 @@ class EngineConfig(FormatConfig):
 
     @property
     def file(self) -> str:
-        """Path of the model if a bundle has one variant of the format.
+        """Path of the model in a bundle.
 
         It is `engines/model.PRECISION.RUNTIME.engine`, with the target GPU (`.sm80`) if it is set.
+        If a bundle has the format with several settings, labels are added to the names
+        (`exporters.labels`).
         """
         capability: str | None = getattr(self, "capability", None)
         return f"engines/{engine_name(self.name, self.precision, capability)}"

@@ -52,7 +52,7 @@ class Config(FormatConfig):
 
     name: Literal["executorch"] = "executorch"
     precision: Literal["fp32", "int8"] = Field(
-        "fp32", description="`int8`: weights and activations (PT2E)."
+        "fp32", description="Precision of the file. `int8`: weights and activations (PT2E)."
     )
     n_calibration: NCalibration = 128
     seed: Seed = 0
@@ -62,9 +62,10 @@ class Config(FormatConfig):
 
     @property
     def file(self) -> str:
-        """Path of the model if a bundle has one variant of the format.
+        """Path of the model in a bundle, `model.pte` or `model.int8.pte`.
 
-        It is `model.pte` or `model.int8.pte`.
+        If a bundle has the format with several settings, labels are added to the names
+        (`exporters.labels`).
         """
         return FILES[self.precision]
 

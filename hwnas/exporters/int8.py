@@ -64,7 +64,11 @@ class Config(OnnxConfig):
 
     @property
     def file(self) -> str:
-        """Path of the model if a bundle has one variant of the format: `model.int8.onnx`."""
+        """Path of the model in a bundle, `model.int8.onnx`.
+
+        If a bundle has the format with several settings, labels are added to the names
+        (`exporters.labels`).
+        """
         return FILE_NAME
 
     @property

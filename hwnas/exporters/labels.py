@@ -1,7 +1,7 @@
-"""File names for several variants of one format, such as `model.int8.symmetric.onnx`.
+"""File names of one format with several settings, such as `model.int8.symmetric.onnx`.
 
-The variant with the fewest changed settings has the plain name. The names of the others contain
-their changed settings.
+The file with the fewest changed settings has the plain name. The names of the others contain their
+changed settings.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from hwnas.interfaces import ModelFile, OpenModel
 __all__ = ["Labelled", "labels", "with_label"]
 
 
-def labels(variants: Sequence[FormatConfig]) -> tuple[str, ...]:
-    """The labels of different variants of one format; "" for the variant with the plain name."""
-    changed = [_changed(config) for config in variants]
+def labels(configs: Sequence[FormatConfig]) -> tuple[str, ...]:
+    """The labels of different settings of one format; "" for the settings with the plain name."""
+    changed = [_changed(config) for config in configs]
     shared = {key for key in changed[0] if all(c.get(key) == changed[0][key] for c in changed)}
-    plain = min(range(len(variants)), key=lambda i: len(changed[i]))
+    plain = min(range(len(configs)), key=lambda i: len(changed[i]))
     return tuple(
         "" if i == plain else _text(config, {k: v for k, v in c.items() if k not in shared})
-        for i, (config, c) in enumerate(zip(variants, changed, strict=True))
+        for i, (config, c) in enumerate(zip(configs, changed, strict=True))
     )
 
 

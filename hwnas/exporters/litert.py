@@ -68,7 +68,8 @@ class Config(BatchConfig):
 
     name: Literal["litert"] = "litert"
     precision: Literal["fp32", "fp16", "int8"] = Field(
-        "fp32", description="`fp16`: only weights; `int8`: weights and activations."
+        "fp32",
+        description="Precision of the file. `fp16`: only weights; `int8`: weights and activations.",
     )
     n_calibration: NCalibration = 128
     seed: Seed = 0
@@ -78,9 +79,10 @@ class Config(BatchConfig):
 
     @property
     def file(self) -> str:
-        """Path of the model if a bundle has one variant of the format.
+        """Path of the model in a bundle.
 
-        It is `model.tflite`, `model.fp16.tflite` or `model.int8.tflite`.
+        It is `model.tflite`, `model.fp16.tflite` or `model.int8.tflite`. If a bundle has the format
+        with several settings, labels are added to the names (`exporters.labels`).
         """
         return FILES[self.precision]
 

@@ -42,27 +42,36 @@ __all__ = [
 ]
 
 NCalibration = Annotated[
-    int, Field(ge=1, description="Number of training images that determine the ranges.")
+    int,
+    Field(
+        ge=1,
+        description="Number of training images from which the ranges of activations in `int8` are"
+        " determined.",
+    ),
 ]
-Seed = Annotated[int, Field(ge=0, description="Seed of the selection of these images.")]
+Seed = Annotated[
+    int, Field(ge=0, description="Seed of the selection of the `n_calibration` images.")
+]
 TargetAgreement = Annotated[
     float,
     Field(
         gt=0,
         le=1,
-        description="Minimum top-1 agreement with the float network; below it, some layers stay in"
-        " float.",
+        description="Share of images on which top-1 of the `int8` file must agree with the float"
+        " network. Below it, some layers stay in float.",
     ),
 ]
 MaxFloatLayers = Annotated[
-    float, Field(ge=0, le=1, description="Maximum share of layers that stay in float.")
+    float,
+    Field(ge=0, le=1, description="Largest share of the layers that stay in float in `int8`."),
 ]
 Weights = Annotated[
     Literal["compensated", "nearest"],
     LATER,
     Field(
-        description="`compensated`: GPTQ, if it brings the logits closer to those of the float"
-        " network; `nearest`: to the nearest values, always used with `finetune.precision: int8`.",
+        description="How `int8` rounds weights. `compensated`: by GPTQ, if this brings the logits"
+        " closer to those of the float network; `nearest`: each to the nearest value, always used"
+        " with `finetune.precision: int8`. No effect in other precisions.",
     ),
 ]
 """How weights are rounded. All 8-bit formats share this setting and those above it."""

@@ -41,14 +41,17 @@ class Config(BatchConfig):
 
     name: Literal["openvino"] = "openvino"
     precision: Annotated[Literal["fp32", "fp16", "int8"], LATER] = Field(
-        "fp32", description="`fp16`: weights only; `int8`: converted from the file of format int8."
+        "fp32",
+        description="Precision of the file. `fp16`: weights only; `int8`: weights and activations,"
+        " converted from the file of the format `int8`.",
     )
 
     @property
     def file(self) -> str:
-        """Path of the model if a bundle has one variant of the format.
+        """Path of the model in a bundle.
 
-        It is `openvino/model.xml`, or with `.fp16` or `.int8` before the ending.
+        It is `openvino/model.xml`, or with `.fp16` or `.int8` before the ending. If a bundle has
+        the format with several settings, labels are added to the names (`exporters.labels`).
         """
         return f"openvino/{STEMS[self.precision]}.xml"
 

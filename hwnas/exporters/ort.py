@@ -37,12 +37,17 @@ class Config(BatchConfig):
     name: Literal["ort"] = "ort"
     target: Literal["any", "arm", "amd64"] = Field(
         "any",
-        description="`any`, `arm`: the usual tensor layout; `amd64`: blocked layouts, x86 only.",
+        description="Processors for which the graph is optimised. `any`, `arm`: the usual tensor"
+        " layout; `amd64`: blocked layouts, x86 only.",
     )
 
     @property
     def file(self) -> str:
-        """Path of the model if a bundle has one variant of the format: `model.ort`."""
+        """Path of the model in a bundle, `model.ort`.
+
+        If a bundle has the format with several settings, labels are added to the names
+        (`exporters.labels`).
+        """
         return FILE_NAME
 
 

@@ -45,7 +45,11 @@ class Config(BatchConfig):
 
     @property
     def file(self) -> str:
-        """Path of the model if a bundle has one variant of the format: `model.pt2`."""
+        """Path of the model in a bundle, `model.pt2`.
+
+        If a bundle has the format with several settings, labels are added to the names
+        (`exporters.labels`).
+        """
         return FILE_NAME
 
 

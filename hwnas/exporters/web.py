@@ -32,14 +32,17 @@ class Config(FormatConfig):
 
     name: Literal["web"] = "web"
     precision: Literal["fp32", "int8"] = Field(
-        "fp32", description="`int8`: weights and activations, as in the format `litert`."
+        "fp32",
+        description="Precision of the file. `int8`: weights and activations, as in the format"
+        " `litert`.",
     )
 
     @property
     def file(self) -> str:
-        """Path of the model if a bundle has one variant of the format.
+        """Path of the model in a bundle, `web/web.tflite` or `web/web.int8.tflite`.
 
-        It is `web/web.tflite` or `web/web.int8.tflite`.
+        If a bundle has the format with several settings, labels are added to the names
+        (`exporters.labels`).
         """
         return f"web/{MODELS[self.precision]}"
 

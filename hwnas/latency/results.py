@@ -78,7 +78,8 @@ def read_results(plan: Plan) -> Results:
             expected=f"plan {plan.hash!r}",
             found=f"plan {_shown(header.get('plan_hash'))}",
             where=plan.results,
-            fix="give the same space, device, settings and seed, which determine the plan",
+            fix="repeat the command with the space, device, settings and seed for which these"
+            " results were timed; they determine the plan",
         )
     try:
         _check_header(header)

@@ -22,9 +22,13 @@ Seconds = Annotated[float, Field(ge=0, le=1e6)]
 class ProfileConfig(StrictModel):
     """How long a device is timed, and on how many networks its table is validated."""
 
-    rounds: Count = Field(20, description="Number of rounds; every item has one turn per round.")
+    rounds: Count = Field(
+        20,
+        description="Maximum number of rounds of a timing; in a round, every model (an operator or"
+        " a network) has one turn.",
+    )
     min_rounds: Count = Field(
-        8, description="Minimum number of rounds, even if the time budget is exceeded."
+        8, description="Minimum number of rounds, even if `time_budget_s` is exceeded."
     )
     time_budget_s: Seconds = Field(
         900.0,
@@ -36,24 +40,32 @@ class ProfileConfig(StrictModel):
     target_error: Annotated[float, Field(ge=0, le=1)] = Field(
         0.003,
         description=(
-            "Stop early when, for 95 % of the items, the half-width of the median's 90 % interval"
+            "Stop early when, for 95 % of the models, the half-width of the median's 90 % interval"
             " is below this fraction of the median; 0: never."
         ),
     )
     hot_samples: Annotated[int, Field(ge=2, le=1000)] = Field(
-        48, description="Hot runs per turn; their minimum is the result of the turn."
+        48,
+        description="Number of hot runs of a model in a turn; the time of the fastest one is the"
+        " hot latency of the turn.",
     )
     turn_budget_s: Seconds = Field(
-        0.05, description="Seconds after which a turn records no further hot runs."
+        0.05,
+        description="Time in seconds after which a turn ends, even with fewer hot runs than"
+        " `hot_samples`.",
     )
     warmup_runs: Annotated[int, Field(ge=0, le=1000)] = Field(
-        2, description="Runs after loading a model, which are not recorded."
+        2, description="Number of runs after a model is loaded that are not recorded."
     )
     n_validation: Annotated[int, Field(ge=5, le=10_000)] = Field(
-        30, description="Whole networks that are timed to fit and validate the correction."
+        30,
+        description="Number of whole networks that are timed to fit the correction and to measure"
+        " the error of estimates.",
     )
     retiming_budget_s: Seconds = Field(
-        5.0, description="Time limit for re-timing exported models, in seconds."
+        5.0,
+        description="Time limit for timing whole networks again, as in `verify` and re-measurement,"
+        " in seconds.",
     )
 
     @model_validator(mode="after")

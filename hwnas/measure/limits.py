@@ -19,18 +19,28 @@ class VerifyConfig(StrictModel):
     """The tolerances of the checks on the device."""
 
     max_forecast_error: Annotated[
-        float, Field(gt=0, le=1, description="Accepted relative error of the latency estimate.")
+        float,
+        Field(
+            gt=0,
+            le=1,
+            description="Largest relative error of the winner's latency estimate that passes; 0.05:"
+            " 5 %.",
+        ),
     ] = 0.05
     repeat_noise_factor: Annotated[
         float,
         Field(
             ge=0,
-            description="Uncertainty of a timing, as a multiple of the repeat noise of the device.",
+            description="Uncertainty of a timing, as a multiple of the repeat noise of the device;"
+            " a check fails only if its bound is exceeded by more than this.",
         ),
     ] = 2.0
     parity_batches: Annotated[
         tuple[Annotated[int, Field(ge=1, le=4096)], ...],
-        Field(min_length=1, description="Batch sizes at which files are compared with torch."),
+        Field(
+            min_length=1,
+            description="Batch sizes at which outputs of exported files are compared with torch.",
+        ),
     ] = (1, 2, 8)
 
 

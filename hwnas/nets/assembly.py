@@ -35,7 +35,7 @@ def assemble(definition: dict[str, Any]) -> nn.Module:
     """Builds the same network as the function in `FORMS`, but faster and without initial weights.
 
     Parameters have arbitrary values; the running statistics of BN are those of a new layer.
-    Depthwise and 1x1 layers are replaced by variants that train faster.
+    Depthwise and 1x1 layers are replaced by layers that compute the same and train faster.
     """
     if definition["form"] == "graph":
         return graph_net.GraphNetwork(definition, _operator)
@@ -50,7 +50,7 @@ def assemble(definition: dict[str, Any]) -> nn.Module:
 
 
 def with_fast_layers(model: nn.Module) -> nn.Module:
-    """Replaces the depthwise and 1x1 layers of `model` by variants that train faster."""
+    """Replaces the depthwise and 1x1 layers of `model` by layers that train faster."""
     for name, module in list(model.named_modules()):
         if isinstance(module, nn.Conv2d) and DepthwiseConv2d.fits(module):
             model.set_submodule(name, DepthwiseConv2d.of(module))

@@ -66,7 +66,7 @@ def places(slots: Sequence[str]) -> list[str]:
     """Returns where a static network has the operator of each slot, e.g. `stage0.block1`.
 
     Blocks are numbered without gaps, although an arch can omit blocks. If a convolution follows the
-    pooling (MobileNetV3), the one before it counts as one more stage, as in timm.
+    pooling (MobileNetV3), the convolution before the pooling counts as one more stage, as in timm.
     """
     stages = list(dict.fromkeys(slot.partition(".")[0] for slot in slots if "." in slot))
     n_blocks = dict.fromkeys(stages, 0)

@@ -190,13 +190,20 @@ def read_folded(path: Path) -> Folded:
     except (KeyError, IndexError, TypeError, ValueError, OverflowError, ZeroDivisionError) as error:
         raise UserError(
             "the files of an 8-bit network do not have the expected layout",
-            expected="layers `conv`, `depthwise`, `add`, `global_avg`, each of the first two with"
-            " N.weight (uint8), N.w_scale, N.w_zero and N.bias (int32) in the archive",
-            found=error.args[0] if isinstance(error, ValueError) else repr(error),
+            expected="in the .json file, layers whose `op` is conv, depthwise, add or global_avg;"
+            " in the .npz file, for every conv or depthwise layer number N: N.weight (uint8),"
+            " N.w_scale, N.w_zero, N.bias (int32)",
+            found=_found(error),
             where=f"{described}, {path.name}",
             fix="docs/pretrained.md describes the layout of networks with 8 bits",
         ) from error
     return found if classes != _BACKGROUND else _without_background(found)
+
+
+def _found(error: Exception) -> str:
+    if isinstance(error, KeyError):
+        return f"no key or array {error}"
+    return str(error) if isinstance(error, ValueError) else repr(error)
 
 
 def _layers(

@@ -22,7 +22,7 @@ class PointwiseConv2d(nn.Conv2d):
 
     @classmethod
     def of(cls, conv: nn.Conv2d) -> PointwiseConv2d:
-        """The same layer with the same weights."""
+        """A layer that computes the same as `conv` (if `fits(conv)`) and shares its weights."""
         has_bias = conv.bias is not None
         new = cls(conv.in_channels, conv.out_channels, 1, bias=has_bias, device="meta")
         new.weight, new.bias = conv.weight, conv.bias

@@ -93,7 +93,7 @@ def build_from_definition(definition: dict[str, Any], *, seed: int | None = 0) -
     """The network of a `subnet_definition`: [B, C, px, px] -> logits [B, classes].
 
     Initialised as in timm, from `seed` (None: weights stay uninitialised). The global generator of
-    torch does not change. Depthwise and 1x1 layers are replaced by variants that compute the same,
+    torch does not change. Depthwise and 1x1 layers are replaced by layers that compute the same,
     have the same parameter names, and have a faster backward pass.
     """
     if seed is None:

@@ -239,6 +239,6 @@ def format_checks(
 
 
 def _name(one: Exported, exports: Sequence[Exported]) -> str:
-    """The format of a file, or its name where it is one of several variants."""
+    """The format of a file, or its name if the format has several files."""
     formats = [other.model.format for other in exports]
     return one.files[0] if formats.count(one.model.format) > 1 else one.model.format

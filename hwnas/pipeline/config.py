@@ -75,9 +75,17 @@ REGISTRIES = {
 class StandaloneConfig(StrictModel):
     """Stand-alone training of the best n archs, by the recipe of `finetune` without a teacher."""
 
-    n: Annotated[int, Field(ge=0, le=1000, description="Number of archs; 0: none.")] = 0
+    n: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=1000,
+            description="Number of the best archs of the search that are also trained stand-alone"
+            " (by the recipe of `finetune`, without a teacher), for comparison; 0: none.",
+        ),
+    ] = 0
     epochs: Annotated[int, Field(ge=1, le=100_000)] = 30
-    """Passes over the training images."""
+    """Number of passes over the training images in stand-alone training of the best archs."""
 
 
 class EvaluatorConfig(StrictModel):
@@ -88,15 +96,22 @@ class EvaluatorConfig(StrictModel):
     """
 
     records: Annotated[
-        Path | None, Field(description="File of labelled archs; null: score with the supernet.")
+        Path | None,
+        Field(
+            description="File of labelled archs, in which the search looks scores up; null: score"
+            " with the supernet."
+        ),
     ] = None
     reader: Annotated[
         str | None,
-        Field(description="Format of `records` (`hwnas list readers`); null: detect it."),
+        Field(description="Format of the file `records` (`hwnas list readers`); null: detect it."),
     ] = None
     target: Annotated[
         str | None,
-        Field(description="Column of the scores; null: the default column of the reader."),
+        Field(
+            description="Column of the file `records` that has the scores; null: the default column"
+            " of the reader."
+        ),
     ] = None
 
     @classmethod
@@ -122,7 +137,13 @@ class RemeasureConfig(StrictModel):
     """
 
     n_retimed: Annotated[
-        int, Field(ge=1, le=1000, description="Number of best archs that are timed in every round.")
+        int,
+        Field(
+            ge=1,
+            le=1000,
+            description="Number of the best archs that are re-measured in every round (one search"
+            " and one timing).",
+        ),
     ] = 4
     max_rounds: Annotated[
         int,
@@ -130,8 +151,8 @@ class RemeasureConfig(StrictModel):
             ge=0,
             le=100,
             description=(
-                "Maximum number of searches, each with estimates corrected by earlier"
-                " timings; 0: no re-measurement."
+                "Maximum number of rounds of re-measurement. Each is a search with estimates that"
+                " earlier timings corrected; 0: no re-measurement."
             ),
         ),
     ] = 0
@@ -147,13 +168,17 @@ class SearchSection(SearchConfig):
     searcher: variant(SEARCHERS) = Field(  # type: ignore[valid-type]
         default={"name": "policy_gradient"}, validate_default=True
     )
-    """Proposes archs; see `hwnas list searchers`."""
+    """Search algorithm that proposes archs; see `hwnas list searchers`."""
     acquisition: Annotated[variant(ACQUISITIONS) | None, LATER] = None  # type: ignore[valid-type]
-    """Selects the archs to evaluate; null: `exploration` with the weight `search.exploration`."""
+    """Rule that selects which proposed archs are evaluated (`hwnas list acquisitions`); null:
+    `exploration` with the weight `search.exploration`.
+    """
     evaluator: EvaluatorConfig = EvaluatorConfig()
     closing: RemeasureConfig = RemeasureConfig()
     per_device: bool = False
-    """Whether every device gets its own front and winner, with the limits on its own latency."""
+    """Whether every device of `devices` gets its own front and winner, with the limits on its own
+    latency and those without a device.
+    """
     references: Annotated[ReferencesConfig | None, LATER] = None
     """Published networks that are timed together with the winner; `{}`: eight common ones."""
 
@@ -168,33 +193,47 @@ class ExperimentConfig(StrictModel):
     """One project: data, space, devices, and the settings of every stage."""
 
     schema_version: Annotated[Literal[1], NUMBER]
-    """Version of the file format."""
+    """Version of the format of this file, 1."""
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
     """Name of the project; its default run folder is `runs/NAME`."""
     seed: Annotated[int, Field(ge=0)] = 0
-    """Seed of everything random: weights, splits, samples, searches."""
+    """Seed of everything random: starting weights, splits of the data, samples, searches."""
     threads: Annotated[
-        int, Field(ge=1, le=1024, description="Number of torch threads on the host.")
+        int,
+        Field(
+            ge=1,
+            le=1024,
+            description="Number of CPU threads of torch on this machine; devices have their own"
+            " setting.",
+        ),
     ] = 1
     workers: Annotated[
         int,
         Field(
-            ge=0, le=256, description="Number of processes that prepare training images; 0: none."
+            ge=0,
+            le=256,
+            description="Number of processes that prepare training images; 0: the main process"
+            " does it.",
         ),
     ] = 0
     accelerator: Literal["auto", "cpu", "cuda"] = Field(
         default="auto",
-        description="Device for training and scoring networks; auto: CUDA if available.",
+        description="Processor on which networks are trained and scored; `auto`: CUDA if"
+        " available, else the CPU.",
     )
     space: variant(SPACES)  # type: ignore[valid-type]
-    """Search space: a section, a shipped space or a YAML file; see `hwnas space list`."""
+    """Search space: a section with settings, a name of `hwnas space list`, or a YAML file."""
     restrict: dict[str, tuple[int | float | str, ...]] = Field(
-        default={}, description="Values to keep, by choice, as written by `hwnas analyze --prune`."
+        default={},
+        description="Values of the space that are kept, by choice, as `hwnas analyze --prune`"
+        " writes them; other choices keep all values.",
     )
     data: variant(DATASETS)  # type: ignore[valid-type]
-    """Images; see `hwnas list datasets`."""
+    """Data set of images or text; see `hwnas list datasets`."""
     devices: Annotated[tuple[str, ...], Field(min_length=1)] = ("local",)
-    """Names or files (`hwnas list devices`); the winner is deployed to the first device."""
+    """Devices of the run, as names (`hwnas list devices`) or YAML files; the winner is deployed to
+    the first one.
+    """
     profile: ProfileConfig = ProfileConfig()
     supernet: SupernetConfig = SupernetConfig()
     train: TrainConfig = TrainConfig()
@@ -202,14 +241,15 @@ class ExperimentConfig(StrictModel):
     predictor: variant(PREDICTORS) = Field(  # type: ignore[valid-type]
         default={"name": "gcn"}, validate_default=True
     )
-    """Accuracy predictor; see `hwnas list predictors`."""
+    """Model that predicts scores of archs from labels; see `hwnas list predictors`."""
     search: SearchSection
     finetune: FinetuneConfig = FinetuneConfig()
     alone: StandaloneConfig = StandaloneConfig()
     export: tuple[variant(EXPORTERS), ...] = Field(  # type: ignore[valid-type]
         default=({"name": "onnx"}, {"name": "timm"}), validate_default=True
     )
-    """Exported formats, in addition to ONNX; see `hwnas list exporters`."""
+    """Formats in which networks are exported; ONNX is always included. See `hwnas list exporters`.
+    """
     verify: VerifyConfig = VerifyConfig()
 
     @field_validator("export", mode="before")
@@ -281,7 +321,7 @@ def with_formats(names: Iterable[str], configured: tuple[Any, ...]) -> list[dict
     """The `export:` section that lists the formats `names`, with their configured settings.
 
     ONNX is always included, because the other formats are made from it and compared with it.
-    `NAME:PRECISION` selects a variant of a format, see `format_section`; `all` stands for every
+    `NAME:PRECISION` is a format with a precision, see `format_section`; `all` stands for every
     format that is installed.
     """
     given = [name.strip() for name in names if name.strip()]

@@ -71,7 +71,7 @@ class DataSource:
 
     @property
     def record(self) -> DataRecord | None:
-        """The record of the run; None before a stage has read data."""
+        """Which data the stages of the run read; None before a stage has read data."""
         return self.record_file.read_if_there()
 
     @cached_property

@@ -24,7 +24,7 @@ class DataInput:
     digest: None if the data are missing.
     first: digest of the data that the run read first; stages recorded by earlier versions are
         assumed to have read these.
-    change: describes how the data differ from those of another digest.
+    change: takes the digest of other data, and describes how the current data differ from them.
     require: raises a `UserError` if the data are missing.
     remember: records that results of the run depend on these data.
     warnings: returns sentences about problems that make results doubtful; a call loads the data.

@@ -69,11 +69,12 @@ class Blend:
 
 
 def mix_weights(parts: Sequence[FloatArray], truth: FloatArray) -> FloatArray:
-    """Weights [k], summing to 1, of k scores [n] of held-out archs.
+    """Weights [k], which sum to 1, for mixing k scores [n] of held-out archs.
 
-    The result is the non-negative combination of the standardised scores that best fits the normal
-    ranks of the truth. A score that adds nothing to the others, or is anti-correlated, gets weight
-    0. If no score helps, all weights are equal. Ranks limit the influence of a few very bad archs.
+    They are non-negative, and the mix of the standardised scores best fits `truth` (least squares),
+    after its ranks are mapped to quantiles of a normal distribution. Ranks limit the influence of a
+    few very bad archs. A score that adds nothing to the others, or is anti-correlated, gets weight
+    0. If no score helps, all weights are equal.
     """
     from scipy.optimize import nnls
     from scipy.special import ndtri

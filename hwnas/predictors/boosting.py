@@ -22,17 +22,17 @@ FOLDS = 4
 
 
 class Config(StrictModel):
-    """`has_costs` adds log MACs and log parameters to the one-hot choices."""
+    """Features, and number and size of the trees."""
 
     name: Literal["boosting"] = "boosting"
     has_costs: bool = True
-    """Whether log MACs and log parameters are added to the one-hot choices."""
+    """Whether log MACs and log parameters are features of an arch, besides its one-hot choices."""
     n_trees: Annotated[int, Field(ge=10, le=10_000)] = 100
     """Number of trees, fitted one after the other."""
     depth: Annotated[int, Field(ge=1, le=16)] = 3
-    """Depth of a tree."""
+    """Largest depth of a tree."""
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 0.1
-    """Factor applied to the prediction of each tree."""
+    """Factor of the prediction of each tree; smaller values need more trees."""
 
 
 def build(config: Config, context: PredictorContext) -> AccuracyPredictor:

@@ -35,9 +35,11 @@ class Config(StrictModel):
     n_archs: Annotated[int, Field(ge=64, le=10_000_000)] = 16_384
     """Number of archs that the teacher scores: half from the space, half near labelled archs."""
     width: Annotated[int, Field(ge=4, le=4096)] = 256
-    """Units of the first hidden layer; the second one has half as many."""
+    """Units of the first hidden layer of the network that imitates the teacher; the second one has
+    half as many.
+    """
     epochs: Annotated[int, Field(ge=1, le=10_000)] = 60
-    """Passes over these archs."""
+    """Number of passes over the archs that the teacher scored."""
 
 
 def build(config: Config, context: PredictorContext) -> AccuracyPredictor:

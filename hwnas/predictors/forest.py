@@ -23,13 +23,13 @@ FLOOR = 1.0  # weight of the mean spread, as in the network ensembles
 
 
 class Config(StrictModel):
-    """`has_costs` adds log MACs and log parameters to the one-hot choices."""
+    """Features and size of the forest."""
 
     name: Literal["forest"] = "forest"
     has_costs: bool = True
-    """Whether log MACs and log parameters are added to the one-hot choices."""
+    """Whether log MACs and log parameters are features of an arch, besides its one-hot choices."""
     n_trees: Annotated[int, Field(ge=10, le=10_000)] = 200
-    """Number of trees."""
+    """Number of trees, whose predictions are averaged."""
 
 
 def build(config: Config, context: PredictorContext) -> AccuracyPredictor:

@@ -22,14 +22,19 @@ class Config(StrictModel):
     """Size of every network, and the training of the ensemble."""
 
     name: Literal["gcn"] = "gcn"
+    """Kind of the predictor: an ensemble of graph convolutional networks (GCN)."""
     width: Annotated[int, Field(ge=4, le=1024)] = 24
     """Channels of each graph convolution."""
     depth: Annotated[int, Field(ge=1, le=16)] = 3
-    """Number of graph convolutions; each one reaches one edge further."""
+    """Number of graph convolutions in a row; each one reaches one edge of the network further."""
     has_costs: bool = True
-    """Whether the global node has MACs, parameters and the shape of the whole graph as features."""
+    """Whether MACs, parameters and the shape of the whole graph are features, too (of a global
+    node).
+    """
     has_process: bool = True
-    """Whether Gaussian processes on the same archs are averaged with the networks."""
+    """Whether the prediction is the mean of the networks and of Gaussian processes on the same
+    labels.
+    """
     training: Recipe = Recipe()
 
 

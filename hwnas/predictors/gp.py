@@ -32,7 +32,7 @@ class Config(StrictModel):
     """`choices`: one-hot choices; `operators`: properties of the operators that lie on a path
     from input to output, MACs, parameters and the shape of the graph."""
     has_costs: bool = False
-    """Whether log MACs and log parameters are added to the features."""
+    """Whether log MACs and log parameters are features of an arch, too."""
 
 
 def build(config: Config, context: PredictorContext) -> AccuracyPredictor:

@@ -23,7 +23,7 @@ class Config(StrictModel):
 
     name: Literal["mlp"] = "mlp"
     width: Annotated[int, Field(ge=1, le=8192)] = 400
-    """Units per hidden layer."""
+    """Units of each hidden layer."""
     depth: Annotated[int, Field(ge=1, le=16)] = 3
     """Number of hidden layers."""
     training: Recipe = Recipe(members=3, loss="mse", learning_rate=1e-3)

@@ -25,14 +25,16 @@ class Recipe(StrictModel):
     """
 
     members: Annotated[int, Field(ge=2, le=64)] = 5
-    """Networks in the ensemble; each one holds out every `members`-th label for calibration."""
+    """Number of networks in the ensemble. With k networks, each one holds out every k-th label,
+    which calibrates the standard deviation.
+    """
     loss: LossName = "both"
-    """`mse`: squared error; `pairwise`: hinge on the order of every pair in a batch; `listwise`:
-    cross-entropy between the softmax of labels and of scores (ListNet, Cao et al. 2007); `both`:
-    weighted sum of `mse` and `pairwise`; `listmle`: likelihood of the true order (Xia et al. 2008).
-    Two losses give the largest weight to the best labels: `warp`, a hinge on the order of the top
-    quarter and all worse labels (Weston et al. 2011), and `mape`, the absolute error over the
-    distance to an upper bound.
+    """Loss of the networks. `mse`: squared error; `pairwise`: hinge on the order of every pair in a
+    batch; `listwise`: cross-entropy between the softmax of labels and of scores (ListNet, Cao et
+    al. 2007); `both`: weighted sum of `mse` and `pairwise`; `listmle`: likelihood of the true order
+    (Xia et al. 2008). Two losses give the largest weight to the best labels: `warp`, a hinge on the
+    order of the top quarter and all worse labels (Weston et al. 2011), and `mape`, the absolute
+    error over the distance to an upper bound.
     """
     switch: Annotated[SwitchName, LATER] = "never"
     """Loss of the second half of the steps: `never` stays with `loss`; `warp` and `mape` are
@@ -40,9 +42,9 @@ class Recipe(StrictModel):
     labels best. It needs at least 20 labels, and a fit takes twice as long.
     """
     ranking_weight: Annotated[float, Field(ge=0, le=100)] = 3.0
-    """Weight of the pairwise hinge in `both`."""
+    """Weight of the pairwise hinge in the loss `both`."""
     margin: Annotated[float, Field(ge=0, le=10)] = 0.1
-    """Margin of the hinge, in standard deviations of the labels."""
+    """Margin of the hinge losses, in standard deviations of the labels."""
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 1.5e-2
     """Peak learning rate of the one-cycle schedule."""
     weight_decay: Annotated[float, Field(ge=0, le=10)] = 1.0
@@ -53,13 +55,13 @@ class Recipe(StrictModel):
     0.54 with 0.1; without noise both give 0.95.
     """
     batch_size: Annotated[int, Field(ge=2, le=65536)] = 32
-    """Labels per step."""
+    """Number of labels per optimiser step."""
     epochs: Annotated[int, Field(ge=1, le=100_000)] = 100
-    """Passes over the labels, within the limits `min_steps` and `max_steps`."""
+    """Number of passes over the labels, within the limits `min_steps` and `max_steps`."""
     min_steps: Annotated[int, Field(ge=1, le=1_000_000)] = 300
-    """Minimum optimiser steps of every member."""
+    """Minimum number of optimiser steps of every network of the ensemble."""
     max_steps: Annotated[int, Field(ge=1, le=1_000_000)] = 1800
-    """Maximum optimiser steps of every member."""
+    """Maximum number of optimiser steps of every network of the ensemble."""
 
     def late_losses(self, n_labels: int) -> tuple[LossName, ...]:
         """Losses of the second half of the steps; if several, held-out labels select one."""

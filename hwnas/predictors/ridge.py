@@ -16,11 +16,11 @@ PENALTIES = tuple(float(penalty) for penalty in np.logspace(-3, 3, 25))
 
 
 class Config(StrictModel):
-    """`has_costs` adds log MACs and log parameters to the one-hot choices."""
+    """Features of an arch."""
 
     name: Literal["ridge"] = "ridge"
     has_costs: bool = True
-    """Whether log MACs and log parameters are added to the one-hot choices."""
+    """Whether log MACs and log parameters are features of an arch, besides its one-hot choices."""
 
 
 def is_sum(config: Config) -> bool:

@@ -22,9 +22,14 @@ class ForeignConfig(StrictModel):
     """Settings of an external optimiser: the objective, and its number of constrained costs."""
 
     objective: Literal["reward", "front"] = "reward"
-    """`reward`: only the reward; `front`: the front of score and constrained costs."""
+    """What is optimised. `reward`: only the reward; `front`: the front of score and constrained
+    costs.
+    """
     n_constraints: Annotated[
-        int, Field(ge=1, le=16, description="Number of constrained costs, for `front`.")
+        int,
+        Field(
+            ge=1, le=16, description="Number of constrained costs; only for the objective `front`."
+        ),
     ] = 1
 
 

@@ -33,17 +33,26 @@ class Config(StrictModel):
 
     name: Literal["evolution"] = "evolution"
     survival: Literal["elitist", "aging", "front"] = "elitist"
-    """Archs that survive a generation: the best, the youngest, or the least dominated."""
+    """Archs that survive a generation. `elitist`: the best of parents and children; `aging`: the
+    youngest; `front`: the least dominated, which optimises the whole front.
+    """
     population: Annotated[int, Field(ge=2, le=100_000)] = 64
     """Number of archs that survive a generation."""
     tournament: Annotated[
-        int, Field(ge=1, le=1000, description="Number of contestants per parent.")
+        int,
+        Field(
+            ge=1,
+            le=1000,
+            description="Number of archs that are drawn for a parent; the best of them becomes the"
+            " parent.",
+        ),
     ] = 4
     mutation: Annotated[
-        Probability, Field(description="Probability that a choice of a child changes.")
+        Probability, Field(description="Probability with which each choice of a child changes.")
     ] = 0.1
     crossover: Annotated[
-        Probability, Field(description="Probability that a child has two parents.")
+        Probability,
+        Field(description="Probability with which a child has two parents instead of one."),
     ] = 0.5
 
 

@@ -37,10 +37,17 @@ class Config(StrictModel):
 
     name: Literal["exact"] = "exact"
     max_contexts: Annotated[int, Field(ge=1, le=100_000)] = 1024
-    """Maximum number of combinations of resolution and widths; each one is searched separately."""
+    """Largest number of combinations of resolution and widths; each is searched separately. A space
+    with more is refused.
+    """
     n_checks: Annotated[
         int,
-        Field(ge=1, le=10_000, description="Number of archs per context that check additivity."),
+        Field(
+            ge=1,
+            le=10_000,
+            description="Number of random archs per combination of resolution and widths that"
+            " check whether the score is a sum over blocks.",
+        ),
     ] = 8
 
 

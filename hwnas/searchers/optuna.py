@@ -23,9 +23,9 @@ class Config(ForeignConfig):
 
     name: Literal["optuna"] = "optuna"
     sampler: Literal["tpe", "nsga2", "random"] = "tpe"
-    """Sampler of Optuna."""
+    """Algorithm of Optuna that proposes archs."""
     population: Annotated[int, Field(ge=2, le=10_000)] = 50
-    """Population of NSGA-II."""
+    """Number of archs in the population; only for the sampler `nsga2`."""
 
 
 def build(config: Config, context: SearcherContext) -> Replayed:

@@ -46,25 +46,44 @@ class Config(StrictModel):
 
     name: Literal["policy_gradient"] = "policy_gradient"
     baseline: Baseline = "self_critical"
-    """Subtracted from rewards: reward of the mode, a moving average, or the mean of the others."""
+    """What is subtracted from rewards. `self_critical`: the reward of the most probable arch;
+    `ema`: a moving average; `leave_one_out`: the mean of the other archs.
+    """
     learning_rate: Annotated[
         float, Field(gt=0, le=10, description="Learning rate of the policy (Adam).")
     ] = 0.1
     entropy: Annotated[
-        float, Field(ge=0, le=100, description="Initial weight of the entropy bonus.")
+        float,
+        Field(
+            ge=0,
+            le=100,
+            description="Initial weight of the entropy of the policy in its objective; it keeps the"
+            " proposals varied.",
+        ),
     ] = 0.05
     entropy_half_life: Annotated[
-        float, Field(gt=0, description="Generations after which the entropy weight is halved.")
+        float,
+        Field(
+            gt=0, description="Number of generations after which the weight `entropy` is halved."
+        ),
     ] = 30.0
     warm_start: Annotated[
         tuple[int, ...] | None,
-        Field(description="Codes of an arch around which the policy starts; null: uniform."),
+        Field(
+            description="Codes of an arch (e.g. a winner for another device) that the policy"
+            " favours at the start; null: a uniform policy."
+        ),
     ] = None
     warm_probability: Annotated[float, Field(gt=0, lt=1)] = 0.5
-    """Initial probability of each choice of `warm_start`."""
+    """Initial probability of each code of `warm_start`."""
     ema_decay: Annotated[
         float,
-        Field(ge=0, lt=1, description="Decay of the moving average, for the baseline `ema`."),
+        Field(
+            ge=0,
+            lt=1,
+            description="Decay per generation of the moving average of rewards; only for the"
+            " baseline `ema`.",
+        ),
     ] = 0.9
 
 

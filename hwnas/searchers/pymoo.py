@@ -23,7 +23,7 @@ class Config(ForeignConfig):
 
     name: Literal["pymoo"] = "pymoo"
     population: Annotated[int, Field(ge=2, le=10_000)] = 100
-    """Population of NSGA-II."""
+    """Number of archs in the population of NSGA-II."""
 
 
 def build(config: Config, context: SearcherContext) -> Replayed:

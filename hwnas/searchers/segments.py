@@ -33,11 +33,13 @@ class Config(StrictModel):
 
     name: Literal["segments"] = "segments"
     keep: Annotated[int, Field(ge=1, le=1000)] = 6
-    """Number of partial archs kept after a segment (super-cells in 2004.08423, which keeps 6)."""
+    """Number of the best partial archs that are kept after a segment, a group of consecutive
+    choices (super-cells in 2004.08423, which keeps 6).
+    """
     candidates: Annotated[int, Field(ge=2, le=1_000_000)] = 64
-    """Maximum number of combinations of the choices of a segment."""
+    """Largest number of combinations of the choices of a segment, which determines its length."""
     completions: Annotated[int, Field(ge=1, le=1000)] = 4
-    """Number of random archs in which each combination is tested."""
+    """Number of random archs in which each partial arch is tested; their mean reward counts."""
 
 
 def build(config: Config, context: SearcherContext) -> Segments:

@@ -22,7 +22,7 @@ class Config(StrictModel):
 
     name: Literal["attentive_nas"] = "attentive_nas"
     resolutions: Annotated[tuple[Pixels, ...], Field(min_length=1)] = (192, 224, 256, 288)
-    """Input resolutions in px."""
+    """Input resolutions to choose from, in px."""
 
 
 def build(config: Config, *, num_classes: int, in_channels: int = 3) -> SearchSpace:

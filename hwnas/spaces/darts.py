@@ -45,7 +45,7 @@ class Config(StrictModel):
 
     name: Literal["darts"] = "darts"
     resolutions: Annotated[tuple[Pixels, ...], Field(min_length=1)] = (32,)
-    """Input resolutions in px, multiples of 4."""
+    """Input resolutions to choose from, in px, multiples of 4."""
     width: Annotated[int, Field(ge=2, le=256, multiple_of=2)] = 16
     """Channels of a node in the first cells; each reduction cell doubles them. DARTS evaluates
     networks with 36.

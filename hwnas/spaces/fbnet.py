@@ -33,9 +33,9 @@ class Config(StrictModel):
 
     name: Literal["fbnet"] = "fbnet"
     layout: Literal["cifar", "imagenet"] = "cifar"
-    """Strides and head for small images (32 px) or for ImageNet."""
+    """Strides and head: for small images (32 px, `cifar`) or for ImageNet."""
     resolutions: Annotated[tuple[Pixels, ...], Field(min_length=1)] | None = None
-    """Input resolutions in px; None: the resolutions of the layout."""
+    """Input resolutions to choose from, in px; null: those of the layout."""
 
 
 def build(config: Config, *, num_classes: int, in_channels: int = 3) -> SearchSpace:

@@ -36,9 +36,9 @@ class Config(StrictModel):
 
     name: Literal["mnasnet"] = "mnasnet"
     resolutions: Annotated[tuple[Pixels, ...], Field(min_length=1)] = (224,)
-    """Input resolutions in px."""
+    """Input resolutions to choose from, in px."""
     width_mult: Annotated[float, Field(ge=0.1, le=4)] = 1.0
-    """Factor of every channel count; the head has at least 1280 channels."""
+    """Factor by which every channel count is multiplied; the head has at least 1280 channels."""
 
 
 def build(config: Config, *, num_classes: int, in_channels: int = 3) -> SearchSpace:

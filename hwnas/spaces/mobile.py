@@ -38,13 +38,13 @@ class StemConfig(StrictModel):
     """The first convolution, which reads the image."""
 
     widths: SomeWidths
-    """Channel counts to choose from."""
+    """Channel counts of the stem to choose from."""
     kernel: Kernel = 3
-    """Kernel size in px."""
+    """Kernel size of the stem in px."""
     stride: Annotated[Literal[1, 2], NUMBER] = 2
-    """1 keeps the size of the map, 2 halves it."""
+    """Stride of the stem: 1 keeps the size of the map, 2 halves it."""
     act: Act = "relu6"
-    """Activation after the convolution."""
+    """Activation after the convolution of the stem."""
 
 
 class BlockOpConfig(StrictModel):
@@ -55,22 +55,26 @@ class BlockOpConfig(StrictModel):
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_.-]{0,39}$")]
-    """Name of this alternative in the choice."""
+    """Name of this operator, as a value of the choice."""
     kind: Literal[BlockKind, "skip"] = "mbconv"
-    """`mbconv`: inverted residual; `dsconv`: depthwise separable; `uib`: universal inverted
-    bottleneck (MobileNetV4); `fused`: expansion by a full convolution; `conv`: one convolution;
-    `skip`: no block.
+    """Kind of the block. `mbconv`: inverted residual; `dsconv`: depthwise separable; `uib`:
+    universal inverted bottleneck (MobileNetV4); `fused`: expansion by a full convolution; `conv`:
+    one convolution; `skip`: no block.
     """
     kernel: KernelOrNone = 3
     """Kernel size in px; 0: a `uib` without its middle depthwise convolution."""
     expand: Expand = 1
-    """Expanded channels / input channels."""
+    """Expanded channels / input channels; for the kinds `mbconv`, `uib` and `fused`."""
     groups: Annotated[int, Field(ge=1, le=64)] = 1
-    """Groups of both 1x1 convolutions; channels are shuffled after the first one."""
+    """Groups of both 1x1 convolutions of `mbconv` and `uib`; channels are shuffled after the first
+    one.
+    """
     start_kernel: Annotated[KernelOrNone, LATER] = 0
     """Kernel size in px of the depthwise convolution before the expansion of a `uib`; 0: none."""
     expand_groups: Annotated[int, LATER, Field(ge=1, le=64)] = 1
-    """Groups of the expansion only, without a channel shuffle (CPUBone 2603.26425)."""
+    """Groups of the expansion of `mbconv`, `uib` and `fused` only, without a channel shuffle
+    (CPUBone 2603.26425).
+    """
 
     @model_validator(mode="after")
     def _has_what_its_kind_has(self) -> BlockOpConfig:
@@ -101,33 +105,44 @@ class StageConfig(StrictModel):
     """
 
     widths: SomeWidths
-    """Output channels to choose from."""
+    """Output channels of the stage to choose from."""
     depths: Annotated[tuple[Depth, ...], Field(min_length=1, max_length=16)] = (1,)
-    """Numbers of blocks to choose from."""
+    """Numbers of blocks of the stage to choose from."""
     kernels: tuple[KernelOrNone, ...] = ()
-    """Kernel sizes of the depthwise convolutions in px; 0 (none) requires `start_kernels`."""
+    """Kernel sizes of the depthwise convolutions to choose from, in px; 0 (none) requires
+    `start_kernels`.
+    """
     start_kernels: Annotated[tuple[KernelOrNone, ...], LATER] = ()
-    """Kernel sizes of the depthwise convolutions before the expansion in px; 0: none."""
+    """Kernel sizes of the depthwise convolutions before the expansion to choose from, in px; 0:
+    none. With them, blocks are universal inverted bottlenecks (MobileNetV4 2404.10518).
+    """
     first_kernels: Annotated[tuple[KernelOrNone, ...], LATER] = ()
-    """Kernel sizes of the first block, in px. A block with a stride needs a depthwise convolution.
+    """Kernel sizes of the first block to choose from, in px; empty: those of `kernels`. A block
+    with a stride needs a depthwise convolution.
     """
     expands: tuple[Expand, ...] = ()
-    """Depthwise channels / input channels, to choose from."""
+    """Ratios of depthwise channels to input channels, to choose from."""
     ops: tuple[BlockOpConfig, ...] = ()
     first_ops: tuple[BlockOpConfig, ...] = ()
     per_stage: bool = False
     """Whether all blocks of the stage share one choice of kernel and expansion."""
     stride: Annotated[Literal[1, 2], NUMBER] = 1
-    """Stride of the first block."""
+    """Stride of the first block of the stage: 1 keeps the size of the map, 2 halves it."""
     act: Act = "relu6"
-    """Activation inside the blocks."""
+    """Activation inside the blocks, after their expansion and depthwise convolution."""
     out_act: Annotated[
-        Act, Field(description="Activation after the residual add (PGONAS 2206.13329).")
+        Act, Field(description="Activation after the residual add of a block (PGONAS 2206.13329).")
     ] = "none"
     skip_act: Act = "none"
     """Activation of the convolution that replaces a `skip` where the shape changes."""
     se_ratio: Annotated[
-        float, Field(ge=0, le=1, description="SE bottleneck channels / depthwise channels.")
+        float,
+        Field(
+            ge=0,
+            le=1,
+            description="Squeeze-and-excitation (SE): bottleneck channels / depthwise channels; 0:"
+            " no SE.",
+        ),
     ] = 0.0
     project_shortcut: bool = False
     """Whether blocks that change the shape keep a residual connection (average pooling and 1x1
@@ -165,17 +180,21 @@ class HeadConfig(StrictModel):
     """
 
     width: Annotated[int, Field(ge=0, le=16384)] = 0
-    """Channels of the 1x1 convolution before the pooling."""
+    """Channels of the 1x1 convolution before the pooling; 0: `expand` determines them."""
     expand: Annotated[int, Field(ge=0, le=32)] = 0
-    """Channels of the 1x1 convolution before the pooling, as a multiple of the last width."""
+    """Channels of the 1x1 convolution before the pooling / channels of the last stage; 0: `width`
+    determines them.
+    """
     act: Act = "relu6"
-    """Activation after the convolution."""
+    """Activation after the convolutions of the head."""
     feature_widths: Annotated[tuple[Width, ...], Field(max_length=64)] = ()
-    """Channels of a second 1x1 convolution, after the pooling, as in MobileNetV3."""
+    """Channels of a second 1x1 convolution, after the pooling, to choose from (as in MobileNetV3);
+    empty: there is none.
+    """
     feature_bias: bool = False
-    """Whether the second convolution has a bias."""
+    """Whether the convolution after the pooling has a bias."""
     feature_bn: Annotated[bool, LATER] = False
-    """Whether the second convolution has BN instead of a bias, as in MobileNetV4."""
+    """Whether the convolution after the pooling has BN instead of a bias, as in MobileNetV4."""
 
     @model_validator(mode="after")
     def _has_one_width(self) -> HeadConfig:
@@ -192,7 +211,7 @@ class Config(StrictModel):
 
     name: Literal["mobile"] = "mobile"
     resolutions: Annotated[tuple[Pixels, ...], Field(min_length=1, max_length=64)]
-    """Input resolutions in px."""
+    """Input resolutions to choose from, in px."""
     stem: StemConfig
     stages: Annotated[tuple[StageConfig, ...], Field(min_length=1, max_length=32)]
     head: HeadConfig

@@ -22,9 +22,9 @@ class Config(StrictModel):
 
     name: Literal["mobilenet_tiny"] = "mobilenet_tiny"
     resolutions: Annotated[tuple[Pixels, ...], Field(min_length=1, max_length=32)] = (24, 28, 32)
-    """Input resolutions in px."""
+    """Input resolutions to choose from, in px."""
     width_mult: Annotated[float, Field(gt=0, le=8)] = 1.0
-    """Factor applied to every channel count."""
+    """Factor by which every channel count is multiplied."""
 
 
 def build(config: Config, *, num_classes: int, in_channels: int = 3) -> SearchSpace:

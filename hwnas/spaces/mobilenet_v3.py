@@ -23,9 +23,9 @@ class Config(StrictModel):
 
     name: Literal["mobilenet_v3"] = "mobilenet_v3"
     resolutions: Annotated[tuple[Pixels, ...], Field(min_length=1)] = tuple(range(128, 225, 4))
-    """Input resolutions in px."""
+    """Input resolutions to choose from, in px."""
     width_mult: Annotated[float, Field(ge=0.1, le=4)] = 1.0
-    """Factor applied to every channel count."""
+    """Factor by which every channel count is multiplied."""
 
 
 def build(config: Config, *, num_classes: int, in_channels: int = 3) -> SearchSpace:

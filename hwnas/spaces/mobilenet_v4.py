@@ -24,13 +24,13 @@ class Config(StrictModel):
 
     name: Literal["mobilenet_v4"] = "mobilenet_v4"
     variant: Literal["small", "medium"] = "small"
-    """Published network that belongs to the space: `mobilenetv4_conv_small` (also `_050`) or
-    `_medium`.
+    """Published network whose blocks the space contains: `mobilenetv4_conv_small` (also `_050`) or
+    `mobilenetv4_conv_medium`.
     """
     resolutions: Annotated[tuple[Pixels, ...], Field(min_length=1)] = (128, 160, 192, 224, 256)
-    """Input resolutions in px."""
+    """Input resolutions to choose from, in px."""
     width_mult: Annotated[float, Field(ge=0.1, le=4)] = 1.0
-    """Factor applied to every channel count."""
+    """Factor by which every channel count is multiplied."""
 
 
 def build(config: Config, *, num_classes: int, in_channels: int = 3) -> SearchSpace:

@@ -36,7 +36,7 @@ class Config(StrictModel):
 
     name: Literal["nasbench101"] = "nasbench101"
     resolutions: Annotated[tuple[Pixels, ...], Field(min_length=1)] = (32,)
-    """Input resolutions in px; the benchmark has 32."""
+    """Input resolutions to choose from, in px; the benchmark has 32."""
     max_vertices: Annotated[int, Field(ge=2, le=5)] = 5
     """Vertices of a cell, input and output included; the benchmark has up to 7."""
     width: Annotated[int, Field(ge=4, le=256)] = 128

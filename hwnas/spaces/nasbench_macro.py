@@ -27,7 +27,7 @@ class Config(StrictModel):
 
     name: Literal["nasbench_macro"] = "nasbench_macro"
     resolutions: Annotated[tuple[Pixels, ...], Field(min_length=1)] = (32,)
-    """Input resolutions in px."""
+    """Input resolutions to choose from, in px."""
 
 
 def build(config: Config, *, num_classes: int, in_channels: int = 3) -> SearchSpace:

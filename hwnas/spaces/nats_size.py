@@ -33,7 +33,9 @@ class Config(StrictModel):
 
     name: Literal["nats_size"] = "nats_size"
     resolutions: Annotated[tuple[Pixels, ...], Field(min_length=1)] = (32,)
-    """Input resolutions in px; the benchmark has 32 (CIFAR) and 16 (ImageNet16-120)."""
+    """Input resolutions to choose from, in px; the benchmark has 32 (CIFAR) and 16
+    (ImageNet16-120).
+    """
     widths: Annotated[tuple[Width, ...], Field(min_length=1)] = tuple(range(8, 65, 8))
     """Channels that each of the five layers can have."""
 

@@ -23,7 +23,9 @@ class Cells(StrictModel):
     """Size of the networks; the defaults are those of the benchmark on CIFAR."""
 
     resolutions: Annotated[tuple[Pixels, ...], Field(min_length=1)] = (32,)
-    """Input resolutions in px; the benchmark has 32 (CIFAR) and 16 (ImageNet16-120)."""
+    """Input resolutions to choose from, in px; the benchmark has 32 (CIFAR) and 16
+    (ImageNet16-120).
+    """
     width: Annotated[int, Field(ge=1, le=256), LATER] = 16
     """Channels of the first stage; the second stage has twice and the third four times as many."""
     cells_per_stage: Annotated[int, Field(ge=1, le=20), LATER] = 5

@@ -22,9 +22,9 @@ class Config(StrictModel):
 
     name: Literal["ofa_proxyless"] = "ofa_proxyless"
     resolutions: Annotated[tuple[Pixels, ...], Field(min_length=1)] = tuple(range(128, 225, 4))
-    """Input resolutions in px."""
+    """Input resolutions to choose from, in px."""
     width_mult: Annotated[float, Field(ge=0.1, le=4)] = 1.3
-    """Factor applied to every channel count."""
+    """Factor by which every channel count is multiplied."""
 
 
 def build(config: Config, *, num_classes: int, in_channels: int = 3) -> SearchSpace:

@@ -33,11 +33,13 @@ class Config(StrictModel):
 
     name: Literal["proxyless"] = "proxyless"
     resolutions: Annotated[tuple[Pixels, ...], Field(min_length=1)] = (224,)
-    """Input resolutions in px."""
+    """Input resolutions to choose from, in px."""
     width_mult: Annotated[float, Field(ge=0.1, le=4)] = 1.0
-    """Factor applied to every channel count."""
+    """Factor by which every channel count is multiplied."""
     widths: Annotated[tuple[Width, ...], Field(min_length=9, max_length=9)] | None = None
-    """Channels of stem, first block, stages and head, instead of those of ProxylessNAS."""
+    """Channels of the stem, the first block, the six stages and the head; null: those of
+    ProxylessNAS times `width_mult`.
+    """
 
 
 def build(config: Config, *, num_classes: int, in_channels: int = 3) -> SearchSpace:

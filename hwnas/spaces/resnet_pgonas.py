@@ -39,18 +39,22 @@ class Config(StrictModel):
 
     name: Literal["resnet_pgonas"] = "resnet_pgonas"
     resolutions: Annotated[tuple[Pixels, ...], Field(min_length=1)] = (160, 176, 192, 208, 224)
-    """Input resolutions in px."""
+    """Input resolutions to choose from, in px."""
     max_depths: tuple[MaxDepth, MaxDepth, MaxDepth, MaxDepth] = (5, 5, 8, 5)
     """Blocks of each stage; stages choose from 2 up to this number."""
     ratios: Annotated[tuple[Ratio, ...], Field(min_length=1, max_length=16)] = (
         *(0.7, 0.75, 0.8, 0.85, 0.9, 0.95),
         1.0,
     )
-    """Widths to choose from, relative to 64, 128, 256 and 512 channels; multiples of 8 channels."""
+    """Widths of the stages to choose from, relative to 64, 128, 256 and 512 channels; channel
+    counts are multiples of 8.
+    """
     width_mult: Annotated[float, Field(ge=0.1, le=4)] = 1.0
-    """Factor applied to every channel count."""
+    """Factor by which every channel count is multiplied."""
     out_act: Act = "relu"
-    """Activation after the residual add. PGONAS ranks better with a smooth one, such as `swish`."""
+    """Activation after the residual add of a block. PGONAS ranks better with a smooth one, such as
+    `swish`.
+    """
 
 
 @dataclass(frozen=True)

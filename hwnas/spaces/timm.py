@@ -50,25 +50,29 @@ class Config(StrictModel):
 
     name: Literal["timm"] = "timm"
     model: Annotated[str, Field(max_length=80)] | None = None
-    """A network that ships with hwnas, by its name in timm: `hwnas space models` lists them."""
+    """Network whose subnets are the space, by its name in timm; `hwnas space models` lists those
+    that ship with hwnas. null: `network` defines it.
+    """
     network: PublishedNetwork | None = None
-    """Any other network, as written by `hwnas space from-timm NAME --out FILE`."""
+    """Any other network whose subnets are the space, as `hwnas space from-timm NAME --out FILE`
+    writes it.
+    """
     depths: Annotated[tuple[Depth, ...], Field(max_length=16)] = (1, 2, 3)
     """Numbers of blocks of a stage to choose from."""
     expands: Annotated[tuple[Expand, ...], Field(max_length=16)] = (2, 3, 4)
-    """Depthwise channels / input channels of a block, to choose from."""
+    """Ratios of depthwise channels to input channels of a block, to choose from."""
     kernels: Annotated[tuple[Kernel, ...], Field(max_length=8)] = (3, 5)
-    """Sizes of the depthwise kernels in px. A smaller kernel starts as the centre of the network's
-    kernel.
+    """Sizes of the depthwise kernels to choose from, in px. A smaller kernel starts as the centre
+    of the network's kernel.
     """
     width_ratios: Annotated[tuple[Ratio, ...], Field(max_length=16)] = (0.75, 1.0)
-    """Ratios to the channels of the network; 1 is always included."""
+    """Channel counts to choose from, relative to those of the network; 1 is always included."""
     resolutions: Annotated[tuple[Pixels, ...], Field(max_length=64)] = ()
-    """Input resolutions in px; default: the network's own resolution, and lower ones in steps of 32
-    down to half of it.
+    """Input resolutions to choose from, in px; empty: the network's own resolution, and lower ones
+    in steps of 32 down to half of it.
     """
     pad_mode: PadMode | None = None
-    """Padding of maps: symmetric or as in TensorFlow; default: as in the network."""
+    """Padding of maps: symmetric or as in TensorFlow; null: as in the network."""
 
     @field_serializer("network")
     def _without_defaults(self, network: PublishedNetwork | None) -> dict[str, Any] | None:

@@ -67,7 +67,7 @@ class _Picks:
 
 @dataclass(frozen=True)
 class Within(Skeleton):
-    """A published network and its smaller variants.
+    """A published network, and networks with smaller values of its choices.
 
     Every choice has the network's own value and the given values below it. Depth is chosen per
     stage if all blocks of the stage have one width; kernels and expansion are chosen per block.

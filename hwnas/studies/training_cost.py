@@ -23,12 +23,15 @@ MOST_IMAGES_CPU = 16
 
 
 def tell_training_cost(project: Project, processes: int | None = None) -> None:
-    """Logs plan, memory and time of the training, and which of them are measured. Needs no data.
+    """Logs steps and batches, memory and time of the training, and which of them are measured.
+
+    Needs no data.
 
     processes: number of processes that share every batch; None: as many as torchrun started.
 
     Raises:
-        UserError: a batch does not divide evenly among the processes.
+        UserError: a batch does not divide evenly among the processes, or training needs the latency
+            table of a device that the run does not have.
     """
     n_processes = processes or int(os.environ.get("WORLD_SIZE", "1"))
     part = _images_per_part(project, n_processes)

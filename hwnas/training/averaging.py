@@ -22,7 +22,8 @@ SHARES = (1.0, 0.75, 0.5, 0.25, 0.0)
 def average(before: nn.Module, after: nn.Module, share: float) -> nn.Module:
     """A network with the weights (1 - share) * before + share * after, share in [0, 1].
 
-    Its BN statistics fit neither network, so recalibrate it. Integer tensors are those of `after`.
+    Its BN statistics are averages, too, and do not fit its weights, so recalibrate it. Integer
+    tensors are those of `after`.
     """
     mixed = copy.deepcopy(after)
     own, start = mixed.state_dict(), before.state_dict()

@@ -33,7 +33,9 @@ class TrainedLabelConfig(StrictModel):
     """Labels from stand-alone training: expensive, few, and the ground truth."""
 
     n: Annotated[int, Field(ge=0, le=1_000_000)] = 0
-    """Number of random archs that are trained stand-alone; 0: none."""
+    """Number of random archs that are trained stand-alone, as labels that do not depend on the
+    supernet; 0: none.
+    """
     recipe: StandaloneRecipe = StandaloneRecipe(epochs=30, distillation=0.0)
     """Training recipe, without a teacher."""
 
@@ -51,13 +53,16 @@ class LabelConfig(StrictModel):
     """
 
     n_archs: Annotated[Count, Field(le=1_000_000)] = 250
-    """Number of archs that get a label."""
+    """Number of random archs (with `records`: of the file) whose scores are the labels from which
+    the predictor learns.
+    """
     records: Annotated[Path | None, LATER] = None
-    """File of labelled archs; null: evaluate subnets."""
+    """File of labelled archs, from which labels are read; null: evaluate subnets of the supernet.
+    """
     reader: Annotated[str | None, LATER] = None
-    """Format of `records` (`hwnas list readers`); null: detect it."""
+    """Format of the file `records` (`hwnas list readers`); null: detect it."""
     target: Annotated[str | None, LATER] = None
-    """Column of the scores; null: the default column of the reader."""
+    """Column of the file `records` that has the scores; null: the default column of the reader."""
     calibration: CalibrationConfig = CalibrationConfig()
     agreement: Annotated[int, LATER, Field(ge=0, le=16_384)] = 0
     """Number of training images on which subnets are compared with the largest network. Their

@@ -53,21 +53,31 @@ class AugmentConfig(StrictModel):
     """
 
     pad: Annotated[float, Field(ge=0, le=0.5)] = Field(
-        default=0.125, description="Mirrored border for a random crop, relative to the side."
+        default=0.125,
+        description="Width of the mirrored border that is added for a random crop, relative to the"
+        " side of the image. No effect with `crop_scale`.",
     )
     crop_scale: tuple[float, float] | None = Field(
         default=None,
-        description="Minimum and maximum area of a random resized crop, relative to the image.",
+        description="Smallest and largest area of a random resized crop, relative to the image;"
+        " null: a crop of constant size, from the border `pad`.",
     )
-    flip: Share = Field(default=0.5, description="Probability of a horizontal flip.")
+    flip: Share = Field(
+        default=0.5, description="Probability of a horizontal flip of a training image."
+    )
     color_jitter: Share = Field(
         default=0.0,
-        description="Strength of random changes of brightness, contrast and saturation.",
+        description="Largest relative change of brightness, contrast and saturation; 0: none.",
     )
     auto_augment: str | None = Field(
-        default=None, description="A policy of timm, e.g. rand-m9-mstd0.5, original, augmix-m3-w3."
+        default=None,
+        description="Policy of timm for further random changes, e.g. rand-m9-mstd0.5, original,"
+        " augmix-m3-w3; null: none.",
     )
-    erase: Share = Field(default=0.0, description="Probability of timm's random erasing.")
+    erase: Share = Field(
+        default=0.0,
+        description="Probability that a random rectangle of a training image is erased (timm).",
+    )
 
     @model_validator(mode="after")
     def _has_a_range(self) -> AugmentConfig:

@@ -69,8 +69,8 @@ def scans_by_class(
     is_listed: whether `names` come from a list instead of the training images.
 
     Raises:
-        UserError: classes that are not in `names`, unlisted classes without training images, or
-            unreadable files, unless `skip_broken`.
+        UserError: a class folder is not in `names`; no class has images; a class has no training
+            images and `is_listed` is false; or files cannot be read and `skip_broken` is false.
     """
     classes = class_folders(folder)
     if strangers := [name for name in classes if name not in names]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import random
 import signal
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -97,12 +97,14 @@ def photo_data(
     digests: Mapping[str, str],
     normalise: Normalise = "data",
     all_classes: bool = True,
+    drawn: Collection[Split] = (),
 ) -> PhotoData:
     """A data set of photos.
 
     digests: see `DataInfo`.
     normalise: mean and std of (at most 10,000) training images, or fixed values.
     all_classes: whether every class needs training images.
+    drawn: splits that are drawn from the training images, with the share data.SPLIT_fraction.
 
     Raises:
         UserError: fewer than two classes, a class without training images, an empty split, or an
@@ -123,7 +125,7 @@ def photo_data(
                 expected="at least one image in each of train, val and test",
                 found=", ".join(f"{len(part)} {other}" for other, part in parts.items()),
                 where="data",
-                fix=f"add images to every class, or raise the share of images for {split}",
+                fix="add images to every class" + _or_change(split, drawn),
             )
     mean, std = NORMALISATIONS.get(normalise) or _mean_std(parts["train"])
     info = DataInfo(
@@ -137,6 +139,13 @@ def photo_data(
     )
     photo_transform(augment, info)  # refuses policies that timm does not have
     return PhotoData(info, parts, augment, seed, n_workers)
+
+
+def _or_change(split: Split, drawn: Collection[Split]) -> str:
+    """The settings by which an empty split gets images; "" if there are none."""
+    if split == "train" and drawn:
+        return f", or lower {' or '.join(f'data.{one}_fraction' for one in drawn)}"
+    return f", or raise data.{split}_fraction" if split in drawn else ""
 
 
 @dataclass(frozen=True)

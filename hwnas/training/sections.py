@@ -38,7 +38,10 @@ Count = Annotated[int, Field(ge=1)]
 MixedPrecision = Annotated[
     Literal["fp32", "bf16", "fp16"],
     LATER,
-    Field(description="Mixed precision on CUDA; CPUs always use fp32."),
+    Field(
+        description="Arithmetic in training. `bf16`, `fp16`: mixed precision on CUDA; CPUs always"
+        " use fp32."
+    ),
 ]
 
 FinetunePrecision = Annotated[
@@ -46,8 +49,9 @@ FinetunePrecision = Annotated[
     LATER,
     Field(
         description=(
-            "`bf16`, `fp16`: mixed precision on CUDA; `int8`: quantisation-aware training,"
-            " which rounds as the 8-bit file does after a quarter of the steps."
+            "Arithmetic in training. `bf16`, `fp16`: mixed precision on CUDA; CPUs use fp32."
+            " `int8`: quantisation-aware training, which after a quarter of the steps rounds as the"
+            " exported 8-bit file does."
         )
     ),
 ]
@@ -57,53 +61,60 @@ class OptimizerConfig(StrictModel):
     """An optimiser of timm with linear warm-up and one of timm's schedules, per step."""
 
     name: str = "adamw"
-    """A name from timm.optim.list_optimizers()."""
+    """Optimiser, by a name from timm.optim.list_optimizers()."""
     lr: float = Field(default=2e-2, gt=0)
-    """Peak learning rate; it is not scaled by the batch size."""
+    """Learning rate after the warm-up, the largest one; it is not scaled by the batch size."""
     min_lr: float = Field(default=0.0, ge=0)
-    """Final learning rate."""
+    """Learning rate at the end of the schedule."""
     schedule: Annotated[Literal["cosine", "step", "poly", "tanh", "constant"], LATER] = "cosine"
     """Schedule of the learning rate after the warm-up."""
     decay_every: Annotated[float, LATER] = Field(default=0.3, gt=0, le=1)
-    """Share of the steps between two decays, for the schedule `step`."""
+    """Share of the steps between two decays of the learning rate; only for the schedule `step`."""
     decay_rate: Annotated[float, LATER] = Field(default=0.1, gt=0, le=1)
-    """Factor of a decay, for the schedule `step`."""
+    """Factor by which a decay multiplies the learning rate; only for the schedule `step`."""
     momentum: float = Field(default=0.9, ge=0, lt=1)
-    """Momentum, if the optimiser has one."""
+    """Momentum of the optimiser; no effect if it has none."""
     weight_decay: float = Field(default=1e-2, ge=0)
-    """Weight decay, except on biases and BN parameters."""
+    """Weight decay of the optimiser; biases and BN parameters have none."""
     layer_decay: Annotated[float, LATER] = Field(default=1.0, gt=0, le=1)
-    """Learning rate of a stage / learning rate of the next stage towards the classifier. Below 1,
-    pretrained weights near the image change less.
+    """Learning rate of a stage of the network / that of the next stage towards the classifier.
+    Below 1, pretrained weights near the image change less.
     """
     warmup: Fraction = 0.05
-    """Share of the steps in which the learning rate rises from lr / 100."""
+    """Share of the steps, at the start, in which the learning rate rises from lr / 100 to lr."""
     clip_norm: float | None = Field(default=1.0, gt=0)
-    """Maximum global gradient norm; null: no limit."""
+    """Maximum norm of all gradients of a step together; larger ones are scaled down. null: no
+    limit.
+    """
     clip_value: Annotated[float | None, LATER] = Field(default=None, gt=0)
-    """Maximum absolute value in a gradient (AttentiveNAS: 1); null: no limit."""
+    """Maximum absolute value of each element of a gradient (AttentiveNAS: 1); null: no limit."""
 
 
 class CalibrationConfig(StrictModel):
     """Training images, not augmented, from which BN statistics are computed."""
 
     n_batches: Count = 1
-    """Number of batches."""
+    """Number of batches of training images, not augmented, from which BN statistics are computed.
+    """
     batch_size: Annotated[int, Field(ge=2)] = 128
-    """Images per batch."""
+    """Number of images per batch in the computation of BN statistics."""
 
 
 class SupernetConfig(StrictModel):
     """Weight sharing and starting weights of the supernet."""
 
     weak_sharing: bool = False
-    """A hypernetwork adapts the shared weights to every arch (WPNAS)."""
+    """Whether a hypernetwork adapts the shared weights to every arch (WPNAS)."""
     kernel_transform: bool = True
-    """Whether small kernels are learned maps of larger ones, instead of their centres."""
+    """Whether smaller kernels are learned linear maps of the larger kernels, instead of their
+    centres.
+    """
     share_ops: bool = False
-    """Whether alternative operators of a block share slices."""
+    """Whether alternative operators of a block share weights, instead of having their own."""
     branches: Annotated[int, LATER, Field(ge=1, le=8)] = 1
-    """Number of depthwise kernels that train as a sum and deploy as one (2204.00826)."""
+    """Number of parallel kernels of each depthwise convolution in training; networks that are
+    extracted have their sum as one kernel (2204.00826).
+    """
     init: str | None = None
     """Starting weights. A path names a supernet of the same space, a published supernet, or a
     network that equals the largest arch; its channels are then sorted by importance. `shipped` and
@@ -118,43 +129,59 @@ class RankingConfig(StrictModel):
     """
 
     pairs: Count = 2
-    """Pairs per step."""
+    """Pairs of archs per step in an additional ranking loss (PGONAS 2206.13329), off by default;
+    `train.ranking: {}` turns it on. A pair costs two forward passes.
+    """
     prior: variant(PROXIES) = Field(default={"name": "macs"}, validate_default=True)  # type: ignore[valid-type]
-    """The prior that predicts which arch is better."""
+    """Proxy that says which arch of a pair should have the lower loss; see `hwnas list proxies`."""
     gradient: Literal["better", "both"] = "better"
-    """`better`: train the better arch; `both`: also raise the loss of the worse."""
+    """Gradient of the ranking loss: `better` lowers the loss of the arch that should be better;
+    `both` also raises the loss of the other.
+    """
     schedule: Literal["constant", "warmup", "sine", "trapezoid"] = "warmup"
-    """Schedule of the weight (lambda)."""
+    """Schedule of the weight of the ranking loss. `warmup` rises and stays; `trapezoid` also falls
+    at the end.
+    """
     peak: float = Field(default=2.0, gt=0)
-    """Maximum weight."""
+    """Largest weight of the ranking loss."""
     ramp: float = Field(default=0.2857, gt=0, le=1)
-    """Share of the steps in which the weight rises."""
+    """Share of the steps in which the weight of the ranking loss rises to `peak`, for `warmup` and
+    `trapezoid`.
+    """
     min_distance: Count = 1
-    """Minimum number of choices in which a pair differs, if there are such archs."""
+    """Minimum number of choices in which the archs of a ranking pair differ, if there are such
+    archs.
+    """
 
 
 class TeacherConfig(StrictModel):
     """A trained timm model as a teacher besides the labels: (1 - w) * labels + w * its logits."""
 
     model: str
-    """A name from timm.list_models()."""
+    """Teacher in addition to the labels, by a name from timm.list_models(); by default there is
+    none.
+    """
     weights: Path
-    """Weights of the model, .safetensors or .npz; nothing is downloaded."""
+    """File with the weights of the teacher, .safetensors or .npz; nothing is downloaded."""
     px: Count | None = None
-    """Resolution of its images in px; default: the resolution of the data."""
+    """Resolution of the images of the teacher in px; null: the resolution of the data."""
     weight: float = Field(default=0.5, ge=0, le=1)
-    """Weight w of the teacher."""
+    """Weight w of the teacher in the loss, (1 - w) * labels + w * teacher."""
     normalisation: Literal["data", "timm"] = "data"
-    """Mean and std that normalise its images: those of the data set (`data`), or of timm."""
+    """Mean and standard deviation with which images of the teacher are normalised: those of the
+    data set (`data`), or those of the model in timm.
+    """
 
 
 class AverageConfig(StrictModel):
     """Exponential moving average of the weights, which is used for scoring and export."""
 
     decay: float = Field(default=0.998, gt=0, lt=1)
-    """Decay per step."""
+    """Decay per step of a moving average of the weights, which is then scored and exported. Off by
+    default; `train.ema: {}` turns it on.
+    """
     warmup: bool = True
-    """Use a lower decay at first (timm's ModelEmaV3)."""
+    """Whether the moving average has a lower decay at first (timm's ModelEmaV3)."""
 
 
 class TrainConfig(StrictModel):
@@ -170,38 +197,41 @@ class TrainConfig(StrictModel):
     `supernet.init`.
     """
     batch_size: Annotated[int, Field(ge=2)] = 32
-    """Images per step."""
+    """Number of training images per optimiser step."""
     head_epochs: Annotated[int, LATER] = Field(default=0, ge=0)
-    """Epochs in which only the classifier is trained first, from features that the largest arch
-    computes once; for a `supernet.init` with other classes.
+    """Epochs before the training in which only the classifier is trained, from features that the
+    largest arch computes once; for a `supernet.init` with other classes. 0: none.
     """
     elastic_warmup: Annotated[float, LATER] = Field(default=0.0, ge=0, le=1)
-    """Share of the steps in which the values of choices are added, from the largest down; the
-    largest arch is trained first, the smallest last.
+    """Share of the steps, at the start, in which the values of choices are added one after the
+    other, from the largest down; at first only the largest arch is trained. 0: all values from the
+    start.
     """
     accumulation: Annotated[Count, LATER] = 1
-    """Number of parts of a batch that run one after the other."""
+    """Number of parts into which each batch is split. They run one after the other, each with its
+    own BN statistics, and their gradients are averaged. More parts need less memory.
+    """
     sampler: variant(SAMPLERS) = Sandwich()  # type: ignore[valid-type]
-    """Selects the archs that a step runs."""
+    """Rule that selects the archs that a step runs; see `hwnas list samplers`."""
     optimizer: OptimizerConfig = OptimizerConfig()
     label_smoothing: Fraction = 0.1
-    """Label smoothing of the largest arch."""
+    """Label smoothing in the loss of the largest arch; 0: none."""
     dropout: Fraction = 0.0
-    """Dropout before the classifier of the largest arch; in recurrent networks, locked dropout
+    """Dropout rate before the classifier of the largest arch; in recurrent networks, locked dropout
     (1512.05287) of inputs, state and outputs of every arch.
     """
     drop_path: Fraction = 0.0
-    """Drop-path rate of the residual branches of the largest arch."""
+    """Rate at which residual branches of the largest arch are left out in training."""
     temperature: float = Field(default=1.0, gt=0)
-    """Temperature of the softmaxes in distillation."""
+    """Factor by which logits are divided before the softmaxes of distillation."""
     distillation: Annotated[Literal["soft_cross_entropy", "kl", "alpha"], LATER] = (
         "soft_cross_entropy"
     )
-    """Divergence from the teacher; `alpha`: AlphaNet's clipped, adaptive alpha-divergence
-    (2102.07954).
+    """Loss with which archs learn from the largest arch or another teacher. `alpha`: AlphaNet's
+    clipped, adaptive alpha-divergence (2102.07954).
     """
     alpha_clip: Annotated[float, LATER] = Field(default=5.0, gt=1)
-    """Maximum importance weight of `alpha`."""
+    """Largest importance weight in the loss `alpha` of `train.distillation`."""
     ranking: Annotated[RankingConfig | None, LATER] = None
     """Ranking pairs in addition to the archs of the sampler."""
     teacher: Annotated[TeacherConfig | None, LATER] = None
@@ -212,17 +242,19 @@ class TrainConfig(StrictModel):
     calibration: CalibrationConfig = CalibrationConfig()
     """BN calibration for the curves."""
     curve_every: Count = 70
-    """Steps between two points of the three training curves."""
+    """Steps between two points of the training curves, which show the validation accuracy of the
+    smallest, a middle and the largest arch.
+    """
     curve_images: Count = 512
-    """Maximum number of validation images per point."""
+    """Maximum number of validation images for a point of the training curves."""
     checkpoint_every: Count = 70
     """Steps between two checkpoints."""
     keep_last: Annotated[Count, LATER] = 2
-    """Number of checkpoints to keep."""
+    """Number of the latest checkpoints that are kept."""
     keep_best: Annotated[bool, LATER] = True
-    """Also keep the weights with the best mean top1 of the curves."""
+    """Whether to keep also the weights with the best mean top-1 of the training curves."""
     tensorboard: Annotated[bool, LATER] = False
-    """Also write metrics to the folder `tensorboard` of the run."""
+    """Whether to write metrics also to the folder `tensorboard` of the run."""
 
     @model_validator(mode="after")
     def _parts_are_equal(self) -> TrainConfig:
@@ -239,17 +271,17 @@ class FinetuneConfig(StrictModel):
     """Training of one extracted subnet: (1 - w) * labels + w * logits of the largest subnet."""
 
     epochs: Annotated[int, Field(ge=0)] = 6
-    """Passes over the training images."""
+    """Number of passes over the training images; 0: no training."""
     batch_size: Annotated[int, Field(ge=2)] = 64
-    """Images per step."""
+    """Number of training images per optimiser step."""
     optimizer: OptimizerConfig = OptimizerConfig(lr=2e-3)
     label_smoothing: Fraction = 0.1
-    """Label smoothing in the label part of the loss."""
+    """Label smoothing in the part of the loss that compares with labels; 0: none."""
     distillation: float = Field(default=0.5, ge=0, le=1)
-    """Weight w of the teacher."""
+    """Weight w of the teacher in the loss, (1 - w) * labels + w * teacher; 0: only labels."""
     feature_distillation: Annotated[float, LATER] = Field(default=0.0, ge=0)
     """Weight of an additional loss, the distance to the features of the teacher (the inputs of its
-    classifier). Use 2 to 6 for subnets of pretrained networks and a few thousand photos.
+    classifier). 0: none. Use 2 to 6 for subnets of pretrained networks and a few thousand photos.
     """
     teacher: Annotated[Literal["inherited", "tuned"], LATER] = "inherited"
     """The teacher is the largest network. `inherited`: with the weights of the supernet. `tuned`:
@@ -261,17 +293,18 @@ class FinetuneConfig(StrictModel):
     smallest validation loss is used (WiSE-FT 2109.01903). For pretrained weights and few images.
     """
     temperature: float = Field(default=1.0, gt=0)
-    """Temperature of the softmaxes in distillation."""
+    """Factor by which logits are divided before the softmaxes of distillation."""
     drop_path: Annotated[Fraction, LATER] = 0.0
-    """Rate of drop path, which grows linearly up to the last step. For single images, drop path
-    leaves out terms of the sums of cells, and branches of residual blocks.
+    """Rate at which terms of the sums of cells and branches of residual blocks are left out,
+    separately for each image. It grows linearly from 0 to this rate at the last step.
     """
     auxiliary: Annotated[float, LATER] = Field(default=0.0, ge=0, le=1)
-    """Loss weight of an auxiliary classifier after 2/3 of the cells, only in the space `darts`. The
-    trained network does not contain this classifier.
+    """Weight in the loss of an auxiliary classifier after 2/3 of the cells, only in the space
+    `darts`; 0: none. The trained network does not contain this classifier.
     """
     dropout: Annotated[Fraction, LATER] = 0.0
-    """Locked dropout (1512.05287) of inputs, state and outputs of a recurrent network."""
+    """Rate of locked dropout (1512.05287) of inputs, state and outputs; only in recurrent networks.
+    """
     precision: FinetunePrecision = "fp32"
     calibration: CalibrationConfig = CalibrationConfig()
 

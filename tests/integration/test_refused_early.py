@@ -110,7 +110,13 @@ SLIPS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     ),
     "fine-tuning in 8 bits, of which there is no file": (
         {"finetune.precision": "int8"},
-        ("no format is exported in 8 bits", "device of precision int8", "finetune.precision"),
+        (
+            "no exported format has a rounding that it can imitate",
+            "expected: onnx:int8 or litert:int8 among the exported formats",
+            "found: onnx, timm",
+            "finetune.precision",
+            "fix: export: [onnx, onnx:int8], or finetune.precision: fp32",
+        ),
     ),
     "a device without a limit of its own": (
         {
@@ -125,7 +131,7 @@ SLIPS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "a broken photo": ({"data.root": "broken"}, ("1 of 40 images", "ant/007.png", "skip_broken")),
     "an empty split": (
         {"data.val_fraction": 0.001},
-        ("no val images", "0 val", "data.val_fraction"),
+        ("no val images", "0 val", "add images to every class, or raise data.val_fraction"),
     ),
     "splits of two photos a class": (
         {"data.root": "few", "train.batch_size": 2},

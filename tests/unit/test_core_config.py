@@ -50,6 +50,25 @@ def test_numbers_with_a_leading_zero_are_explained():
     assert "unicode string" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (
+            "a: 1\nb:\n  c: 2\n  on: 3\n",
+            "the key on means true in YAML; put it into quotes (line 4, column 3",
+        ),
+        ("a: 1\n~: 2\n", "the key ~ means null in YAML; put it into quotes (line 2, column 1"),
+        ("a: 1\n1: 2\n", "the key 1 is not text; put it into quotes (line 2, column 1"),
+        ("a: 1\n? [b]\n: 2\n", "keys must be text (line 2, column 3"),
+        ("a: 1\nb: 2\na: 3\n", "duplicate key 'a' (line 3, column 1"),
+    ],
+)
+def test_a_wrong_key_is_shown_as_written_where_it_is(text: str, says: str):
+    with pytest.raises(UserError) as caught:
+        parse_yaml(text, where="x")
+    assert says in str(caught.value)
+
+
 def test_all_problems_are_listed_with_paths_and_nearest_names():
     text = problems({"stpes": 3, "inner": {"rate": -1, "raet": 2}, "steps": "many"})
     assert "4 problems" in text

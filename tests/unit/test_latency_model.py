@@ -215,8 +215,12 @@ def test_the_interval_covers_nine_in_ten_new_networks(tiny_space: SearchSpace):
 
 def test_too_few_networks_are_refused(tiny_space: SearchSpace):
     codes = tiny_space.sample(3, rng=rng(0, "few"))
-    with pytest.raises(UserError, match="too few networks"):
+    with pytest.raises(UserError, match="too few networks") as caught:
         fit(tiny_space, codes, sums(tiny_space, codes))
+    assert (caught.value.where, caught.value.fix) == (
+        tiny_space.id,
+        "allow more choices in the space",
+    )
 
 
 # --- forecasts ----------------------------------------------------------------------------------

@@ -98,7 +98,7 @@ def test_errors_name_the_file_and_the_device_that_were_given(
     lines = packed[1].read_text().splitlines()
     earlier = json.dumps(json.loads(lines[0]) | {"protocol": "interleaved-1"})
     for made, seed, device_given, words in (
-        (lines, 1, device, ("another plan", "give the same space", "device local")),
+        (lines, 1, device, ("another plan", "repeat the command with the space", "device local")),
         ([earlier, *lines[1:]], 0, device, ("not from the kit of this version", "time the models")),
         (lines[:1], 0, device, ("incomplete", "device local")),
         ([*lines[:2], "no json", *lines[2:]], 0, device, ("from the board.jsonl:3", "local")),

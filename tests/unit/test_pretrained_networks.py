@@ -369,6 +369,13 @@ def test_8_bits_without_their_description_are_refused(tmp_path: Path) -> None:
         hwnas.pretrained_import(path)
 
 
+def test_8_bits_without_an_array_name_it_and_the_layout(tmp_path: Path) -> None:
+    path = write_small(tmp_path, lambda data, arrays: arrays.pop("2.bias"))
+    with pytest.raises(UserError, match=r"found: no key or array '2\.bias'") as caught:
+        hwnas.pretrained_import(path)
+    assert "layers whose `op` is conv, depthwise, add or global_avg" in str(caught.value)
+
+
 def test_8_bits_of_another_network_name_the_layer(tmp_path: Path) -> None:
     path = write_small(tmp_path, lambda data, arrays: None)
     supernet = Supernet(space_of("mobilenetv2_035", 32), seed=0)

@@ -1,1 +1,4 @@
-"""Tables and networks from published latencies: one file per source."""
+"""Reads published latencies.
+
+`convert` makes tables (one module per format), `networks` reads latencies of whole networks.
+"""

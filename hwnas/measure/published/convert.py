@@ -19,10 +19,12 @@ FORMATS = tuple(sorted({*_FILES, *_COLUMNS}))
 
 
 def convert(format: str, path: Path, column: str | None = None) -> LatencyTable:
-    """Converts a published file or folder; `column` selects a device if there are several.
+    """Converts a published file or folder to a latency table.
+
+    column: the device to take; required for `help` and `hw_nasbench201`, refused for the others.
 
     Raises:
-        UserError: unknown format, or a file of another format.
+        UserError: unknown format, a file of another format, or `column` is missing or refused.
     """
     if format not in FORMATS:
         raise UserError(

@@ -74,10 +74,12 @@ def batch_of(column: str) -> int:
 
 
 def read_measurements(folder: Path) -> Measurements:
-    """The data set in `folder`, identified by its arrays.
+    """The published networks and latencies in `folder`/latency.npz.
+
+    The names of its arrays determine the space.
 
     Raises:
-        UserError: the data set is missing, malformed, or of an unknown space.
+        UserError: the file is missing, malformed, or of an unknown space.
     """
     path = Path(folder) / "latency.npz"
     try:

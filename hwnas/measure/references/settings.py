@@ -35,19 +35,30 @@ class ReferencesConfig(StrictModel):
     """Published networks that are timed together with the winner on every device of the run."""
 
     names: Annotated[tuple[Name, ...], Field(min_length=1, max_length=64)] = NAMES
-    """Networks of timm, each with the name of the weights whose published accuracy is shown."""
+    """Published networks that are timed together with the winner; off by default,
+    `search.references: {}` turns it on. Names of timm, with the weights whose published accuracy is
+    shown.
+    """
     resolutions: Annotated[tuple[Pixels, ...], Field(max_length=64)] = ()
-    """Input sizes in px; by default 224 and the resolutions of the space."""
+    """Resolutions in px at which the published networks are timed; default: 224 and those of the
+    space.
+    """
     train: Annotated[tuple[Name, ...], Field(max_length=64)] = ()
-    """Networks that are also fine-tuned by the winner's recipe, at the winner's resolution."""
+    """Published networks that are also fine-tuned by the winner's recipe, at its resolution."""
     start: Literal["published", "scratch"] = "published"
-    """Fine-tune the published weights like the winner, or train fresh weights without a teacher."""
+    """How the networks of `train` are trained. `published`: the published weights are fine-tuned
+    like the winner; `scratch`: fresh weights are trained without a teacher.
+    """
     epochs: Annotated[int | None, Field(ge=1, le=100_000)] = None
-    """Passes over the training images; null: `finetune.epochs`, or `alone.epochs` from scratch."""
+    """Number of passes over the training images for the networks of `train`; null:
+    `finetune.epochs`, or `alone.epochs` from scratch.
+    """
     min_rounds: Annotated[int, Field(ge=2, le=10_000)] = 8
-    """Minimum number of rounds, even if the time budget is exceeded."""
+    """Minimum number of rounds in which published networks are timed, even if `time_budget_s` is
+    exceeded.
+    """
     time_budget_s: Annotated[float, Field(ge=0, le=1e6)] = Field(
-        15.0, description="Time budget for the timing on each device, in seconds."
+        15.0, description="Time limit for timing the published networks on each device, in seconds."
     )
 
     @field_validator("names", "train")

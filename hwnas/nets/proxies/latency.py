@@ -18,7 +18,7 @@ class Config(StrictModel):
     """Settings."""
 
     name: Literal["latency"] = "latency"
-    device: str = Field(default="local", description="A device with a latency table.")
+    device: str = Field(default="local", description="Device whose latency table ranks the archs.")
 
 
 def build(config: Config, context: ProxyContext) -> Proxy:

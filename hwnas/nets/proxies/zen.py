@@ -25,16 +25,22 @@ class Config(StrictModel):
 
     name: Literal["zen"] = "zen"
     repeats: int = Field(
-        default=32, ge=1, le=1024, description="Number of draws of weights and images."
+        default=32,
+        ge=1,
+        le=1024,
+        description="Number of draws of random weights and images, whose scores are averaged.",
     )
     batch_size: int = Field(default=16, ge=2, le=1024)
-    """Random images per draw."""
-    gamma: float = Field(default=0.01, gt=0, description="Scale of the change of the input.")
+    """Number of random images per draw of weights."""
+    gamma: float = Field(
+        default=0.01, gt=0, description="Factor of the noise that is added to the images."
+    )
     px: int | None = Field(
         default=None,
         ge=8,
         le=1024,
-        description="One resolution in px for all archs; null: the own resolution of each arch.",
+        description="Resolution in px at which all archs are scored; null: the own resolution of"
+        " each arch.",
     )
 
 

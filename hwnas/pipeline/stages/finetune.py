@@ -88,12 +88,13 @@ def check(project: Project) -> None:
     auxiliary_exists(project, project.config.finetune, "finetune")
     if project.config.finetune.precision == "int8" and rounding_of(project) is None:
         raise UserError(
-            "fine-tuning is in 8 bits, but no format is exported in 8 bits",
-            expected="a device of precision int8, or a format such as litert:int8 or onnx:int8",
-            found=", ".join(one.name for one in project.formats),
+            "fine-tuning in 8 bits imitates the rounding of an exported file, but no exported"
+            " format has a rounding that it can imitate",
+            expected="onnx:int8 or litert:int8 among the exported formats (a device that runs one"
+            " of them adds it)",
+            found=", ".join(one.shown for one in project.formats),
             where="finetune.precision",
-            fix="add a device (`hwnas list devices`) or `export: [onnx, int8]`, or set "
-            "finetune.precision to fp32",
+            fix="export: [onnx, onnx:int8], or finetune.precision: fp32",
         )
 
 

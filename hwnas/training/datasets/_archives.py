@@ -42,7 +42,10 @@ class ArchiveConfig(PhotoConfig):
         lt=0.9,
         description="Share of the training images that is used for validation.",
     )
-    skip_broken: bool = Field(default=False, description="Leave out images that cannot be decoded.")
+    skip_broken: bool = Field(
+        default=False,
+        description="Whether images that cannot be decoded are left out; false: they are an error.",
+    )
     augment: AugmentConfig = AugmentConfig(crop_scale=(0.35, 1.0))
 
 
@@ -171,6 +174,7 @@ def data_of(
         n_workers=context.n_workers,
         digests=identity.digests,
         normalise=config.normalise,
+        drawn=["val"],
     )
 
 

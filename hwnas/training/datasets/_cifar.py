@@ -50,7 +50,7 @@ class CifarConfig(PhotoConfig):
         default=5000, description="Number of training images used for validation."
     )
     download: bool = Field(
-        default=True, description="Download the official files if they are missing."
+        default=True, description="Whether the official files are downloaded if they are missing."
     )
     augment: AugmentConfig = AugmentConfig()
 

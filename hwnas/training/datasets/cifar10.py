@@ -17,4 +17,8 @@ class Config(CifarConfig):
     N_CLASSES: ClassVar[int] = 10
 
     name: Literal["cifar10"] = "cifar10"
-    root: str = Field(default="cifar10", description="Folder, relative to $HWNAS_DATA.")
+    root: str = Field(
+        default="cifar10",
+        description="Folder of the data set, relative to $HWNAS_DATA (default: the working"
+        " directory).",
+    )

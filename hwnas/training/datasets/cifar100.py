@@ -17,4 +17,8 @@ class Config(CifarConfig):
     N_CLASSES: ClassVar[int] = 100
 
     name: Literal["cifar100"] = "cifar100"
-    root: str = Field(default="cifar100", description="Folder, relative to $HWNAS_DATA.")
+    root: str = Field(
+        default="cifar100",
+        description="Folder of the data set, relative to $HWNAS_DATA (default: the working"
+        " directory).",
+    )

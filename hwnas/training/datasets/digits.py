@@ -38,25 +38,35 @@ class Warp(StrictModel):
     """Maximum random distortions of a training image, each drawn uniformly; 0 disables it."""
 
     rotate_degrees: float = Field(
-        default=10.0, ge=0, le=180, description="Maximum rotation in either direction."
+        default=10.0,
+        ge=0,
+        le=180,
+        description="Largest random rotation in either direction, in degrees.",
     )
     scale: float = Field(
         default=0.1,
         ge=0,
         lt=1,
-        description="Maximum relative change of size per axis; 0.1 = 0.9 .. 1.1.",
+        description="Largest random change of size per axis; 0.1: factors from 0.9 to 1.1.",
     )
     shear: float = Field(
-        default=0.1, ge=0, le=1, description="Maximum horizontal shear, relative to the height."
+        default=0.1,
+        ge=0,
+        le=1,
+        description="Largest random horizontal shear, relative to the height.",
     )
     shift: float = Field(
-        default=0.06, ge=0, le=1, description="Maximum shift per axis, relative to the image size."
+        default=0.06,
+        ge=0,
+        le=1,
+        description="Largest random shift per axis, relative to the image size.",
     )
     elastic: float = Field(
         default=0.04,
         ge=0,
         le=1,
-        description="Maximum elastic displacement of a 4x4 grid, relative to the image size.",
+        description="Largest random displacement of the points of a 4x4 grid, relative to the"
+        " image size.",
     )
 
 
@@ -65,7 +75,7 @@ class Config(StrictModel):
 
     name: Literal["digits"] = "digits"
     base_px: int = Field(default=24, ge=8, le=512)
-    """Height and width to which the 8x8 images are upsampled."""
+    """Side in px to which the 8x8 images are upsampled."""
     val_fraction: float = Field(default=0.2, gt=0, lt=1)
     """Share of all images that is used for validation."""
     test_fraction: float = Field(default=0.2, gt=0, lt=1)

@@ -45,40 +45,50 @@ class Config(PhotoConfig):
     """
 
     name: Literal["image_folder"] = "image_folder"
-    root: str = Field(default="images", description="Folder, relative to $HWNAS_DATA.")
+    root: str = Field(
+        default="images",
+        description="Folder of the photos, relative to $HWNAS_DATA (default: the working"
+        " directory).",
+    )
     num_classes: Annotated[int | None, LATER] = Field(
         default=None,
         ge=2,
-        description="Expected number of classes; lets hwnas plan a run before the images exist.",
+        description="Expected number of classes, with which a run can be planned before the images"
+        " exist; null: that of the folders.",
     )
     classes: Annotated[str | None, LATER] = Field(
         default=None,
         description=(
-            "Classes of the starting weights, in their order; some may have no images:"
+            "Classes of the starting weights, in their order; some may have no images."
             " `imagenet`, or a text file below `root` with the name of a class folder at the"
-            " start of each line."
+            " start of each line; null: the class folders, in the order of their names."
         ),
     )
     val_fraction: float = Field(
         default=0.15,
         gt=0,
         lt=1,
-        description="Share of the training images used for validation, without a folder val/.",
+        description="Share of the training images used for validation; no effect with a folder"
+        " val/.",
     )
     test_fraction: float = Field(
         default=0.15,
         gt=0,
         lt=1,
-        description="Share of the training images used for testing, without a folder test/.",
+        description="Share of the training images used for the test; no effect with a folder"
+        " test/.",
     )
     base_px: Annotated[int, Field(ge=8, le=1024)] = Field(
         default=64,
-        description="Size in px to which the upright centre square of every photo is resized.",
+        description="Side in px to which the upright centre square of every photo is resized.",
     )
-    skip_broken: bool = Field(default=False, description="Leave out images that cannot be decoded.")
+    skip_broken: bool = Field(
+        default=False,
+        description="Whether images that cannot be decoded are left out; false: they are an error.",
+    )
     repeat_to: Annotated[int, Field(ge=0, le=100_000), LATER] = 0
-    """Minimum training images per epoch. If there are fewer, they are repeated with new
-    augmentation.
+    """Minimum number of training images per epoch. If there are fewer, they are repeated with new
+    augmentation; 0: no repetition.
     """
     augment: AugmentConfig = AugmentConfig(crop_scale=(0.35, 1.0))
 
@@ -201,6 +211,7 @@ def _data(
         digests=identity_of_photos(stored).digests,
         normalise=config.normalise,
         all_classes=config.classes is None,
+        drawn=[split for split in SPLITS if split not in stored],
     )
 
 

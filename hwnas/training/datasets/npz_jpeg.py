@@ -32,13 +32,17 @@ class Config(ArchiveConfig):
     """
 
     name: Literal["npz_jpeg"] = "npz_jpeg"
-    root: str = Field(default="tiny_imagenet50", description="Folder, relative to $HWNAS_DATA.")
+    root: str = Field(
+        default="tiny_imagenet50",
+        description="Folder of the archives, relative to $HWNAS_DATA (default: the working"
+        " directory).",
+    )
     train_file: str = "train.npz"
     """Archive of the training and validation images."""
     test_file: str = "val.npz"
     """Archive of the test images, which are only used once, at the end."""
     base_px: Annotated[int, Field(ge=8, le=1024)] = Field(
-        default=64, description="Size in px to which the centre square of every photo is resized."
+        default=64, description="Side in px to which the centre square of every photo is resized."
     )
 
 

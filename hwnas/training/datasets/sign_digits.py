@@ -44,13 +44,14 @@ class Config(ArchiveConfig):
 
     name: Literal["sign_digits"] = "sign_digits"
     base_px: Annotated[int, Field(ge=8, le=512)] = Field(
-        default=64, description="Size in px to which photos are resized."
+        default=64, description="Side in px to which the photos, of 100 px, are resized."
     )
     val_fraction: float = Field(
         default=0.2,
         gt=0,
         lt=0.9,
-        description="Share of the other 1,233 photos that is used for validation.",
+        description="Share of the 1,233 photos outside the test set that is used for validation;"
+        " all photos of a person stay together.",
     )
 
 

@@ -32,7 +32,11 @@ class Config(StrictModel):
     """
 
     name: Literal["text"] = "text"
-    root: str = Field(default="text", description="Folder, relative to $HWNAS_DATA.")
+    root: str = Field(
+        default="text",
+        description="Folder of the texts, relative to $HWNAS_DATA (default: the working"
+        " directory).",
+    )
     files: Annotated[tuple[str, ...], Field(min_length=1, max_length=3)] = Field(
         default=("train.txt", "valid.txt", "test.txt"),
         description="The texts for training, validation and test; or one file, which is split into"
@@ -42,10 +46,14 @@ class Config(StrictModel):
         default=0.1,
         gt=0,
         lt=0.5,
-        description="Share of a single file for validation, near its end.",
+        description="Share of the text used for validation, before that for the test; only for a"
+        " single file.",
     )
     test_fraction: float = Field(
-        default=0.1, gt=0, lt=0.5, description="Share of a single file for the test, at its end."
+        default=0.1,
+        gt=0,
+        lt=0.5,
+        description="Share of the text used for the test, at its end; only for a single file.",
     )
     min_count: Annotated[int, Field(ge=1)] = Field(
         default=1,
@@ -53,7 +61,7 @@ class Config(StrictModel):
         " become `<unk>`.",
     )
     steps: Annotated[int, Field(ge=1, le=1000)] = Field(
-        default=35, description="Tokens per window, through which gradients flow."
+        default=35, description="Number of tokens of a window; gradients flow through all of them."
     )
     context: Annotated[int, Field(ge=0, le=100)] = Field(
         default=1,

@@ -88,13 +88,18 @@ def uniform_arch(space: SearchSpace) -> Callable[[np.random.Generator], Slot]:
 class CostConfig(StrictModel):
     """Settings of samplers that use the cost of archs."""
 
-    metric: BalanceMetric = Field(default="macs", description="Cost metric.")
-    device: str = Field(default="local", description="Device with a latency table, for latency_ms.")
+    metric: BalanceMetric = Field(
+        default="macs", description="Cost of an arch that the sampler uses."
+    )
+    device: str = Field(
+        default="local",
+        description="Device whose latency table is used; only for the metric latency_ms.",
+    )
     n_random: int = Field(
         default=2,
         ge=1,
         le=64,
-        description="Random archs per step, besides the largest and the smallest arch.",
+        description="Number of random archs per step, besides those of `ends`.",
     )
     ends: bool = Field(
         default=True,

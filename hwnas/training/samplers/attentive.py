@@ -26,11 +26,23 @@ class Config(CostConfig):
 
     name: Literal["attentive"] = "attentive"
     keep: Literal["best", "worst"] = Field(
-        default="best", description="Train the best (BestUp) or the worst candidate (WorstUp)."
+        default="best",
+        description="Which candidate for a random arch is trained: the one with the lowest loss on"
+        " the batch (`best`, BestUp) or the highest (`worst`, WorstUp).",
     )
-    k: int = Field(default=3, ge=2, le=64, description="Number of candidates.")
+    k: int = Field(
+        default=3,
+        ge=2,
+        le=64,
+        description="Number of candidates of about equal cost for each random arch; each takes a"
+        " forward pass.",
+    )
     n_buckets: int = Field(
-        default=20, ge=1, le=1000, description="Number of cost buckets of equal width."
+        default=20,
+        ge=1,
+        le=1000,
+        description="Number of equal intervals between the smallest and the largest cost;"
+        " candidates are from the same interval.",
     )
 
 

@@ -29,21 +29,46 @@ class Config(CostConfig):
 
     name: Literal["policy"] = "policy"
     warmup: float = Field(
-        default=0.25, ge=0, le=1, description="Share of the steps without updates of the policy."
+        default=0.25,
+        ge=0,
+        le=1,
+        description="Share of the steps, at the start, in which the policy is uniform and does not"
+        " learn.",
     )
-    every: int = Field(default=5, ge=1, description="Steps between updates of the policy.")
+    every: int = Field(
+        default=5, ge=1, description="Number of steps between two updates of the policy."
+    )
     n_trials: int = Field(
-        default=8, ge=2, le=1024, description="Archs that are scored for an update."
+        default=8,
+        ge=2,
+        le=1024,
+        description="Number of archs that are scored for an update of the policy.",
     )
     baseline: Baseline = "self_critical"
-    """Subtracted from rewards, as in the searcher `policy_gradient`."""
+    """What is subtracted from rewards. `self_critical`: the reward of the most probable arch;
+    `ema`: a moving average; `leave_one_out`: the mean of the other archs.
+    """
     learning_rate: float = Field(
         default=0.05, gt=0, le=10, description="Learning rate of the policy (Adam)."
     )
-    entropy: float = Field(default=0.05, ge=0, le=100, description="Weight of the entropy bonus.")
-    cost_weight: float = Field(default=0.0, ge=0, description="Weight of the cost in the reward.")
+    entropy: float = Field(
+        default=0.05,
+        ge=0,
+        le=100,
+        description="Weight of the entropy of the policy in its objective; it keeps the archs"
+        " varied.",
+    )
+    cost_weight: float = Field(
+        default=0.0,
+        ge=0,
+        description="Weight of cost / cost of the largest arch, which is subtracted from the"
+        " reward.",
+    )
     memory: float = Field(
-        default=0.9, ge=0, lt=1, description="Decay of the running mean and variance of the losses."
+        default=0.9,
+        ge=0,
+        lt=1,
+        description="Decay per update of the mean and variance by which losses are standardised.",
     )
 
 

@@ -34,13 +34,18 @@ class Phase(StrictModel):
     """
 
     share: float = Field(
-        gt=0, le=1, description="Share of the steps; shares are scaled to a sum of 1."
+        gt=0, le=1, description="Share of the steps of this phase; shares are scaled to a sum of 1."
     )
     n_random: int = Field(
-        default=1, ge=0, le=64, description="Random archs per step, besides the largest."
+        default=1,
+        ge=0,
+        le=64,
+        description="Number of random archs per step in this phase, besides the largest arch.",
     )
     free: dict[str, int] = Field(
-        default={}, description="Number of free values by choice, largest first."
+        default={},
+        description="How many of the largest values of a choice are drawn in this phase, by the"
+        " last part of its name (`kernel`, `depth`, ...); choices that are not listed: 1.",
     )
 
 

@@ -17,7 +17,12 @@ class Config(StrictModel):
     """Parameters of the sampler."""
 
     name: Literal["sandwich"] = "sandwich"
-    n_random: int = Field(default=2, ge=0, le=64, description="Random archs per step.")
+    n_random: int = Field(
+        default=2,
+        ge=0,
+        le=64,
+        description="Number of random archs per step, besides the largest and the smallest arch.",
+    )
 
 
 def build(config: Config, context: SamplerContext) -> ArchSampler:

@@ -17,7 +17,7 @@ class Config(StrictModel):
     """Parameters of the sampler."""
 
     name: Literal["uniform"] = "uniform"
-    n_archs: int = Field(default=1, ge=1, le=64, description="Archs per step.")
+    n_archs: int = Field(default=1, ge=1, le=64, description="Number of random archs per step.")
 
 
 def build(config: Config, context: SamplerContext) -> ArchSampler:
