@@ -21,6 +21,7 @@ def register(parent: typer.Typer) -> None:
     parent.command("analyze")(analyze)
 
 
+# long: its parameters are its options
 def analyze(
     folder: Annotated[
         Path | None,

@@ -56,6 +56,7 @@ def fit(
     )
 
 
+# long: its parameters are its options
 @app.command("eval")
 def evaluate(
     folder: Annotated[

@@ -27,6 +27,7 @@ REGISTRY = Registry[ExporterModule](
             "layer_calls",
             "manifest",
             "mil",
+            "mil_layers",
             "mixed",
             "mlpackage",
             "names",

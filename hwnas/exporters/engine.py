@@ -271,12 +271,11 @@ def check_engine(
     Raises:
         UserError: the engine does not match; engines only run on the system they were built for.
     """
-    path = Path(path)
     facts = read_json(path.with_name(f"{path.name}.json"))
     if not isinstance(facts, dict):
-        kind = "a JSON object, as trt_build.py writes it"
-        problem, where = "not the metadata of an engine", f"{path}.json"
-        raise UserError(problem, expected=kind, found=kind_of(facts), where=where)
+        expected, where = "a JSON object, as trt_build.py writes it", f"{path}.json"
+        problem = "not the metadata of an engine"
+        raise UserError(problem, expected=expected, found=kind_of(facts), where=where)
     if not path.is_file():
         raise UserError("the engine is missing", where=path, fix="export the engine again")
     files = [("sha256", path, "the engine was altered")]

@@ -49,6 +49,7 @@ REGISTRY = Registry[SpaceModule](
             "load",
             "lowering",
             "memory",
+            "mobile_sections",
             "network",
             "op_text",
             "ops",

@@ -13,7 +13,7 @@ from hwnas.core.records import sparse
 from hwnas.spaces.choice import ascending
 from hwnas.spaces.index import slot_alternatives
 from hwnas.spaces.lowering import lower, slot_names
-from hwnas.spaces.mobile import Depth, Expand, Pixels
+from hwnas.spaces.mobile_sections import Depth, Expand, Pixels
 from hwnas.spaces.network import Network
 from hwnas.spaces.padding import PadMode
 from hwnas.spaces.published import (

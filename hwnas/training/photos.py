@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import random
-import signal
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -26,6 +23,7 @@ from hwnas.training.decode import decode, good_rows
 from hwnas.training.images import normalise
 from hwnas.training.npz import read_archive
 from hwnas.training.photo_config import NORMALISATIONS, AugmentConfig, MeanStd, Normalise
+from hwnas.training.workers import ignore_interrupts, own_global_state, seed_globals
 
 __all__ = ["PhotoData", "Photos", "photo_data", "photos_of_archives"]
 
@@ -184,7 +182,7 @@ class PhotoData:
                 batch_size=None,
                 num_workers=self.n_workers,
                 collate_fn=lambda arrays: arrays,  # not the default: keep numpy
-                worker_init_fn=_ignore_interrupts,
+                worker_init_fn=ignore_interrupts,
                 generator=torch.Generator(),  # else it draws from the global generator
                 multiprocessing_context="fork",  # shares the pixels
             )
@@ -255,14 +253,14 @@ class _TrainBatches(torch.utils.data.Dataset[Arrays]):
         padding = ((0, 0), (border, border), (border, border), (0, 0))
         pixels = np.pad(part.pixels[part.rows[index]], padding, "reflect")
         images = []
-        with _own_global_state():
+        with own_global_state():
             for image, row in zip(pixels, index.tolist()):
-                _seed_globals(stable_seed(*stream, row))
+                seed_globals(stable_seed(*stream, row))
                 images.append(np.asarray(data.transform(Image.fromarray(image))))
             x = data.normalise(_unit(np.stack(images)))
             if data.eraser is not None:
                 for tensor, row in zip(x, index.tolist()):
-                    _seed_globals(stable_seed(*stream, row, "erase"))
+                    seed_globals(stable_seed(*stream, row, "erase"))
                     data.eraser(tensor)
         return x.permute(0, 2, 3, 1).contiguous().numpy(), part.labels[index]
 
@@ -280,28 +278,3 @@ def _mean_std(part: Photos) -> MeanStd:
 
 def _unit(pixels: NDArray[np.uint8]) -> torch.Tensor:
     return torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
-
-
-@contextlib.contextmanager
-def _own_global_state() -> Iterator[None]:
-    """Restores the global generators, from which augmentation libraries draw."""
-    before = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    try:
-        yield
-    finally:
-        random.setstate(before[0])
-        np.random.set_state(before[1])
-        torch.set_rng_state(before[2])
-
-
-def _seed_globals(seed: int) -> None:
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.default_generator.manual_seed(seed)
-
-
-def _ignore_interrupts(worker: int) -> None:
-    """Workers ignore Ctrl-C, which reaches all processes; the main process ends them."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_DFL)

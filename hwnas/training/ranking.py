@@ -20,9 +20,9 @@ from hwnas.nets.supernet import Supernet
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.space import SearchSpace
 from hwnas.training.losses import ranking_loss
+from hwnas.training.optional_sections import RankingConfig
 from hwnas.training.precision import FULL, Precision
 from hwnas.training.sandwich import label_loss
-from hwnas.training.sections import RankingConfig
 
 __all__ = ["Pair", "PairSampler", "pair_weight", "ranking_step"]
 

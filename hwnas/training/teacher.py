@@ -11,7 +11,7 @@ from hwnas.core.errors import UserError
 from hwnas.interfaces import DataInfo
 from hwnas.nets.pretrained import read_weights
 from hwnas.training.images import resize
-from hwnas.training.sections import TeacherConfig
+from hwnas.training.optional_sections import TeacherConfig
 
 __all__ = ["PretrainedTeacher", "load_teacher"]
 

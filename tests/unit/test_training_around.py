@@ -24,13 +24,9 @@ from hwnas.training import step as step_module
 from hwnas.training.curves import CollapseWatch
 from hwnas.training.images import resize
 from hwnas.training.loop import train_supernet
+from hwnas.training.optional_sections import AverageConfig, RankingConfig, TeacherConfig
 from hwnas.training.precision import Precision, pick_device
 from hwnas.training.samplers import attentive, policy, progressive, sandwich, uniform
-from hwnas.training.sections import (
-    AverageConfig,
-    RankingConfig,
-    TeacherConfig,
-)
 from hwnas.training.step import SupernetStep, Trials
 from hwnas.training.teacher import load_teacher
 from hwnas.training.tensorboard import scalars, tensorboard_rows

@@ -17,12 +17,9 @@ from hwnas.training import standalone
 from hwnas.training.evaluate import SupernetEvaluator
 from hwnas.training.finetune import TeacherSubnet, finetune
 from hwnas.training.loop import train_supernet
+from hwnas.training.optional_sections import RankingConfig
 from hwnas.training.samplers import attentive, policy, uniform
-from hwnas.training.sections import (
-    CalibrationConfig,
-    FinetuneConfig,
-    RankingConfig,
-)
+from hwnas.training.sections import CalibrationConfig, FinetuneConfig
 from hwnas.training.standalone import StandaloneEvaluator, training_seconds
 from tests.training import DATA, METRICS, SPACE, recipe
 

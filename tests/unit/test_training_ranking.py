@@ -11,9 +11,10 @@ from hwnas.interfaces import ProxyContext, SamplerContext
 from hwnas.nets.proxies import REGISTRY as PROXIES
 from hwnas.spaces import mobilenet_tiny
 from hwnas.spaces.cost import cost
+from hwnas.training.optional_sections import RankingConfig
 from hwnas.training.ranking import PairSampler, pair_weight, ranking_step
 from hwnas.training.samplers import sandwich
-from hwnas.training.sections import RankingConfig, TrainConfig
+from hwnas.training.sections import TrainConfig
 from hwnas.training.step import SupernetStep
 
 SPACE = mobilenet_tiny.build(mobilenet_tiny.Config(resolutions=(8, 12)), num_classes=5)

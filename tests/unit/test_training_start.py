@@ -17,8 +17,9 @@ from hwnas.training.elastic_warmup import opened
 from hwnas.training.head import fit_head
 from hwnas.training.images import resize
 from hwnas.training.loop import train_supernet
+from hwnas.training.optional_sections import AverageConfig
 from hwnas.training.samplers import attentive, uniform
-from hwnas.training.sections import AverageConfig, OptimizerConfig, TrainConfig
+from hwnas.training.sections import OptimizerConfig, TrainConfig
 from hwnas.training.step import SupernetStep
 from tests.training import DATA, METRICS, SPACE, recipe
 
