@@ -1,9 +1,13 @@
-"""Settings of one search. The pipeline adds the section of the searcher."""
+"""Settings of searches: budgets, limits, source of scores, re-measurement.
+
+The pipeline adds the section of the searcher.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
@@ -13,7 +17,7 @@ from hwnas.core.config import LATER, StrictModel
 from hwnas.core.errors import Invalid
 from hwnas.interfaces import Constraint
 
-__all__ = ["SearchConfig", "SearchStage"]
+__all__ = ["EvaluatorConfig", "RemeasureConfig", "SearchConfig", "SearchStage"]
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
 MAX_PREDICTIONS = 100_000_000
@@ -126,3 +130,73 @@ class SearchConfig(StrictModel):
             if n > 1:
                 raise Invalid("at most one limit per metric and device", f"{n} for {key}")
         return self
+
+
+class EvaluatorConfig(StrictModel):
+    """Archs are scored with the trained supernet, or looked up in `records`.
+
+    Archs that are not in the file are rejected, and do not count as evaluations. With records no
+    supernet is trained; the predictor learns from the evaluations of the search.
+    """
+
+    records: Annotated[
+        Path | None,
+        Field(
+            description="File of labelled archs, in which the search looks scores up; null: score"
+            " with the supernet."
+        ),
+    ] = None
+    reader: Annotated[
+        str | None,
+        Field(description="Format of the file `records` (`hwnas list readers`); null: detect it."),
+    ] = None
+    target: Annotated[
+        str | None,
+        Field(
+            description="Column of the file `records` that has the scores; null: the default column"
+            " of the reader."
+        ),
+    ] = None
+
+    @classmethod
+    def removed(cls) -> tuple[str, ...]:
+        """Returns the removed key `name`, whose value now follows from `records`."""
+        return ("name",)
+
+    def removed_values(self) -> dict[str, Any]:
+        """See `StrictModel.removed_values`."""
+        return {"name": "supernet" if self.records is None else "tabular"}
+
+    @model_validator(mode="after")
+    def _check(self) -> EvaluatorConfig:
+        if self.records is None and (self.reader or self.target):
+            raise ValueError("`reader` and `target` need `records`")
+        return self
+
+
+class RemeasureConfig(StrictModel):
+    """Re-measurement (`controller/remeasure.py`) on every device with a latency limit.
+
+    Its key in the configuration is `search.closing`, the name in earlier versions.
+    """
+
+    n_retimed: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=1000,
+            description="Number of the best archs that are re-measured in every round (one search"
+            " and one timing).",
+        ),
+    ] = 4
+    max_rounds: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=100,
+            description=(
+                "Maximum number of rounds of re-measurement. Each is a search with estimates that"
+                " earlier timings corrected; 0: no re-measurement."
+            ),
+        ),
+    ] = 0

@@ -7,11 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from hwnas.acquisitions import REGISTRY as ACQUISITIONS
+from hwnas.controller.sections import EvaluatorConfig, RemeasureConfig, SearchConfig
 from hwnas.core.command import command_line
-from hwnas.core.config import NUMBER, StrictModel, build_model, variant
+from hwnas.core.config import LATER, NUMBER, StrictModel, build_model, variant
 from hwnas.core.errors import UserError
 from hwnas.core.ledger import config_of
 from hwnas.core.overrides import override
@@ -24,21 +25,22 @@ from hwnas.exporters.every import ALL, every_format
 from hwnas.exporters.sections import format_section
 from hwnas.latency.sections import ProfileConfig
 from hwnas.measure.limits import VerifyConfig
+from hwnas.measure.references.settings import ReferencesConfig
 from hwnas.nets.proxies import REGISTRY as PROXIES
-from hwnas.pipeline.search_sections import SearchSection, StandaloneConfig
 from hwnas.predictors import REGISTRY as PREDICTORS
 from hwnas.predictors.readers import REGISTRY as READERS
 from hwnas.searchers import REGISTRY as SEARCHERS
 from hwnas.spaces import REGISTRY as SPACES
 from hwnas.spaces.load import space_data
 from hwnas.training.datasets import REGISTRY as DATASETS
-from hwnas.training.label_sections import LabelConfig
+from hwnas.training.label_sections import LabelConfig, StandaloneConfig
 from hwnas.training.samplers import REGISTRY as SAMPLERS
 from hwnas.training.sections import FinetuneConfig, SupernetConfig, TrainConfig
 
 __all__ = [
     "REGISTRIES",
     "ExperimentConfig",
+    "SearchSection",
     "load_config",
     "read_config_data",
     "sections_of",
@@ -65,6 +67,37 @@ REGISTRIES = {
         EXPORTERS,
     )
 }
+
+
+class SearchSection(SearchConfig):
+    """Settings of the controller and of its searcher, and the source of scores.
+
+    `per_device`: a front and a winner for every device of the project, with the limits on its own
+    latency and those without a device. The winner of the first device is deployed.
+    """
+
+    searcher: variant(SEARCHERS) = Field(  # type: ignore[valid-type]
+        default={"name": "policy_gradient"}, validate_default=True
+    )
+    """Search algorithm that proposes archs; see `hwnas list searchers`."""
+    acquisition: Annotated[variant(ACQUISITIONS) | None, LATER] = None  # type: ignore[valid-type]
+    """Rule that selects which proposed archs are evaluated (`hwnas list acquisitions`); null:
+    `exploration` with the weight `search.exploration`.
+    """
+    evaluator: EvaluatorConfig = EvaluatorConfig()
+    closing: RemeasureConfig = RemeasureConfig()
+    per_device: bool = False
+    """Whether every device of `devices` gets its own front and winner, with the limits on its own
+    latency and those without a device.
+    """
+    references: Annotated[ReferencesConfig | None, LATER] = None
+    """Published networks that are timed together with the winner; `{}`: eight common ones."""
+
+    @model_validator(mode="after")
+    def _one_acquisition(self) -> SearchSection:
+        if self.acquisition is not None and self.exploration:
+            raise ValueError("`exploration` has no effect with `acquisition`; remove one of them")
+        return self
 
 
 class ExperimentConfig(StrictModel):

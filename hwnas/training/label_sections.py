@@ -1,4 +1,4 @@
-"""Settings of labels for the predictor: from the supernet, from a file, or stand-alone training."""
+"""Settings of labels for the predictor, and of stand-alone training."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hwnas.core.config import LATER, RETIRED, StrictModel
 from hwnas.core.errors import Invalid
 from hwnas.training.sections import CalibrationConfig, Count, FinetuneConfig
 
-__all__ = ["LabelConfig", "StandaloneRecipe", "TrainedLabelConfig"]
+__all__ = ["LabelConfig", "StandaloneConfig", "StandaloneRecipe", "TrainedLabelConfig"]
 
 
 class StandaloneRecipe(FinetuneConfig):
@@ -92,3 +92,19 @@ class LabelConfig(StrictModel):
     def removed_values(self) -> dict[str, Any]:
         """See `StrictModel.removed_values`."""
         return {"source": "supernet"}
+
+
+class StandaloneConfig(StrictModel):
+    """Stand-alone training of the best n archs, by the recipe of `finetune` without a teacher."""
+
+    n: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=1000,
+            description="Number of the best archs of the search that are also trained stand-alone"
+            " (by the recipe of `finetune`, without a teacher), for comparison; 0: none.",
+        ),
+    ] = 0
+    epochs: Annotated[int, Field(ge=1, le=100_000)] = 30
+    """Number of passes over the training images in stand-alone training of the best archs."""

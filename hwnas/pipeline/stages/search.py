@@ -32,6 +32,7 @@ from hwnas.measure.drift import can_judge, judge, pace_text
 from hwnas.measure.networks import network_id, network_models
 from hwnas.pipeline.artifacts import SearchFiles
 from hwnas.pipeline.checks import asked
+from hwnas.pipeline.config import SearchSection
 from hwnas.pipeline.costs import prices
 from hwnas.pipeline.data_source import LEARNING
 from hwnas.pipeline.evaluators import evaluator, score_unit
@@ -40,7 +41,6 @@ from hwnas.pipeline.project import Project
 from hwnas.pipeline.scoring import FINISHED, assist, scoring
 from hwnas.pipeline.search_checks import can_search
 from hwnas.pipeline.search_files import REMADE
-from hwnas.pipeline.search_sections import SearchSection
 from hwnas.pipeline.task import task
 from hwnas.pipeline.timing import time_beside_table
 from hwnas.pipeline.winners import constraints_for, has_smaller_images, search_files, targets
