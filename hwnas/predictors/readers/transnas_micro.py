@@ -16,7 +16,7 @@ from hwnas.spaces.space import SearchSpace
 __all__ = ["READER"]
 
 OPS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3")
-"""Operators by digit (2105.11871, section 3.1), in the terms of `nats_topology`."""
+"""Operators by digit (2105.11871), in the terms of `nats_topology`."""
 EDGES = ("edge01", "edge02", "edge12", "edge03", "edge13", "edge23")
 FORM = re.compile(r"\d+-\d+-([0-3])_([0-3])([0-3])_([0-3])([0-3])([0-3])")
 
