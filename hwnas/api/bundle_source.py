@@ -31,8 +31,8 @@ def source_of_settings(folder: Path, config: str | None, settings: Settings) -> 
     applies. With `config`, it is the folder of the bundle, and the caller opens it with `config`.
 
     Raises:
-        UserError: `settings` has keys that the check does not use, or there is neither a `config`
-            nor a run folder.
+        UserError: `settings` has keys that the check does not use, or any keys although there is
+            neither a `config` nor a run folder.
     """
     around = [p for p in folder.resolve().parents if config is None and _is_run_folder(p)]
     unread = {k: v for k, v in (settings or {}).items() if k.split(".")[0] not in READ_OF_SETTINGS}

@@ -35,7 +35,10 @@ def list_published(format: FormatOption = Format.table) -> None:
 
 @app.command("import")
 def import_file(
-    file: Annotated[str, typer.Argument(help="A file or name from `hwnas pretrained list`.")],
+    file: Annotated[
+        str,
+        typer.Argument(help="Path of a downloaded file, or a name from `hwnas pretrained list`."),
+    ],
     out: Annotated[Path, typer.Option("--out", help="The .safetensors file to write.")],
     num_classes: Annotated[
         int | None,

@@ -142,7 +142,7 @@ class Phone:
         if len(chosen) == len(speeds):
             return ""
         if last.strip() != "taskset":
-            log.warning("%s has no taskset, so slow cores can run the timings", self.where)
+            log.warning("%s has no taskset, so timings may run on slow cores", self.where)
             return ""
         return f"{sum(1 << cpu for cpu in chosen):x}"
 

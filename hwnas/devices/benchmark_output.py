@@ -42,7 +42,8 @@ class OperatorTime:
 class BinaryRun:
     """One run of the binary on one model.
 
-    n_runs: timed runs. first_us: the first run of the process. average_us: over the timed runs.
+    n_runs: number of timed runs. first_us: the first run of the process. average_us: over the timed
+        runs.
     operators: in the order of running; empty without `--enable_op_profiling`.
     """
 

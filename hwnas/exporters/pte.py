@@ -22,7 +22,7 @@ SHAPES_ONLY = ("executorch_prim", "aten::view_copy", "dim_order_ops")  # no arit
 
 @dataclass(frozen=True)
 class Delegation:
-    """Operators of a program: how many XNNPACK runs, and the names of the others, in order."""
+    """Number of operators that XNNPACK executes, and the names of the others, in order."""
 
     inside: int
     outside: tuple[str, ...]

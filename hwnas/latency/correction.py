@@ -58,7 +58,7 @@ class NetTiming:
 
     def __post_init__(self) -> None:
         if not (0 < self.measured_ms < MAX_MS and 0 <= self.forecast_ms < MAX_MS):
-            raise Invalid("latencies between 0 and 1e9 ms")
+            raise Invalid("0 < measured_ms < 1e9 and 0 <= forecast_ms < 1e9")
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ class Spill:
 
     def __post_init__(self) -> None:
         if not (0 <= self.params_cached < MAX_PARAMS and 0 < self.params_per_ms < MAX_PARAMS):
-            raise Invalid("parameters from 0 to 1e12, and above 0 per ms")
+            raise Invalid("0 <= params_cached < 1e12 and 0 < params_per_ms < 1e12")
 
 
 @dataclass(frozen=True)
@@ -149,11 +149,10 @@ class Correction:
             raise Invalid("both `spill` and the coefficient `spill_scale`, or neither")
         if self.interval_fraction < 0 or self.p95_factor < 1:
             raise Invalid("interval_fraction >= 0 and p95_factor >= 1")
-        if any(
-            not (-MAX_MS if name == "overhead_ms" else 0) <= value < MAX_MS
-            for name, value in self.coefficients.items()
-        ):
-            raise Invalid("coefficients between 0 and 1e9: operators cannot have negative costs")
+        for name, value in self.coefficients.items():
+            least = -MAX_MS if name == "overhead_ms" else 0
+            if not least <= value < MAX_MS:
+                raise Invalid(f"a number from {least:g} to 1e9", value, f"coefficients.{name}")
         if not set(self.coefficients) <= set(FEATURES):
             raise Invalid(f"coefficients of {', '.join(FEATURES)}")
         if not any(value > 0 for value in self.coefficients.values()):

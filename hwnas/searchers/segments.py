@@ -33,11 +33,13 @@ class Config(StrictModel):
 
     name: Literal["segments"] = "segments"
     keep: Annotated[int, Field(ge=1, le=1000)] = 6
-    """Number of the best partial archs that are kept after a segment, a group of consecutive
-    choices (super-cells in 2004.08423, which keeps 6).
+    """Number of the best partial archs (super-cells in 2004.08423, which keeps 6) that are kept
+    after each segment. A segment is a group of consecutive choices.
     """
     candidates: Annotated[int, Field(ge=2, le=1_000_000)] = 64
-    """Largest number of combinations of the choices of a segment, which determines its length."""
+    """Largest number of candidates of a segment: kept partial archs times the combinations of its
+    choices. It determines the length of a segment; a segment of one choice can have more.
+    """
     completions: Annotated[int, Field(ge=1, le=1000)] = 4
     """Number of random archs in which each partial arch is tested; their mean reward counts."""
 

@@ -98,9 +98,12 @@ def cost(
     Raises:
         UserError: unknown metric or precision.
     """
-    for given, known in ((metric, get_args(AnalyticMetric)), (precision, get_args(Precision))):
+    for kind, given, known in (
+        ("metric", metric, get_args(AnalyticMetric)),
+        ("precision", precision, get_args(Precision)),
+    ):
         if given not in known:
-            raise UserError("no such cost", expected=f"one of {', '.join(known)}", found=given)
+            raise UserError(f"unknown {kind}", expected=f"one of {', '.join(known)}", found=given)
     if metric != "peak_memory_bytes":
         return op_sum(space, codes, _table(space, metric, precision))
     if space.macro.is_chain:  # one value between operators, so one operator has the peak

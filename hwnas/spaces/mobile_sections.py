@@ -151,8 +151,9 @@ class StageConfig(StrictModel):
         if 0 in (*self.kernels, *self.first_kernels) and not self.start_kernels:
             raise ValueError("a kernel of 0 needs `start_kernels`: only a uib can omit a kernel")
         for ops in (self.ops, self.first_ops):
-            if len({op.name for op in ops}) != len(ops):
-                raise ValueError("operators of one stage need different names")
+            twice = {op.name for op in ops if [other.name for other in ops].count(op.name) > 1}
+            if twice:
+                raise Invalid("operators with different names", f"{', '.join(sorted(twice))} twice")
         if self.first_ops and not self.ops:
             raise ValueError("`first_ops` needs `ops`")
         return self

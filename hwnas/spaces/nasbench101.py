@@ -286,7 +286,7 @@ class GraphCells(Skeleton):
 
 
 def build(config: Config, *, num_classes: int, in_channels: int = 3) -> SearchSpace:
-    """The space of NAS-Bench-101 (1902.09635): 2,532 cells of up to 5 vertices."""
+    """Cells of NAS-Bench-101 (1902.09635) of up to `max_vertices` vertices; 2,532 by default."""
     return SearchSpace(
         name="nasbench101",
         macro=GraphCells(

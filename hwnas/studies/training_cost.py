@@ -25,13 +25,14 @@ MOST_IMAGES_CPU = 16
 def tell_training_cost(project: Project, processes: int | None = None) -> None:
     """Logs steps and batches, memory and time of the training, and which of them are measured.
 
-    Needs no data.
+    Needs no data. If a latency table that the training needs is missing, only steps and batches are
+    logged.
 
     processes: number of processes that share every batch; None: as many as torchrun started.
 
     Raises:
-        UserError: a batch does not divide evenly among the processes, or training needs the latency
-            table of a device that the run does not have.
+        UserError: a batch does not divide evenly among the processes, or training needs latencies
+            on a device that is not a device of the project.
     """
     n_processes = processes or int(os.environ.get("WORLD_SIZE", "1"))
     part = _images_per_part(project, n_processes)

@@ -73,8 +73,8 @@ class CollapseWatch:
             collapsed.append(name)
             log.warning(
                 "step %d of %d: the %s subnet %s. Fix: stop, lower train.optimizer.lr (or lengthen "
-                "its warmup, lower clip_norm), and give more images per BN statistic "
-                "(train.batch_size); %s",
+                "its warmup, lower clip_norm), and raise train.batch_size, so that BN statistics "
+                "come from more images; %s",
                 step,
                 n_steps,
                 name,

@@ -223,8 +223,9 @@ class FinetuneConfig(StrictModel):
     """
     average: Annotated[bool, LATER] = False
     """Whether to average the weights before and after fine-tuning (not in int8) and, with
-    `supernet.init`, those before and after the training of the supernet. The share with the
-    smallest validation loss is used (WiSE-FT 2109.01903). For pretrained weights and few images.
+    `supernet.init`, those before and after the training of the supernet. The share of the later
+    weights with the smallest validation loss is used (WiSE-FT 2109.01903). For pretrained weights
+    and few images.
     """
     temperature: float = Field(default=1.0, gt=0)
     """Factor by which logits are divided before the softmaxes of distillation."""

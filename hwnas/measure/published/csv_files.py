@@ -78,7 +78,7 @@ def read_rows(path: Path, file: str, columns: Sequence[str]) -> Iterator[Row]:
     table = read_csv(path / file if path.is_dir() else path, columns)
     if lost := [name for name in columns if name not in table.columns]:
         raise UserError(
-            "not a file of this source",
+            "the file lacks columns of this format",
             expected=f"the columns {', '.join(columns)}",
             found=f"no column {' or '.join(lost)}",
             where=table.path,
