@@ -218,6 +218,10 @@ UNDER: list[tuple[str, dict[str, Any]]] = [
     ("export.N.n_calibration (litert)", {"export.1.precision": "int8"}),
     ("search.searcher.*(evolution)", {"search.searcher.population": 8}),
     ("search.searcher.ema_decay *", {"search.searcher.baseline": "ema"}),
+    (
+        "search.acquisition.uncertain_every *",
+        {"search.evaluate_every": 1, "search.n_evaluations": 8},
+    ),
     ("search.n_initial", {"search.evaluator.records": "@records", "search.n_evaluations": 10}),
     ("search.searcher.keep *", {"search.searcher.candidates": 4, "search.searcher.completions": 1}),
     (
@@ -303,6 +307,7 @@ VALUES: list[tuple[str, Any]] = [
     ("search.exploration", 50.0),
     ("search.acquisition", {"name": "thompson"}),
     ("search.acquisition.weight *", 50.0),
+    ("search.acquisition.uncertain_every *", 2),
     ("space.width_ratios *", [0.5]),
     ("space.kernels (timm)", [1]),
     ("space.pad_mode *", "tf_same"),
