@@ -131,7 +131,7 @@ SLIPS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "a broken photo": ({"data.root": "broken"}, ("1 of 40 images", "ant/007.png", "skip_broken")),
     "an empty split": (
         {"data.val_fraction": 0.001},
-        ("no val images", "0 val", "add images to every class, or raise data.val_fraction"),
+        ("no val images", "0 val", "add images, or raise data.val_fraction"),
     ),
     "splits of two photos a class": (
         {"data.root": "few", "train.batch_size": 2},
