@@ -281,7 +281,7 @@ def test_a_desk_shows_code_and_tables_whole_and_links_in_the_dark(
     site: Path, tmp_path: Path, page: str
 ) -> None:
     tables, wide, _, _, code, red, _ = count(site / page, tmp_path, 1280)
-    assert tables > 3 and wide == 0 and code == 0
+    assert tables >= 3 and wide == 0 and code == 0
     assert red == 0x7B, "a link on code has a contrast of 4.5"
 
 
@@ -301,7 +301,8 @@ def test_lines_end_between_words(site: Path) -> None:
     """A line does not end before a unit, inside an option, or in the middle of a file's name."""
     for page in sorted(site.rglob("*.html")):
         text = page.read_text().partition("<article")[2].partition("</article>")[0]
-        words = re.sub(r"<(pre|code|svg|script)\b.*?</\1>|<[^>]*>", "", text, flags=re.DOTALL)
+        parted = re.sub(r'<span class="whole">[^<]*</span>', "", text)
+        words = re.sub(r"<(pre|code|svg|script)\b.*?</\1>|<[^>]*>", "", parted, flags=re.DOTALL)
         assert not re.search(r"\d (%|ms|px)(?!\w)|\d \+- \d|\[[\d.]+, [\d.]+\]", words), page.name
         for block in re.findall(r'<div class="language-bash .*?</pre>', text, re.DOTALL):
             parts = re.sub(r'<span class="whole">[^<]*</span>|<[^>]*>', "", block)

@@ -237,9 +237,9 @@ def test_batches_that_are_not_images_are_refused(supernet: Supernet, batches: An
         np.zeros((2, 1, 24, 24), np.float32),
         np.zeros((3, 24, 24), np.float32),
         np.zeros((0, 3, 24, 24), np.float32),
-        np.zeros((2, 3, 24, 24)),
+        np.zeros((2, 1, 24, 24)),
         np.zeros((2, 3, 24, 24), np.uint8),
-        torch.zeros((2, 3, 24, 24)),
+        torch.zeros((2, 3, 24, 24), dtype=torch.int64),
         [1, 2],
     ],
 )

@@ -116,7 +116,7 @@ def test_a_runtime_that_is_not_here_is_named(
     monkeypatch.setenv("HWNAS_CACHE", str(tmp_path / "empty"))
     transport, _ = opened(phone, tmp_path)
     assert isinstance(transport, ReachedTransport) and isinstance(transport, FetchingTransport)
-    with pytest.raises(UserError, match=r"(?s)not in the cache.*--fetch.*47 MB"):
+    with pytest.raises(UserError, match=r"(?s)no intact archive.*in the cache.*--fetch.*47 MB"):
         transport.check()
 
 
