@@ -62,7 +62,8 @@ class Branches(Skeleton):
         return tuple(found)
 
     def slot_names(self) -> tuple[str, ...]:
-        blocks = [f"block{b}.{part}" for b in range(max(self.depths)) for part in ("main", "side")]
+        n, parts = max(self.depths), ("main", "side")
+        blocks = [f"block{b}.{part}" for b in range(n) for part in parts]
         return ("stem", *blocks, "pool", "classifier")
 
     def lower_slots(self, codes: tuple[int, ...]) -> tuple[OpSpec | None, ...]:
