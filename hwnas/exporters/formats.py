@@ -125,7 +125,7 @@ def _input_shape(network: torch.nn.Module, images: Images | None) -> tuple[int, 
             "the network is in training mode",
             expected="a network in eval mode with its own BN statistics",
             found=type(network).__name__,
-            fix="hwnas.nets.bn.recalibrate(network, batches), or network.eval()",
+            fix="call network.eval()",
         )
     has_own = hasattr(network, "definition")
     if images is None and not has_own:
@@ -158,6 +158,7 @@ def _check_output(network: torch.nn.Module, shape: tuple[int, ...], images: Imag
     device = next((parameter.device for parameter in network.parameters()), None)
     example = torch.zeros(1, *shape) if images is None else torch.from_numpy(images[:1])
     fix = "export a module whose `forward` takes one batch of images and returns only the logits"
+    where = None if images is None else "images"
     try:
         with torch.no_grad():
             found = network(example.to(device))
@@ -167,7 +168,8 @@ def _check_output(network: torch.nn.Module, shape: tuple[int, ...], images: Imag
             "the network does not run on a batch of images",
             expected=f"a network that takes one tensor, float32 [n, {', '.join(map(str, shape))}]",
             found=f"float32 {list(example.shape)}: {text[0][:300]}",
-            fix=fix,
+            where=where,
+            fix=f"check the channels and the order [n, C, H, W] of the images; else {fix}",
         ) from error
     if not torch.is_tensor(found) or found.dim() < 2 or len(found) != 1:
         kind = type(found).__name__
