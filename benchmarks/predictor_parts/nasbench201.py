@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from hwnas.core.csv_data import read_csv
 from hwnas.interfaces import FloatArray
 from hwnas.predictors.open_records import open_records
+from hwnas.predictors.records import Records
 from hwnas.spaces.space import Codes, SearchSpace
 
 __all__ = ["TARGETS", "Half", "accuracies", "zero_cost"]
@@ -35,34 +36,33 @@ class Half:
     columns: dict[str, FloatArray]
 
 
-def _cells(data: Path) -> tuple[SearchSpace, Codes, NDArray[np.int64]]:
-    """Codes [n, d] and the numbers [n] of all cells in the benchmark."""
+def _cells(data: Path) -> tuple[Records, NDArray[np.int64]]:
+    """All cells with their CIFAR-10 accuracies, and their numbers [n] in the benchmark."""
     path = data / "nasbench201_accuracy" / "accuracy.csv"
-    records = open_records(path).records()
     numbers = [int(row["index"]) for row in read_csv(path, ["index"]).rows]
-    return records.space, records.codes, np.array(numbers)
+    return open_records(path).records(), np.array(numbers)
 
 
 def accuracies(data: Path) -> Half:
     """Mean test accuracies of all cells after 200 epochs, by data set, as fractions."""
-    space, codes, numbers = _cells(data)
+    records, numbers = _cells(data)
     table = read_csv(data / "nasbench201_accuracy_200ep" / "accuracy.csv", ["index"])
     found = {int(row["index"]): row for row in table.rows}
     columns = {
         name: np.array([float(found[number][column]) / 100 for number in numbers])
         for name, column in TARGETS.items()
     }
-    return Half(space, codes, columns)
+    return Half(records.space, records.codes, columns)
 
 
 def zero_cost(data: Path) -> Half:
     """13 proxies, and the CIFAR-10 accuracy, of the cells that have both."""
-    space, codes, numbers = _cells(data)
-    scores = open_records(data / "nasbench201_accuracy" / "accuracy.csv").records().scores
+    records, numbers = _cells(data)
     with np.load(data / "nasbench201_zero_cost" / "proxies.npz") as stored:
         places = {int(number): row for row, number in enumerate(stored["index"])}
         names, values = stored["columns"].tolist(), stored["proxies"].astype(np.float64)
     both = np.array([number in places for number in numbers])
     rows = [places[int(number)] for number in numbers[both]]
     columns = {name: values[rows, i] for i, name in enumerate(names)}
-    return Half(space, codes[both], columns | {"accuracy": scores[both]})
+    columns["accuracy"] = records.scores[both]
+    return Half(records.space, records.codes[both], columns)

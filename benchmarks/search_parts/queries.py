@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from predictor_parts.nasbench201 import TARGETS, accuracies
 
 from hwnas.acquisitions import exploration, hypervolume
 from hwnas.controller.controller import run_search
@@ -18,7 +18,7 @@ from hwnas.controller.sections import SearchConfig
 from hwnas.core.errors import UserError
 from hwnas.core.pareto import hypervolume_2d
 from hwnas.core.rng import rng
-from hwnas.interfaces import FloatArray, PredictorContext, SearcherContext
+from hwnas.interfaces import PredictorContext, SearcherContext
 from hwnas.pipeline.costs import cost_metrics
 from hwnas.pipeline.evaluators import TabularRescoring
 from hwnas.predictors import gp
@@ -40,7 +40,6 @@ __all__ = [
 MOST = 300
 """Evaluations of one search; a search that has not found the best by then counts as `MOST` + 1."""
 MARKS = (50, 100, 200)
-COLUMNS = ("cifar10_test_200ep", "cifar100_test_200ep", "imagenet16_test_200ep")
 
 SETTINGS: dict[str, Any] = {
     "generation_size": 64,
@@ -268,19 +267,6 @@ def _until_best(records: Records, rows: Rows, seed: int) -> dict[str, Any]:
 
 def _three(data: Path) -> Iterator[Records]:
     """The shared half of NAS-Bench-201 with its accuracies on three data sets after 200 epochs."""
-    folder = data / "nasbench201_accuracy"
-    first = open_records(folder / "accuracy.csv").records(COLUMNS[0])
-    ops = list(first.space.choices[1].values)
-    with open(folder / "accuracy.csv", newline="") as stream:
-        names = {row["index"]: row["arch"] for row in csv.DictReader(stream)}
-    with open(data / "nasbench201_accuracy_200ep" / "accuracy.csv", newline="") as stream:
-        rows = list(csv.DictReader(stream))
-    codes = [
-        [0, *(ops.index(edge.split("~")[0]) for edge in name.replace("+", "").split("|") if edge)]
-        for name in (names[row["index"]] for row in rows)
-    ]
-    order = {key: i for i, key in enumerate(first.space.keys(np.array(codes, dtype=np.int16)))}
-    picked = [order[key] for key in first.space.keys(first.codes)]
-    for column in COLUMNS:
-        scores: FloatArray = np.array([float(row[column]) / 100 for row in rows])[picked]
-        yield Records(first.space, first.codes, scores, column, 0)
+    half = accuracies(data)
+    for name, column in TARGETS.items():
+        yield Records(half.space, half.codes, half.columns[name], column, 0)

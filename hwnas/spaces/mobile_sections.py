@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -151,8 +152,7 @@ class StageConfig(StrictModel):
         if 0 in (*self.kernels, *self.first_kernels) and not self.start_kernels:
             raise ValueError("a kernel of 0 needs `start_kernels`: only a uib can omit a kernel")
         for ops in (self.ops, self.first_ops):
-            twice = {op.name for op in ops if [other.name for other in ops].count(op.name) > 1}
-            if twice:
+            if twice := [name for name, n in Counter(op.name for op in ops).items() if n > 1]:
                 raise Invalid("operators with different names", f"{', '.join(sorted(twice))} twice")
         if self.first_ops and not self.ops:
             raise ValueError("`first_ops` needs `ops`")

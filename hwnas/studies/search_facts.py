@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hwnas.controller.result import Candidate, SearchResult
 from hwnas.pipeline.project import Project
-from hwnas.pipeline.winners import search_files, winners_by_device
+from hwnas.pipeline.winners import search_files, targets
 
 __all__ = ["mode_note", "search_facts"]
 
@@ -17,13 +17,12 @@ WHY = (
 def search_facts(project: Project) -> dict[str, str]:
     """Maps what is told to a sentence; with one search per device, for each device."""
     found: dict[str, str] = {}
-    devices = winners_by_device(project)
-    for device in devices:
-        files = search_files(project, device)
+    for target in (searched := targets(project)):
+        files, device = search_files(project, target), target or project.first_device
         if (remeasured := files.remeasurement.read_if_there()) is not None:
             found[f"re-measured on {device}"] = remeasured.reason
         if note := mode_note(files.result.read()):
-            where = f" for {device}" if len(devices) > 1 else ""
+            where = f" for {device}" if len(searched) > 1 else ""
             found[f"most probable arch of the policy{where}"] = note
     return found
 

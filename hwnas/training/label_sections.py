@@ -9,7 +9,8 @@ from pydantic import Field, model_validator
 
 from hwnas.core.config import LATER, RETIRED, StrictModel
 from hwnas.core.errors import Invalid
-from hwnas.training.sections import CalibrationConfig, Count, FinetuneConfig
+from hwnas.training.optional_sections import Count
+from hwnas.training.sections import CalibrationConfig, FinetuneConfig
 
 __all__ = ["LabelConfig", "StandaloneConfig", "StandaloneRecipe", "TrainedLabelConfig"]
 

@@ -10,7 +10,7 @@ from pydantic import Field
 from hwnas.core.config import StrictModel, variant
 from hwnas.nets.proxies import REGISTRY as PROXIES
 
-__all__ = ["AverageConfig", "RankingConfig", "TeacherConfig"]
+__all__ = ["AverageConfig", "Count", "RankingConfig", "TeacherConfig"]
 
 Count = Annotated[int, Field(ge=1)]
 

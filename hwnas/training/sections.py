@@ -13,7 +13,12 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from hwnas.core.config import LATER, StrictModel, variant
-from hwnas.training.optional_sections import AverageConfig, RankingConfig, TeacherConfig
+from hwnas.training.optional_sections import (
+    AverageConfig,
+    Count,
+    RankingConfig,
+    TeacherConfig,
+)
 from hwnas.training.samplers import REGISTRY as SAMPLERS
 from hwnas.training.samplers.sandwich import Config as Sandwich
 
@@ -30,7 +35,6 @@ KEEPING = frozenset({"keep_best", "keep_last", "tensorboard"})
 """Settings that only affect the stored files; changing them does not repeat a finished training."""
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
-Count = Annotated[int, Field(ge=1)]
 MixedPrecision = Annotated[
     Literal["fp32", "bf16", "fp16"],
     LATER,
