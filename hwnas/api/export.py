@@ -3,33 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
-from pydantic import BaseModel
-
-from hwnas.api.options import refuse_both, refuse_unused
-from hwnas.api.result import Folder, Listing, ProgressFor, Settings, listed, no_progress
+from hwnas.api.export_formats import export_changes, fetch_for, is_all
+from hwnas.api.result import Folder, Listing, ProgressFor, Settings, no_progress
 from hwnas.api.stage import bring_up_to_date, of_known_search
-from hwnas.core.command import command_line
-from hwnas.core.config import build_model
+from hwnas.api.status import plan
 from hwnas.core.errors import CheckFailed, UserError
-from hwnas.core.progress import Progress
-from hwnas.exporters import REGISTRY
-from hwnas.exporters.every import ALL
+from hwnas.core.progress import Progress, duration
 from hwnas.exporters.formats import export as export_network
-from hwnas.exporters.names import one_per_call, require_format
-from hwnas.pipeline.config import sections_of, with_formats
-from hwnas.pipeline.opening import open_project
+from hwnas.exporters.names import one_per_call
+from hwnas.pipeline.format_time import table_s
 from hwnas.pipeline.project import Project
-from hwnas.studies.format_table import format_table
+from hwnas.studies.format_table import N_IMAGES, ROUNDS, format_table
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
     from numpy.typing import NDArray
 
-__all__ = ["export", "export_changes", "export_run"]
+__all__ = ["export", "export_plan", "export_run"]
+
+TABLE = "table of formats"
+"""Name of the row of a plan for what `--formats all` measures."""
 
 
 @overload
@@ -56,6 +54,7 @@ def export(
     images: NDArray[np.float32] | torch.Tensor | None = None,
     held_out: NDArray[np.float32] | torch.Tensor | None = None,
     metadata: Mapping[str, str] | None = None,
+    fetch: bool = False,
     **settings: Any,
 ) -> tuple[Path, ...]: ...
 
@@ -66,7 +65,7 @@ def export(what: Any, /, *place: Any, **arguments: Any) -> Any:
     `export(network, format, folder)` writes one format, and compares the file with the network.
     A network that hwnas did not build needs `images`: normalised training images, float32
     [n, C, H, W], an array or a tensor. `exporters.formats.export` documents `images`, `held_out`,
-    `metadata` and further settings.
+    `metadata` and further settings. `fetch` downloads what the format needs, see `export_run`.
 
     Raises:
         UserError: a setting is invalid, the format cannot express the network, or its converter or
@@ -78,6 +77,8 @@ def export(what: Any, /, *place: Any, **arguments: Any) -> Any:
     _require_network(what)
     if "formats" in arguments:
         raise one_per_call(arguments["formats"])
+    if arguments.pop("fetch", False):
+        fetch_for([str(format) for format in (*place[:1], arguments.get("format")) if format])
     return export_network(what, *place, **arguments)
 
 
@@ -90,10 +91,16 @@ def _require_network(what: object) -> None:
     from torch.nn import Module
 
     if not isinstance(what, Module):
+        is_list = isinstance(what, (list, tuple, set, dict))
+        fix = "give the path of a run folder, or a torch.nn.Module"
         raise UserError(
             "there is nothing to export",
             expected="a run folder, or a torch network such as supernet.extract(arch) returns",
-            found=repr(what)[:80],
+            found=f"{type(what).__name__}: {repr(what)[:80]}",
+            where="the first argument of hwnas.export",
+            fix="call hwnas.export(network, format, folder) once for each network"
+            if is_list
+            else fix,
         )
 
 
@@ -122,126 +129,51 @@ def export_run(
             exported; with `all`, such a format is a row of the table.
     """
     if fetch:
-        _fetch(formats)
-    every = formats is not None and ALL in (name.strip() for name in listed(formats))
+        fetch_for(formats)
     return bring_up_to_date(
         folder,
         "export",
         config=config,
         changes=export_changes(folder, config, formats, of_known_search(folder, search, settings)),
         progress=progress,
-        found=(lambda project: _table(project, progress("formats"))) if every else _exports,
+        found=(lambda project: _table(project, progress("formats")))
+        if is_all(formats)
+        else _exports,
     )
 
 
-def _fetch(formats: Sequence[str] | None) -> None:
-    """Downloads what the named formats need.
+def export_plan(
+    folder: Folder,
+    *,
+    config: str | None = None,
+    search: str | None = None,
+    formats: Sequence[str] | None = None,
+    settings: Settings = None,
+) -> Listing:
+    """What `export_run` would do: the plan of the stages, and the table of `all` as a last row.
+
+    The table is measured by every call, also if all files are up to date.
 
     Raises:
-        UserError: none of them needs a download, or it fails.
+        UserError: any error for which the command itself would be refused.
     """
-    named = [name.strip().partition(":")[0] for name in listed(formats or ())]
-    names = REGISTRY.names if ALL in named else [n for n in named if n in REGISTRY.names]
-    modules = [REGISTRY.load(name) for name in names if not REGISTRY.describe(name).missing]
-    needed = [module for module in modules if hasattr(module, "fetch")]
-    refuse_unused(
-        {"--fetch": not needed},
-        to=f"the formats {', '.join(named) or 'of the configuration'}",
-        fix="leave --fetch out, or add --formats web",
+    changes = export_changes(folder, config, formats, of_known_search(folder, search, settings))
+    planned = plan(folder, config=config, settings=changes, only="export")
+    if not is_all(formats):
+        return planned
+    n_files = len(changes["export"])
+    cost = f"{n_files} files of each winner on up to {N_IMAGES} images, {ROUNDS} rounds of timing"
+    row = {"stage": TABLE, "status": "new", "cost": cost}
+    why, left_s = "measured by every call", table_s(n_files)
+    shown = {**row, "time": f"about {duration(left_s)}"}
+    if "why" in planned.shown[0]:
+        shown["why"] = why
+    return replace(
+        planned,
+        rows=[*planned, {**row, "seconds": None, "why": why, "left_s": left_s, "now": True}],
+        shown=[*planned.shown, {key: shown[key] for key in planned.shown[0]}],
+        facts={**planned.facts, "left_s": planned.facts["left_s"] + left_s},
     )
-    for module in needed:
-        module.fetch()
-
-
-def export_changes(
-    folder: Folder, config: str | None, formats: Sequence[str] | None, settings: Settings
-) -> dict[str, Any]:
-    """Settings with which a run exports `formats`; configured settings of a format are kept.
-
-    Raises:
-        UserError: the settings contradict `formats`, no format is named, or one is named twice.
-    """
-    refuse_both("--formats", formats, "export", settings)
-    changes = dict(settings or {})
-    if formats is None:
-        return changes
-    if not all(name.strip() for name in listed(formats)) or not len(formats):
-        raise UserError(
-            "a format has no name",
-            expected="names of formats, for example onnx,int8",
-            found=repr(formats),
-            where="--formats",
-            fix=f"see `{command_line('list', 'exporters')}`",
-        )
-    given = [name.strip() for name in listed(formats)]
-    for name in given:
-        _configs(name, ())  # an invalid name is found before the run is opened
-    _refuse_all_with_others(given)
-    with open_project(
-        Path(folder),
-        config=config,
-        changes=changes,
-        progress_for=no_progress,
-        command="hwnas export",
-        read_only=True,
-    ) as project:
-        configured = project.config.export
-        _refuse_twice(given, configured)
-        return changes | {"export": with_formats(given, configured)}
-
-
-def _configs(name: str, configured: Sequence[BaseModel]) -> list[BaseModel]:
-    """The settings that `name` stands for, except for `all`; see `sections_of`.
-
-    Raises:
-        UserError: the format or its precision is unknown.
-    """
-    if name == ALL:
-        return []
-    where = f"--formats {name}"
-    require_format(name, where=where)
-    return [
-        build_model(REGISTRY.declaration(section["name"]).Config, section, where=where)
-        for section in sections_of(name, configured)
-    ]
-
-
-def _refuse_all_with_others(names: Sequence[str]) -> None:
-    """Refuses `all` together with other formats.
-
-    Raises:
-        UserError: shows the names.
-    """
-    if ALL in names and {*names} != {ALL}:
-        raise UserError(
-            f"{ALL!r} includes every other format",
-            expected=f"{ALL} alone, or names of formats",
-            found=", ".join(names),
-            where="--formats",
-            fix=f"name only {ALL}, or leave {ALL} out",
-        )
-
-
-def _refuse_twice(names: Sequence[str], configured: Sequence[BaseModel]) -> None:
-    """Refuses two names for the same format, such as `onnx` and `onnx:fp32`.
-
-    Raises:
-        UserError: shows both names.
-    """
-    before: list[tuple[str, list[BaseModel]]] = []
-    for name in names:
-        configs = _configs(name, configured)
-        twice = next((one for one, others in before if any(c in others for c in configs)), None)
-        if twice is not None or (name == ALL and ALL in dict(before)):
-            same = dict.fromkeys((twice or name, name))
-            raise UserError(
-                "a format is named twice",
-                expected="every format once",
-                found=", ".join(names),
-                where="--formats",
-                fix=f"name {name} once" if len(same) == 1 else f"name only {' or '.join(same)}",
-            )
-        before.append((name, configs))
 
 
 def _exports(project: Project) -> Listing:

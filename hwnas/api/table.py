@@ -58,8 +58,9 @@ def as_table(given: Table) -> LatencyTable:
 def table_list(*, run: Folder | None = None) -> Listing:
     """Shipped tables, and those of a run folder.
 
-    `provenance`: measured here or on another processor, published, fitted to published networks, or
-        transferred from other tables; `own timings` where the numbers are those of a user.
+    `provenance`: measured here (by a run or a file of yours, on a processor like this one) or on
+        another machine, published, fitted to published networks, or transferred from other tables;
+        `own timings` where the numbers are those of a user.
     """
     rows = [_facts(name, latency_table(name)) for name in shipped_tables()]
     if run is not None:
@@ -73,7 +74,13 @@ def table_list(*, run: Folder | None = None) -> Listing:
         every = files.table("*")
         paths = sorted(every.parent.glob(every.name))
         rows += [_facts(str(path), LatencyTable.load(path)) for path in paths]
-    return Listing(rows, shown=[{k: v for k, v in row.items() if k != "source"} for row in rows])
+    return Listing(rows, shown=[*map(_shown, rows)])
+
+
+def _shown(row: dict[str, Any]) -> dict[str, Any]:
+    """A row for a terminal; the sources of some tables do not state the runtime."""
+    runtime = "not stated" if row["runtime"] == "unknown" else row["runtime"]
+    return {k: v for k, v in (row | {"runtime": runtime}).items() if k != "source"}
 
 
 def _facts(name: str, table: LatencyTable) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import onnx
 from hwnas.builders.tflite_graph import Graph
 from hwnas.builders.tflite_nodes import (
     CHANNELS_LAST,
+    OPERATORS,
     attributes,
     n_pixels,
     padding_name,
@@ -55,7 +56,7 @@ class Converter(WeightedNodes):
             "Transpose": self._transpose,
             "Identity": lambda node: self.rename(node.output[0], self.value(node, 0)),
         }
-        if missing := [node for node in self.nodes if node.op_type not in convert]:
+        if missing := [node for node in self.nodes if node.op_type not in OPERATORS]:
             missing.sort(key=lambda node: node.op_type in AROUND)
             kinds = list(dict.fromkeys(node.op_type for node in missing))
             raise unknown(missing[0], f"the operator{'s' * (len(kinds) > 1)} {', '.join(kinds)}")

@@ -16,6 +16,7 @@ from hwnas.core.errors import UserError
 __all__ = [
     "CHANNELS_LAST",
     "MOST_TAPS",
+    "OPERATORS",
     "Nodes",
     "Window",
     "attributes",
@@ -26,6 +27,13 @@ __all__ = [
 ]
 
 CHANNELS_LAST = {2: [0, 1], 4: [0, 2, 3, 1], 5: [0, 3, 4, 1, 2]}  # 5: channels as [groups, each]
+
+OPERATORS = (
+    *("Add", "AveragePool", "BatchNormalization", "Clip", "Concat", "Conv", "Gemm", "HardSigmoid"),
+    *("HardSwish", "Identity", "MaxPool", "Mul", "ReduceMean", "Relu", "Reshape", "Sigmoid"),
+    *("Slice", "Transpose"),
+)
+"""The ONNX operators that have a counterpart in LiteRT."""
 
 MOST_TAPS = 25
 """Maximum kernel taps of a depthwise convolution.
@@ -182,9 +190,13 @@ def row_parts(kernel: int) -> list[range]:
 
 def unknown(node: onnx.NodeProto, what: str) -> UserError:
     """The error for a node that LiteRT does not support."""
+    weights = [name.rpartition(".")[0] for name in node.input if "." in name]
+    layer = f"layer {weights[0]}, " if weights else ""
     return UserError(
         f"LiteRT or hwnas does not support {what}",
-        expected="the operators of hwnas's own networks",
-        where=node.name or node.output[0],
-        fix="export this network as `onnx`",
+        expected=f"the ONNX operators {', '.join(OPERATORS)}, as the networks of hwnas use them",
+        found=f"{node.op_type} of {', '.join(name for name in node.input if name)}",
+        where=f"{layer}ONNX node {node.name or node.output[0]}",
+        fix="replace the operator, or export the network in another format: onnx, ort and pt2 have"
+        " most operators, openvino, coreml and executorch more than LiteRT",
     )

@@ -17,7 +17,7 @@ from hwnas.cli.options import (
     SetOption,
 )
 from hwnas.cli.output import Format, progress_for
-from hwnas.cli.shared import names, show, show_plan
+from hwnas.cli.shared import names, show, show_planned
 from hwnas.core.overrides import assignments
 
 __all__ = ["register"]
@@ -53,13 +53,11 @@ def export(
     changes = assignments(settings or ())
     if dry_run:
         refuse_unused({"--fetch": fetch}, to="a dry run", fix="leave it out")
-        from hwnas.api.export import export_changes
-        from hwnas.api.stage import of_known_search
+        from hwnas.api.export import export_plan
 
-        planned = export_changes(
-            folder, config, names(formats), of_known_search(folder, search, changes)
-        )
-        show_plan(folder, format, config=config, settings=planned, only="export")
+        given = names(formats)
+        planned = export_plan(folder, config=config, search=search, formats=given, settings=changes)
+        show_planned(planned, format)
         return
     found = hwnas.export(
         folder,

@@ -16,6 +16,7 @@ __all__ = [
     "say_time",
     "show",
     "show_plan",
+    "show_planned",
     "show_status",
     "show_table",
     "show_verdict",
@@ -41,17 +42,23 @@ def show_plan(
     only: str | None = None,
 ) -> None:
     """Prints the plan of a verb with `--dry-run`, after all checks. `only`: as in `plan`."""
-    import logging
-
     import hwnas
 
-    found = hwnas.plan(folder, config=config, settings=settings, only=only)
+    show_planned(hwnas.plan(folder, config=config, settings=settings, only=only), format)
+
+
+def show_planned(found: Listing, format: Format) -> None:
+    """Prints a plan, the estimated time, and what was checked."""
+    import logging
+
     show_status(found, format)
     log = logging.getLogger("hwnas.cli")
     if format is Format.table and (rows := found.facts.get("latencies")):
         emit(rows, format=format, title="estimated latencies that the space reaches")
     say_time(found)
-    log.info("checked: %s", ", ".join(found.facts["checked"]) or "nothing is left to do")
+    is_done = all(row["status"] in ("done", "returns") for row in found if row["now"])
+    otherwise = "nothing is left to do" if is_done else "the stages, which are up to date"
+    log.info("checked: %s", ", ".join(found.facts["checked"]) or otherwise)
     for text in found.facts["unchecked"]:
         log.info("not checked: %s", text)
 

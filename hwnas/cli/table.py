@@ -58,8 +58,8 @@ def list_tables(
 ) -> None:
     """Shipped tables, and those of a run folder, with their provenance.
 
-    `provenance`: measured here or on another processor, published, fitted to published networks, or
-    transferred from other tables.
+    `provenance`: measured here (a run or a file of yours) or on another machine, published, fitted
+    to published networks, or transferred from other tables.
 
     Example: `hwnas table list --format json`.
     """

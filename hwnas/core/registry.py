@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import logging
 import pkgutil
+import sys
 from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
@@ -124,7 +125,9 @@ class Registry(Generic[M]):
         if variant.missing:
             raise UserError(
                 f"{self.kind} {name!r} needs a package that is not installed",
+                expected=f"the installed package {', '.join(variant.missing)}",
                 found=f"missing {', '.join(variant.missing)}",
+                where=f"the Python environment {sys.prefix}",
                 fix=variant.install,
             )
 

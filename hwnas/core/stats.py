@@ -138,8 +138,8 @@ def agrees(n_equal: int, n: int, least: float) -> bool:
     fail. For `least` = 1, one wrong image fails. The device kit uses the same rule
     (`export/bundle_checks.py`).
     """
-    from scipy.stats import binom
-
     if n_equal == n or least in (0, 1):
         return n_equal >= n * least
+    from scipy.stats import binom  # takes a second to import
+
     return float(binom.sf(n - n_equal - 1, n, 1 - least)) >= LEAST_CHANCE

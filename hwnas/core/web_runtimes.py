@@ -22,7 +22,14 @@ from hwnas.core.errors import UserError
 from hwnas.core.store import explained, write_bytes
 from hwnas.core.text import visible
 
-__all__ = ["RUNTIMES", "WebPackage", "WebRuntime", "fetch_runtime", "runtime_folder"]
+__all__ = [
+    "RUNTIMES",
+    "WebPackage",
+    "WebRuntime",
+    "fetch_runtime",
+    "not_fetched",
+    "runtime_folder",
+]
 
 log = logging.getLogger(__name__)
 
@@ -141,6 +148,13 @@ def runtime_folder(name: str) -> Path:
     return folder
 
 
+def not_fetched(name: str) -> str:
+    """Why the files of a runtime cannot be used before `fetch_runtime`; empty if they can."""
+    if _is_whole(_runtime(name), _folder(_runtime(name))):
+        return ""
+    return f"the files of {_runtime(name).version} for browsers are not in the cache"
+
+
 def fetch_runtime(name: str) -> Path:
     """Like `runtime_folder`, but downloads missing files with npm, after logging names and sizes.
 
@@ -189,8 +203,8 @@ def _absent(name: str, folder: Path, found: str = "they are not in the cache") -
         f"the files of {RUNTIMES[name].version} for browsers are not on this machine",
         found=found,
         where=folder,
-        fix="add --fetch to `hwnas profile DEVICE` or `hwnas export RUN --formats web`, which needs"
-        " npm and a network; without a network, run"
+        fix="repeat `hwnas export` or `hwnas profile` with --fetch (in Python, `hwnas.export` or"
+        " `hwnas.profile` with fetch=True), which needs npm and a network; without a network, run"
         f" `npm pack {by_hand}` on another machine, copy the archives to {folder.parent}, and then"
         " use --fetch here",
     )

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import torch
 
 __all__ = [
+    "OTHER_FORMATS",
     "PROMISES",
     "STATIC_BATCH",
     "BatchConfig",
@@ -47,6 +48,9 @@ class Promise(NamedTuple):
     parity_tolerance: float
     min_agreement: float
 
+
+OTHER_FORMATS = "export the network as onnx, ort or pt2, which have most operators"
+"""Way out of a network that a format cannot express."""
 
 PROMISES = {
     "fp32": Promise(1e-4, 1.0),
@@ -123,7 +127,8 @@ def converting(runtime: str, file: str) -> Iterator[None]:
             expected=f"operators that the converter of {runtime} supports",
             found=f"{type(error).__name__}: {error}",
             where=file,
-            fix="remove this format from the formats to export, or export the network as `onnx`",
+            fix=f"replace what it lacks, or {OTHER_FORMATS}; in a run, remove this format from the"
+            " formats to export",
         ) from error
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, get_args
 
+from hwnas.core.command import command_line
 from hwnas.exporters import REGISTRY
 
 __all__ = ["ALL", "every_format", "not_installed", "precisions_of"]
@@ -12,10 +13,10 @@ ALL = "all"
 
 
 def every_format() -> list[dict[str, Any]]:
-    """The sections of all formats whose packages are installed, one for every precision."""
+    """The sections of all formats that can be written here, one for every precision."""
     found: list[dict[str, Any]] = []
     for name in REGISTRY.names:
-        if REGISTRY.describe(name).missing:
+        if _absent(name):
             continue
         precisions = precisions_of(name)
         found += [{"name": name, "precision": one} for one in precisions] or [{"name": name}]
@@ -23,15 +24,25 @@ def every_format() -> list[dict[str, Any]]:
 
 
 def not_installed() -> dict[str, str]:
-    """Maps a format and precision (`coreml:fp16`) to its missing package and how to install it."""
+    """Maps a format and precision (`coreml:fp16`) to what is missing and the command for it."""
     found: dict[str, str] = {}
     for name in REGISTRY.names:
-        variant = REGISTRY.describe(name)
-        if variant.missing:
-            reason = f"{', '.join(variant.missing)} is not installed; {variant.install}"
+        if reason := _absent(name):
             names = [f"{name}:{one}" for one in precisions_of(name)] or [name]
             found |= dict.fromkeys(names, reason)
     return found
+
+
+def _absent(name: str) -> str:
+    """A package or downloaded files that a format lacks, and the command for it; else empty."""
+    variant = REGISTRY.describe(name)
+    if variant.missing:
+        return f"{', '.join(variant.missing)} is not installed; {variant.install}"
+    unfetched = getattr(REGISTRY.declaration(name), "unfetched", None)
+    if unfetched is not None and (reason := unfetched()):
+        command = command_line("export", "RUN", "--formats", ALL, "--fetch")
+        return f"{reason}; {command} (in Python fetch=True)"
+    return ""
 
 
 def precisions_of(name: str) -> tuple[str, ...]:

@@ -52,10 +52,11 @@ def export(
         network: a subnet in eval mode with recalibrated BN; any other network requires `images`.
         format: a name from `hwnas list exporters`, with a precision as in `litert:int8`.
         folder: destination; formats that start from ONNX use the `model.onnx` in it.
-        images: normalised training images, float32 [n, C, H, W], an array or a tensor. `int8`
-            determines the ranges of activations on them. `fp16` and `int8` round the weights such
-            that the outputs of the layers for these images change least (GPTQ; without images,
-            `fp16` rounds to the nearest values). The file is checked on 16 (without: on noise).
+        images: normalised training images [n, C, H, W], an array or a tensor of floats, which
+            are converted to float32. `int8` determines the ranges of activations on them. `fp16`
+            and `int8` round the weights such that the outputs of the layers for these images change
+            least (GPTQ; without images, `fp16` rounds to the nearest values). The file is checked
+            on 16 (without: on noise).
         held_out: normalised images that are not training images, of the same form. The top-1
             agreement of 8-bit files is measured on them. By default it is measured on those of
             `images` that do not determine the ranges; the result is then too optimistic.
@@ -184,7 +185,7 @@ def _check_output(network: torch.nn.Module, shape: tuple[int, ...], images: Imag
 
 
 def _check_images(images: object, shape: tuple[int, ...], where: str = "images") -> None:
-    """Refuses images that do not have `shape`, or have values that are not finite.
+    """Refuses images that are not floats, do not have `shape`, or have values not finite.
 
     Raises:
         UserError: describes what was given.
@@ -203,6 +204,15 @@ def _check_images(images: object, shape: tuple[int, ...], where: str = "images")
                 f" {bad[0]}",
                 where=where,
             )
+    if not isinstance(images, np.ndarray) or images.dtype != np.float32:
+        raise UserError(
+            "the images are not floating-point numbers in an array or a tensor",
+            expected="normalised images [n, C, H, W], float32 (other float types are converted)",
+            found=kind,
+            where=where,
+            fix="convert pixels of 0 to 255 as in training: (images / 255 - mean) / std of every"
+            " channel, then images.astype('float32'), or images.float() of a tensor",
+        )
     raise UserError(
         "the images do not have the input shape of the network",
         expected=f"float32 [n, {', '.join(map(str, shape))}], n > 0, an array or a tensor",

@@ -17,7 +17,7 @@ from pydantic import Field
 from hwnas import __version__
 from hwnas.builders.tflite_graph import OLDEST
 from hwnas.core.errors import UserError
-from hwnas.exporters.base import PROMISES, BatchConfig, Format, Source
+from hwnas.exporters.base import OTHER_FORMATS, PROMISES, BatchConfig, Format, Source
 from hwnas.exporters.interpreter import Interpreted, litert_model, value_ranges
 from hwnas.exporters.mixed import (
     LARGEST,
@@ -200,7 +200,7 @@ def _converted(proto: onnx.ModelProto) -> Graph:
             "hwnas writes LiteRT files only of networks that return logits",
             expected="an output [n, classes]",
             found=f"an output with {len(shape)} axes",
-            fix="export this network as `onnx`",
+            fix=f"return logits, or {OTHER_FORMATS}",
         )
     return graph
 

@@ -18,8 +18,10 @@ SEPARATORS = re.compile(r"[\s,;|/+&]+")
 ONE = "the name of one format, for example 'litert:int8'"
 
 
-def require_format(given: str, *, where: str) -> None:
+def require_format(given: str, *, where: str, or_all: bool = False) -> None:
     """Refuses what is not the name of one format, such as `onnx` or `litert:int8`.
+
+    or_all: whether `all` stands for all formats there; then errors name it, too.
 
     Raises:
         UserError: unknown format, a precision that it does not have, or several names in one text.
@@ -33,7 +35,7 @@ def require_format(given: str, *, where: str) -> None:
             fix=f"--formats {','.join(names)}; in Python, formats={names!r}",
         )
     name, colon, precision = given.strip().partition(":")
-    _require_known(name, where, rest=colon + precision)
+    _require_known(name, where, rest=colon + precision, or_all=or_all)
     if colon:
         _require_precision(name, precision, where)
 
@@ -83,7 +85,7 @@ def _parts(given: str) -> list[str]:
     return SEPARATORS.split(given.strip(" ,;"))
 
 
-def _require_known(name: str, where: str, *, rest: str) -> None:
+def _require_known(name: str, where: str, *, rest: str, or_all: bool) -> None:
     """Refuses an unknown format; names of formats are lower-case.
 
     Raises:
@@ -94,6 +96,8 @@ def _require_known(name: str, where: str, *, rest: str) -> None:
     except UserError as error:
         if (lower := name.lower()) in (*REGISTRY.names, ALL):
             error.fix = f"did you mean {ALL if lower == ALL else lower + rest.lower()!r}?"
+        if or_all:
+            error.expected = f"{ALL}, or {error.expected}"
         error.say_where(where)
         raise
 

@@ -229,11 +229,13 @@ def compare_batches(
     tolerance: float = FP32_TOLERANCE,
     min_agreement: float = 1.0,
     rounding: float | None = None,
+    most: int | None = None,
 ) -> ParityReport:
     """Compares the logits of a deployed model with `expected` [n, classes] at every batch size.
 
     If there are fewer images than the batch size, they are repeated.
 
+    most: largest number of images at all batch sizes except the largest; None: all images.
     rounding: `ModelFile.torch_rounding`.
 
     Raises:
@@ -250,7 +252,8 @@ def compare_batches(
         )
     results = []
     for batch in batches:
-        n = max(1, len(images) // batch) * batch
+        given = len(images) if most is None or batch == max(batches) else min(most, len(images))
+        n = max(1, given // batch) * batch
         rows: Any = slice(n) if n <= len(images) else np.arange(n) % len(images)
         logits = opened.logits(images[rows], batch)
         compared = compare(expected[rows], logits, batch, rounding=rounding)

@@ -11,12 +11,12 @@ from typing import Any, Literal
 from pydantic import Field
 
 from hwnas.core.resources import resource
-from hwnas.core.web_runtimes import RUNTIMES, fetch_runtime, runtime_folder
+from hwnas.core.web_runtimes import RUNTIMES, fetch_runtime, not_fetched, runtime_folder
 from hwnas.exporters import litert
 from hwnas.exporters.base import Format, FormatConfig, Source
 from hwnas.interfaces import Exporter, ModelFile, OpenModel
 
-__all__ = ["Config", "build", "fetch"]
+__all__ = ["Config", "build", "fetch", "unfetched"]
 
 REQUIRES = ("ai_edge_litert",)
 EXTRA = "litert"
@@ -59,6 +59,11 @@ def build(config: Config) -> Exporter:
 def fetch() -> None:
     """Downloads LiteRT.js into the cache if it is missing; see `core.web_runtimes`."""
     fetch_runtime(RUNTIME)
+
+
+def unfetched() -> str:
+    """Why the format cannot be written before `fetch`; empty if it can."""
+    return not_fetched(RUNTIME)
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ from hwnas.measure.on_device import wrong_precisions
 __all__ = ["BundleReport", "verify_bundle"]
 
 N_COMPARED = 512  # test images on which torch and every format are compared
+N_OF_REFERENCE = 64  # of them at every batch size but one, for the torch network itself
 ACCURACY_SLACK = {"fp32": 0.002, "fp16": 0.005, "int8": 0.01}  # allowed loss of top-1
 REFERENCES = ("timm", "pt2")  # formats that run in torch, best first
 
@@ -56,11 +57,15 @@ class BundleReport:
 
 @dataclass(frozen=True)
 class _Images:
-    """Images [n, C, H, W] for comparisons, their torch logits, and the test split with labels."""
+    """Images [n, C, H, W] for comparisons, their torch logits, and the test split with labels.
+
+    reference: path of the model in the bundle that computed `expected`; empty: golden outputs.
+    """
 
     x: NDArray[np.float32]
     expected: NDArray[np.float32]
     test: tuple[NDArray[np.float32], NDArray[np.int64]] | None
+    reference: str = ""
 
 
 @dataclass(frozen=True)
@@ -180,7 +185,7 @@ def _images(
                 compared = x[:N_COMPARED]
                 with host.open(folder, references[format]) as opened:
                     logits = opened.logits(compared, 32)
-                return _Images(compared, logits, (x, labels))
+                return _Images(compared, logits, (x, labels), references[format].path)
     notes.append(
         "this host runs no torch network of the bundle (formats timm, pt2), so models are compared"
         f" on the {len(golden)} golden inputs"
@@ -209,6 +214,7 @@ def _check_model(
                 images.x,
                 file=model.path,
                 batches=batches,
+                most=N_OF_REFERENCE if model.path == images.reference else None,
                 tolerance=model.parity_tolerance,
                 min_agreement=model.min_agreement,
                 rounding=model.torch_rounding,

@@ -14,9 +14,12 @@ import pytest
 import torch
 from onnx import numpy_helper
 from torch import nn
+from typer.testing import CliRunner
 
 import hwnas
+from hwnas.api.export import export_plan
 from hwnas.builders.onnx import context
+from hwnas.cli.main import app
 from hwnas.core import plugins
 from hwnas.core.errors import CheckFailed, UserError
 from hwnas.exporters import REGISTRY, apart, fp16, time_limits
@@ -137,6 +140,24 @@ def test_one_table_of_all_formats(folder: Path, monkeypatch: pytest.MonkeyPatch)
     assert all(list(row) == columns for row in found.shown)
     with pytest.raises(CheckFailed, match=r"(?s)formats are missing.*SIGABRT.*HardSwish"):
         hwnas.export(folder)  # asked for by name, as the configuration does now
+
+
+def test_the_plan_of_all_formats_has_the_table(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(config, "every_format", lambda: [{"name": "onnx"}, {"name": "timm"}])
+    before = hwnas.plan(folder, only="export", settings={"export": ["onnx", "timm"]})
+    *stages, table = export_plan(folder, formats=["all"])
+    assert [row["stage"] for row in stages] == [row["stage"] for row in before]
+    assert table["cost"].startswith("2 files of each winner on up to 500 images, 15 rounds")
+    assert table["left_s"] > 0 and table["now"] and table["why"] == "measured by every call"
+    assert len(export_plan(folder, formats=["onnx", "timm"])) == len(stages)
+    hwnas.export(folder, formats=["onnx", "timm"])
+    caplog.set_level("INFO")
+    for formats, text in (("onnx,timm", "nothing is left"), ("all", "the stages, which are up")):
+        shown = CliRunner().invoke(app, ["export", str(folder), "--formats", formats, "--dry-run"])
+        assert ("table of" in shown.stdout) == (formats == "all") and text in caplog.text
+        assert ("about" in caplog.text) == (formats == "all")
 
 
 def _without(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -262,4 +283,4 @@ def test_every_format_is_installed_or_says_how() -> None:
     for name in ("coreml:fp16", "executorch:int8", "tensorrt:fp16", "openvino:int8", "ncnn"):
         assert name in names or "pip install 'hwnas[" in absent[name]
     with pytest.raises(UserError, match="pip install 'hwnas"):
-        REGISTRY.load(next(iter(absent)).split(":")[0])
+        REGISTRY.load(next(name for name in absent if "pip" in absent[name]).split(":")[0])

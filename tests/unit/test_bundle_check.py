@@ -124,6 +124,27 @@ def test_a_sound_bundle_passes_in_every_format(
     assert rows["model.int8.onnx"]["agreement"] >= 0.98
 
 
+def test_the_reference_runs_on_few_images_at_small_batches(
+    parts: dict[str, Any], data: DataModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is compared with itself, and torch is slow at batch 1."""
+    write_bundle(tmp_path / "b", **parts)
+    compare = bundle_check.compare_batches
+    seen: dict[str, list[int]] = {}
+
+    def compared(*arguments: Any, **options: Any) -> Any:
+        report = compare(*arguments, **options)
+        seen[options["file"]] = [batch.n_images for batch in report.batches]
+        return report
+
+    monkeypatch.setattr(bundle_check, "compare_batches", compared)
+    assert not verify(tmp_path / "b", data).failed
+    n = bundle_check.N_OF_REFERENCE
+    reference = seen.pop("timm/weights.safetensors")
+    assert reference[:2] == [n, n] and reference[2] > 300
+    assert len(seen) == 3 and all(min(of) > 300 for of in seen.values())
+
+
 def test_without_a_data_set_the_golden_inputs_are_compared(
     parts: dict[str, Any], tmp_path: Path
 ) -> None:

@@ -195,6 +195,10 @@ def test_a_missing_package_is_told_with_the_distributions_own_extra(
             dogs=needs + 'EXTRA = "fast"\n', eels=needs)  # fmt: skip
     assert registry.describe("dog").install == "pip install 'zoo-dogs[fast]'"
     assert registry.describe("eel").install == "pip install no_such_package_x"
+    with pytest.raises(UserError, match="needs a package that is not installed") as error:
+        registry.load("dog")
+    assert "no_such_package_x" in str(error.value.expected) and error.value.found
+    assert sys.prefix in str(error.value.where) and "[fast]" in str(error.value.fix)
 
 
 def test_names_are_literal(registry: Registry[AnimalModule]):

@@ -123,6 +123,13 @@ def test_few_images_are_judged_as_what_they_say_of_a_rate():
     assert not agrees(494, 512, 1.0) and not agrees(490, 512, 0.98)  # 95.7 %: p = 0.06 %
 
 
+def test_full_agreement_needs_no_statistics() -> None:
+    """Importing scipy.stats takes a second."""
+    code = "import sys; from hwnas.core.stats import agrees; assert agrees(9, 9, 0.98)"
+    code += "; assert 'scipy.stats' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_host_and_device_kit_judge_agreement_alike():
     kit = kit_module("bundle_checks").agrees
     for n in (1, 8, 16, 360):

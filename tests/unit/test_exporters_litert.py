@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import re
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -185,10 +186,25 @@ def test_8_bits_need_images_of_the_networks_size(net: nn.Module, folder: Path) -
 def test_an_operator_that_litert_lacks_is_named(tmp_path: Path) -> None:
     net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.GELU(), nn.Flatten(), nn.Linear(1024, 2)).eval()
     with pytest.raises(
-        UserError, match=r"(?s)LiteRT or hwnas does not.*export this network as `onnx`"
-    ):
+        UserError, match=r"(?s)LiteRT or hwnas does not.*another format: onnx, ort and pt2"
+    ) as error:
         export(net, "litert", tmp_path, images=IMAGES)
+    assert "Add, AveragePool, " in str(error.value.expected) and error.value.found
     assert not list(tmp_path.glob("*.tflite"))
+
+
+def test_the_layer_that_litert_lacks_is_named(tmp_path: Path) -> None:
+    layers = [
+        ("stem", nn.Conv2d(1, 4, 3)),
+        ("norm", nn.LayerNorm([4, 16, 16])),
+        ("flat", nn.Flatten()),
+        ("head", nn.Linear(1024, 2)),
+    ]
+    net = nn.Sequential(OrderedDict(layers))
+    with pytest.raises(UserError, match="LayerNormalization") as error:
+        export(net.eval(), "litert", tmp_path, images=IMAGES)
+    assert str(error.value.where).startswith("layer norm, ONNX node ")
+    assert "norm.weight" in str(error.value.found)
 
 
 def test_what_is_not_delegated_is_reported(

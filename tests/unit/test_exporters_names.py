@@ -17,6 +17,8 @@ from hwnas.core.errors import UserError
 from hwnas.exporters.by_name import planned
 from hwnas.exporters.formats import open_model
 from hwnas.exporters.parity import torch_logits
+from hwnas.nets.subnet import build_subnet
+from hwnas.testing.suite import tiny_space
 
 WRONG = [
     (
@@ -61,9 +63,11 @@ def test_a_wrong_name_states_what_the_format_has(
         hwnas.export(tmp_path / "run", formats=["onnx", name])
     with pytest.raises(UserError) as of_network:
         hwnas.export(nn.Flatten().eval(), name, tmp_path)
-    for error, where in ((of_run.value, f"--formats {name}"), (of_network.value, "format")):
+    for error, where in ((of_run.value, f"formats: {name}"), (of_network.value, "format")):
         assert str(error).splitlines()[0] == problem
-        assert str(error.expected).startswith(expected)
+        assert str(error.expected).removeprefix("all, or ").startswith(expected)
+        is_unknown = problem.startswith("unknown")
+        assert str(error.expected).startswith("all, ") == (is_unknown and where != "format")
         assert str(error.found).strip("'") in name and error.found
         assert (error.where, error.fix) == (where, fix)
     shown = CliRunner().invoke(
@@ -102,7 +106,7 @@ def test_formats_of_a_run_are_names_or_all(
         hwnas.export(tmp_path / "run", formats=formats)
     assert str(error.value).splitlines()[0] == problem
     assert error.value.fix == fix and error.value.expected and error.value.found
-    assert str(error.value.where).startswith("--formats")
+    assert str(error.value.where).startswith("formats")
 
 
 @pytest.mark.parametrize("formats", [["onnx", "litert"], ("onnx",), "onnx,litert", "onnx; coreml"])
@@ -136,6 +140,11 @@ def own() -> nn.Module:
     return nn.Sequential(*layers, nn.Linear(8, 5)).eval()
 
 
+@pytest.fixture(scope="module")
+def tiny_net() -> nn.Module:
+    return build_subnet(tiny_space(), tiny_space().smallest()).eval()
+
+
 def test_images_are_arrays_or_tensors_of_floats(own: nn.Module, tmp_path: Path) -> None:
     x = torch.rand(8, 3, 16, 16, dtype=torch.float64, requires_grad=True)
     expected = torch_logits(own, x.detach().float().numpy())
@@ -151,10 +160,30 @@ def test_images_are_arrays_or_tensors_of_floats(own: nn.Module, tmp_path: Path) 
 @pytest.mark.parametrize("kind", [torch.tensor, np.asarray])
 def test_pixels_are_refused(kind: Any, own: nn.Module, tmp_path: Path) -> None:
     pixels = kind(np.zeros((8, 3, 16, 16), np.uint8))
+    for name in ("images", "held_out"):
+        images = {"images": torch.rand(8, 3, 16, 16), name: pixels}
+        with pytest.raises(UserError, match="images are not floating-point numbers") as error:
+            hwnas.export(own, "onnx", tmp_path, **images)
+        assert error.value.found == "uint8 [8, 3, 16, 16]" and error.value.where == name
+        assert "float32" in str(error.value.expected)
+        assert "(images / 255 - mean) / std" in str(error.value.fix)
+
+
+def test_floats_of_another_shape_are_refused(own: nn.Module, tiny_net: nn.Module) -> None:
     with pytest.raises(UserError, match="do not have the input shape") as error:
-        hwnas.export(own, "onnx", tmp_path, images=pixels)
-    assert error.value.found == "uint8 [8, 3, 16, 16]" and "normalised" in str(error.value.fix)
-    assert "an array or a tensor" in str(error.value.expected)
+        hwnas.export(tiny_net, "onnx", "out", images=torch.rand(8, 3, 5, 7, dtype=torch.float64))
+    assert error.value.found == "float32 [8, 3, 5, 7]"
+
+
+@pytest.mark.parametrize("kind", [list, tuple, dict.fromkeys])
+def test_several_networks_are_exported_one_by_one(kind: Any, own: nn.Module) -> None:
+    with pytest.raises(UserError, match="nothing to export") as error:
+        hwnas.export(kind([own, own]), "onnx", "out")
+    assert error.value.where == "the first argument of hwnas.export"
+    assert "once for each network" in str(error.value.fix)
+    assert str(error.value.found).startswith(kind([own]).__class__.__name__)
+    with pytest.raises(UserError, match=r"(?s)found: int: 3.*path of a run folder"):
+        hwnas.export(3, "onnx", "out")  # type: ignore[call-overload]
 
 
 def test_images_that_the_network_does_not_take_are_refused(own: nn.Module, tmp_path: Path) -> None:

@@ -63,6 +63,14 @@ def test_every_row_of_a_batch_of_repeated_images_is_compared(row: int) -> None:
     assert [b.relative > 0.1 for b in report.batches] == [False, True] and not report.passed
 
 
+def test_only_the_largest_batch_sees_all_images_if_asked_for() -> None:
+    report = compare_batches(
+        linear(IMAGES), Opened(), IMAGES, file="x", batches=(1, 4, 2), most=len(IMAGES) // 2
+    )
+    n = len(IMAGES) // 2
+    assert [b.n_images for b in report.batches] == [n, len(IMAGES) // 4 * 4, n // 2 * 2]
+
+
 def test_without_images_there_is_nothing_to_compare() -> None:
     with pytest.raises(UserError, match=r"(?s)torch needs images.*at least one image.*found"):
         compare_batches(linear(IMAGES[:0]), Opened(), IMAGES[:0], file="x")

@@ -12,6 +12,7 @@ from torch import nn
 from hwnas.api.export import export
 from hwnas.core.errors import UserError
 from hwnas.exporters import web
+from hwnas.exporters.every import every_format, not_installed
 from hwnas.nets.subnet import build_subnet
 from hwnas.spaces.space import SearchSpace
 
@@ -118,8 +119,25 @@ def test_without_the_runtime_the_way_to_it_is_named(
     network: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HWNAS_CACHE", str(tmp_path / "empty"))
-    with pytest.raises(UserError, match="hwnas export RUN --formats web"):
+    with pytest.raises(UserError, match="not on this machine") as error:
         write(network, tmp_path / "out")
+    assert "--fetch (in Python, `hwnas.export`" in str(error.value.fix) and error.value.where
+    sections, absent = every_format(), not_installed()
+    assert "web" not in {one["name"] for one in sections}
+    for name in ("web:fp32", "web:int8"):
+        assert absent[name].startswith("the files of @litertjs/core ")
+        assert "; hwnas export RUN --formats all --fetch (in Python fetch=True)" in absent[name]
+
+
+def test_a_network_without_a_run_fetches_the_runtime_too(
+    network: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetched: list[str] = []
+    monkeypatch.setattr(web, "fetch", lambda: fetched.append("web"))
+    export(network, "web", tmp_path, fetch=True)
+    assert fetched == ["web"] and (tmp_path / "index.html").is_file()
+    with pytest.raises(UserError, match="--fetch does not apply to the formats onnx"):
+        export(network, "onnx", tmp_path, fetch=True)
 
 
 @pytest.mark.parametrize("formats", [None, ["onnx"], ["litert:int8", "onnx"]])
