@@ -233,8 +233,7 @@ def compare_batches(
 ) -> ParityReport:
     """Compares the logits of a deployed model with `expected` [n, classes] at every batch size.
 
-    If there are fewer images than the batch size, they are repeated.
-
+    Images are repeated if there are fewer than the batch size.
     most: largest number of images at all batch sizes except the largest; None: all images.
     rounding: `ModelFile.torch_rounding`.
 

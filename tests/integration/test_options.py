@@ -145,11 +145,11 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
         "prune.prune_plan",
         "verify.bundle_plan",
         "references.references_plan",
+        "export.export_plan",
     ):
         monkeypatch.setattr(f"hwnas.api.{name}", record(name, nothing))
     for name in ("train.log_training_cost", "label.log_trained_cost"):
         monkeypatch.setattr(f"hwnas.api.{name}", record(name, True))
-    monkeypatch.setattr("hwnas.api.export.export_changes", record("export_changes", {"a": 1}))
 
     def run(*arguments: str) -> list[str]:
         seen.clear()

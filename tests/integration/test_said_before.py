@@ -195,7 +195,7 @@ def test_two_names_of_one_format_are_refused(folder: Path, formats: list[str], o
 def test_a_wrong_format_is_located_in_formats(folder: Path, format: str, problem: str) -> None:
     with pytest.raises(UserError, match=problem) as error:
         hwnas.export(folder, formats=["onnx", format])
-    assert str(error.value.where) == f"--formats {format}"
+    assert str(error.value.where) == f"formats: {format}"
     assert "--set" not in str(error.value)
 
 

@@ -13,7 +13,7 @@ import torch
 
 import hwnas
 from hwnas import SearchSpace, Supernet, UserError
-from hwnas.api import export as api_export
+from hwnas.api import export_formats as api_formats
 from hwnas.api import search as api_search
 from tests.old_runs import unpacked_run
 
@@ -347,5 +347,5 @@ def test_a_format_has_a_name_and_metadata_is_text(supernet: Supernet, tmp_path: 
 
 def test_a_single_name_is_not_taken_for_its_letters(unfinished: Path) -> None:
     assert api_search.search_changes("local", None)["devices"] == ["local"]
-    one, many = (api_export.export_changes(unfinished, None, f, None) for f in ("timm", ["timm"]))
+    one, many = (api_formats.export_changes(unfinished, None, f, None) for f in ("timm", ["timm"]))
     assert one == many
