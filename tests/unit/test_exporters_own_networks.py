@@ -184,9 +184,9 @@ def test_what_the_quantiser_warns_of_is_not_printed(
 ) -> None:
     """It rounds the factors of a LayerNorm with one step, which the comparison judges."""
     torch.manual_seed(0)
-    norm = nn.LayerNorm([8, 22, 22])
+    norm = nn.LayerNorm([8, 6, 6])
     nn.init.uniform_(norm.weight, 0.2, 2.0)
-    net = nn.Sequential(nn.Conv2d(3, 8, 3), norm, nn.Flatten(), nn.Linear(8 * 22 * 22, 3))
+    net = nn.Sequential(nn.Conv2d(3, 8, 3, 4), norm, nn.Flatten(), nn.Linear(8 * 36, 3))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(quantize, "quiet", contextlib.nullcontext)
         export(net.eval(), "onnx:int8", tmp_path / "said", images=images(64))
