@@ -29,6 +29,8 @@ LEVELS = {False: 64, True: LARGEST}
 """Maps the setting `symmetric` to the largest integer of a weight."""
 Weights = NDArray[np.float32]
 REMOVABLE = ("Clip", "Relu")
+IN_FLOAT = {"InstanceNormalization", "LayerNormalization"}
+"""Without 8-bit kernels; the quantiser warns of their factors, and fails on those of maps."""
 
 
 def quantized(
@@ -144,7 +146,7 @@ class _Quantizer:
             _op_types(),
             {"ActivationSymmetric": True, "QuantizeBias": False} if self.symmetric else {},
         )
-        with quiet():  # warns that factors of a LayerNorm have no axis 1; they get one step for all
+        with quiet():
             quantizer.quantize_model()
         quantizer.model.topological_sort()
         model: onnx.ModelProto = quantizer.model.model
@@ -199,7 +201,7 @@ def _sums_beside(nodes: Sequence[onnx.NodeProto], layers: set[str]) -> list[str]
 def _op_types() -> list[str]:
     from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 
-    return sorted({*QDQRegistry, *QLinearOpsRegistry})
+    return sorted({*QDQRegistry, *QLinearOpsRegistry} - IN_FLOAT)
 
 
 def _ranges(graph: onnx.ModelProto, images: Images, method: str) -> Any:
