@@ -149,7 +149,7 @@ def test_a_binary_that_cannot_profile_times_all_the_same(
     transport, plan = opened(phone, tmp_path)
     run(transport, plan)
     read_samples(plan)
-    assert "no operator times" in caplog.text and "unknown flag" in caplog.text
+    assert "operators of the models were not timed" in caplog.text and "unknown flag" in caplog.text
 
 
 def test_a_lost_cable_costs_no_more_than_the_turns_of_a_call(
