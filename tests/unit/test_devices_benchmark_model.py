@@ -135,7 +135,9 @@ def test_the_flag_of_litert_is_given_too(
     transport, plan = opened(phone, tmp_path)
     run(transport, plan)
     path = plan.results.with_name(f"{plan.results.stem}-operators.json")
-    assert ("does not print their times" in caplog.text) == (n_operators == 0) == (not path.exists())
+    assert (
+        ("does not print their times" in caplog.text) == (n_operators == 0) == (not path.exists())
+    )
     if n_operators:
         assert len(read_json(path)["operators"]) == n_operators
 
