@@ -47,7 +47,7 @@ class Imported:
 
     @property
     def title(self) -> str:
-        """Headline of the table in `to_dict`: network and licence."""
+        """Title of the table in `to_dict`: name of the network, and licence of its weights."""
         if self.origin is None:
             return self._name
         return f"{self.origin.network}, licence {self.origin.licence}"

@@ -45,8 +45,7 @@ def prepare(
     num_classes: int | None,
     profile_settings: Settings,
 ) -> Job:
-    """The `Job` for arguments that several commands share.
-
+    """Builds the profiling job from the arguments that `profile` and similar functions share.
 
     Raises:
         UserError: no space, or an unknown name or setting.

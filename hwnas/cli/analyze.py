@@ -34,7 +34,7 @@ def analyze(
     target: Annotated[
         str | None,
         typer.Option(
-            help="Column of --records by which the ranking is judged [that of the reader]."
+            help="Column of --records by which the ranking is judged [the default of --reader]."
         ),
     ] = None,
     ranking: Annotated[

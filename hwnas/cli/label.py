@@ -26,8 +26,8 @@ def label(
     source: Annotated[
         Literal["supernet", "trained"],
         typer.Option(
-            help="Weights with which archs are scored. `supernet`: those of the supernet;"
-            " `trained`: own weights, from stand-alone training."
+            help="Weights to score archs with: `supernet`, the shared weights; or `trained`, the"
+            " weights of a stand-alone training of each arch."
         ),
     ] = "supernet",
     n: Annotated[

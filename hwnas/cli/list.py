@@ -21,7 +21,9 @@ def register(parent: typer.Typer) -> None:
 
 
 def list_kind(
-    kind: Annotated[Kind, typer.Argument(help="Kind of extension, or the shipped files to list.")],
+    kind: Annotated[
+        Kind, typer.Argument(help="What to list: a kind of variants, or of shipped files.")
+    ],
     format: FormatOption = Format.table,
 ) -> None:
     """List the variants of a kind. Example: `hwnas list searchers`."""

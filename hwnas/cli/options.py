@@ -23,6 +23,11 @@ __all__ = [
     "TruthOption",
 ]
 
+ARCH_FORMS = (
+    "`largest`, `smallest`, codes such as 0,2,1, a .json file, or a `notation` as printed by"
+    " `hwnas space sample`"
+)
+"""How an argument can state an arch."""
 RunArgument = Annotated[
     Path,
     typer.Argument(

@@ -9,6 +9,7 @@ import typer
 
 import hwnas
 from hwnas.cli.options import (
+    ARCH_FORMS,
     ConfigOption,
     DryRunOption,
     FormatOption,
@@ -74,7 +75,7 @@ def evaluate(
         typer.Option(
             "--target",
             metavar="COLUMN",
-            help="Column of --records to predict [that of the reader].",
+            help="Column of --records to predict [the default of --reader].",
         ),
     ] = None,
     also: Annotated[
@@ -142,10 +143,7 @@ def predict(
     folder: RunArgument,
     archs: Annotated[
         list[str],
-        typer.Argument(
-            help="Archs: `largest`, `smallest`, codes (0,1,...), .json files, or cells or genotypes"
-            " in the notation of the space's benchmark."
-        ),
+        typer.Argument(help=f"Archs, each as {ARCH_FORMS}."),
     ],
     format: FormatOption = Format.table,
 ) -> None:
@@ -165,7 +163,7 @@ def export_lut(
         typer.Option(
             "--restrict",
             metavar="CHOICE=[VALUES]",
-            help="Values of a choice that the table has [all]; may be repeated.",
+            help="Only these values of a choice [all values]; may be repeated.",
         ),
     ] = None,
     base: Annotated[
@@ -177,7 +175,7 @@ def export_lut(
         typer.Option(
             "--free",
             metavar="PATTERN",
-            help="Choices that may differ, e.g. 'stage2.*'; may be repeated.",
+            help="With --base: choices that may differ, e.g. 'stage2.*'; may be repeated.",
         ),
     ] = None,
     format: FormatOption = Format.table,
@@ -231,7 +229,10 @@ def _limit(text: str) -> tuple[str, float]:
         return MetricKey.parse(key), float(value)
     except ValueError as error:
         raise UserError(
-            "cannot read the limit", expected="METRIC=VALUE, e.g. macs=5e6", found=text
+            "cannot read the limit",
+            expected="METRIC=VALUE, e.g. macs=5e6",
+            found=text,
+            where="--max",
         ) from error
 
 
@@ -248,5 +249,6 @@ def _restriction(text: str) -> tuple[str, list[Any]]:
             "cannot read the restriction",
             expected="CHOICE=[VALUES], e.g. resolution=[160,192]",
             found=text,
+            where="--restrict",
         )
     return name, values if isinstance(values, list) else [values]

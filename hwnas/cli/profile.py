@@ -174,7 +174,10 @@ def device(
 def pack(
     device: DeviceArgument,
     out: Annotated[
-        Path, typer.Option("--out", help="Zip to write; or a .csv for timings of your own.")
+        Path,
+        typer.Option(
+            "--out", help="Kit to write (.zip), or list of what to time with another tool (.csv)."
+        ),
     ],
     space: SpaceOption = None,
     resolutions: ResolutionsOption = None,
@@ -213,7 +216,8 @@ def import_(
     results: Annotated[
         Path,
         typer.Argument(
-            help="Output of bench.py on the device, also in a zip; or a .csv with your timings."
+            help="File that bench.py wrote on the device (.jsonl, or a .zip with it), or a .csv"
+            " file with your own timings."
         ),
     ],
     space: SpaceOption = None,

@@ -118,5 +118,8 @@ def sizes(text: str | None) -> list[int] | None:
         return None if text is None else [int(size) for size in names(text) or ()]
     except ValueError as error:
         raise UserError(
-            "cannot read the resolutions", expected="px, e.g. 128,160,192", found=text
+            "cannot read the resolutions",
+            expected="whole numbers of px, separated by commas, e.g. 128,160,192",
+            found=text,
+            where="--resolutions",
         ) from error

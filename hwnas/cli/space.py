@@ -9,7 +9,13 @@ from typing import Annotated
 import typer
 
 import hwnas
-from hwnas.cli.options import ClassesOption, ClassesTimedOption, FormatOption, SpaceSettings
+from hwnas.cli.options import (
+    ARCH_FORMS,
+    ClassesOption,
+    ClassesTimedOption,
+    FormatOption,
+    SpaceSettings,
+)
 from hwnas.cli.output import Format, emit
 from hwnas.cli.shared import show as show_result
 from hwnas.core.overrides import assignments
@@ -120,10 +126,7 @@ def validate(
     name: NameArgument,
     arch: Annotated[
         str,
-        typer.Argument(
-            help="The arch: `largest`, `smallest`, its codes (0,1,...), a .json file, or a cell or"
-            " genotype in the notation of the space's benchmark."
-        ),
+        typer.Argument(help=f"The arch to check: {ARCH_FORMS}."),
     ] = "largest",
     settings: SpaceSettings = None,
     num_classes: ClassesOption = None,

@@ -11,6 +11,7 @@ import typer
 
 import hwnas
 from hwnas.cli.options import (
+    ARCH_FORMS,
     ClassesOption,
     ClassesTimedOption,
     DryRunOption,
@@ -107,11 +108,7 @@ def estimate(
         list[str] | None,
         typer.Option(
             "--arch",
-            help=(
-                "An arch: `largest`, `smallest`, its codes (0,1,...), a .json file, or a cell or"
-                " genotype in the notation of the space's benchmark; may be repeated [the largest"
-                " and the smallest]."
-            ),
+            help=f"An arch: {ARCH_FORMS}; may be repeated [largest and smallest].",
         ),
     ] = None,
     resolutions: ResolutionsOption = None,
@@ -169,14 +166,21 @@ def fit(
 @app.command()
 def convert(
     source: Annotated[
-        str, typer.Argument(metavar="FORMAT", help="help, hw_nasbench201, ofa_i7, pixel1 or tfnas.")
+        str,
+        typer.Argument(
+            metavar="FORMAT",
+            help="Source of the latencies: hw_nasbench201, help (the data set HELP), ofa_i7, pixel1"
+            " or tfnas.",
+        ),
     ],
     path: Annotated[Path, typer.Argument(help="The published file or folder.")],
     out: Annotated[Path, typer.Option("--out", help="Table to write.")],
     device: Annotated[
         str | None,
         typer.Option(
-            "--device", help="For help and hw_nasbench201: the device to take, e.g. gold_6240."
+            "--device",
+            help="With the formats help and hw_nasbench201: device whose latencies are read, e.g."
+            " gold_6240.",
         ),
     ] = None,
     format: FormatOption = Format.table,

@@ -179,9 +179,10 @@ class Archive:
         n_rows: int | None = None,
         n_evaluated: int | None = None,
     ) -> Archive:
-        """Reads an archive. `n_rows` and `n_evaluated` restore an earlier state.
+        """Reads the archive in a folder.
 
-        Later records are cut off.
+        n_rows and n_evaluated restore an earlier state: the files are cut to the first `n_rows`
+        archs and the first `n_evaluated` evaluated archs.
 
         Raises:
             UserError: the files belong to another space, are damaged, or are shorter than

@@ -9,7 +9,15 @@ from typing import Any, ClassVar
 
 from hwnas.controller.archive import FILES, Archive
 from hwnas.core.errors import UserError, parts_of
-from hwnas.core.records import STRICT, Count, NotNegative, dump, load
+from hwnas.core.records import (
+    STRICT,
+    Count,
+    NewerVersion,
+    NotNegative,
+    dump,
+    load,
+    require_known_version,
+)
 from hwnas.core.store import UNSEALED, read_json, sealed, unsealed, write_json
 from hwnas.spaces.space import SearchSpace
 
@@ -19,6 +27,7 @@ log = logging.getLogger(__name__)
 
 STATE = "state.json"
 """File that records the valid part of the archive."""
+STATE_OF_SEARCH = "state of a search"
 
 
 @dataclass(frozen=True)
@@ -65,13 +74,13 @@ class SearchFolder:
         are in the journal.
 
         Raises:
-            UserError: the folder belongs to another search.
+            UserError: the folder belongs to another search, or was written by a newer hwnas.
         """
         path = self.path / STATE
         if path.exists():
             try:
                 state, archive = self._read(space)
-            except _AnotherSearch:
+            except (_AnotherSearch, NewerVersion):
                 raise
             except UserError as error:
                 error.drop_fix()  # such as: remove the folder of this search
@@ -86,6 +95,7 @@ class SearchFolder:
     def _read(self, space: SearchSpace) -> tuple[_State, Archive]:
         path = self.path / STATE
         data = read_json(path)
+        require_known_version(data, where=path, what=STATE_OF_SEARCH)
         if isinstance(data, dict) and data.keys() & {"check", "archive"}:  # earlier versions: none
             try:
                 data = unsealed(data)
@@ -93,7 +103,7 @@ class SearchFolder:
                 raise UserError(
                     "the state of a search was modified", **parts_of(error), where=path
                 ) from error
-        state = load(_State, data, where=path, what="state of a search")
+        state = load(_State, data, where=path, what=STATE_OF_SEARCH)
         self._require_same(state)
         n_rows, n_evaluated = state.n_rows, state.n_evaluated
         archive = Archive.load(self.path, space, n_rows=n_rows, n_evaluated=n_evaluated)

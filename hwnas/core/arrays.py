@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwnas.core.confined import open_regular
-from hwnas.core.errors import UserError
+from hwnas.core.errors import Invalid, UserError
 
 __all__ = ["MAX_ARRAY_BYTES", "read_npy", "read_npz"]
 
@@ -32,11 +32,16 @@ _HEADERS = {
 def read_npz(
     path: Path, *, names: Collection[str] | None = None, at_most: int = MAX_ARRAY_BYTES
 ) -> dict[str, NDArray[Any]]:
-    """The arrays of a .npz file by name. With `names`, only these arrays, if present.
+    """Reads the arrays of a .npz file; returns them by name.
+
+    Args:
+        path: the file.
+        names: arrays to return; those that the file lacks are left out. Default: all arrays.
+        at_most: limit for the total size of all arrays of the file in bytes, unpacked.
 
     Raises:
-        UserError: the path is a pipe or a device file, or the arrays have more than `at_most` bytes
-            in total.
+        UserError: the path is a pipe or a device file, or the arrays are larger than `at_most`, or
+            larger than 1 GiB and 200 times the size of the file.
         OSError: the file cannot be read.
         ValueError: the file is damaged, or is not an archive of plain arrays.
     """
@@ -47,10 +52,11 @@ def read_npz(
         most = min(at_most, max(MAX_UNPACKED, MAX_RATIO * os.fstat(file.fileno()).st_size))
         if size > most:
             raise UserError(
-                "arrays are too large",
-                expected=f"at most {most:,} bytes",
+                "the arrays of the file are too large",
+                expected=f"at most {most:,} bytes in total, unpacked",
                 found=f"{size:,} bytes",
                 where=path,
+                fix="store fewer or smaller arrays in the file",
             )
         for info in members:
             name = info.filename.removesuffix(".npy")
@@ -75,11 +81,13 @@ def read_npy(path: Path) -> NDArray[Any]:
 def _read(stream: IO[bytes], size: int) -> NDArray[Any]:
     version = np.lib.format.read_magic(stream)
     if version not in _HEADERS:
-        raise ValueError(f"version {version} of the .npy format is unknown")
+        raise Invalid("version 1.0 or 2.0 of the .npy format", "version {}.{}".format(*version))
     shape, _, dtype = _HEADERS[version](stream)
     n_bytes = math.prod(shape) * dtype.itemsize
     if min(shape, default=0) < 0 or n_bytes != size - stream.tell():
-        raise ValueError(f"an array {list(shape)} of {dtype} does not fit its file of {size} bytes")
+        raise ValueError(
+            f"a file of {size} bytes that does not fit its array {list(shape)} of {dtype}"
+        )
     stream.seek(0)
     array: NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False)
     return array

@@ -8,6 +8,8 @@ import binascii
 import numpy as np
 from numpy.typing import NDArray
 
+from hwnas.core.errors import Invalid
+
 __all__ = ["pack_bits", "unpack_bits"]
 
 
@@ -27,5 +29,5 @@ def unpack_bits(text: str, n: int) -> NDArray[np.bool_]:
     except (binascii.Error, UnicodeEncodeError) as error:
         raise ValueError(f"not base64: {error}") from error
     if len(packed) != -(-n // 8):
-        raise ValueError(f"{len(packed)} bytes for {n} bits")
+        raise Invalid(f"{-(-n // 8)} bytes, for {n} bits", f"{len(packed)} bytes")
     return np.unpackbits(np.frombuffer(packed, dtype=np.uint8), count=n).astype(np.bool_)

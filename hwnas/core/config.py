@@ -25,6 +25,7 @@ from pydantic_core import CoreSchema, PydanticCustomError
 from hwnas.core.errors import UserError
 from hwnas.core.problems import explain
 from hwnas.core.registry import Registry
+from hwnas.core.text import in_words
 
 __all__ = [
     "BESIDE",
@@ -131,7 +132,9 @@ def variant(registry: Registry[Any]) -> Any:
             value = {"name": value}
         if not isinstance(value, dict) or not isinstance(value.get("name"), str):
             raise PydanticCustomError(
-                "variant", "expected a section with `name:`, one of {names}", _names(registry)
+                "no_variant",
+                "expected one of {names}, or a section with such a `name:`",
+                _names(registry),
             )
         try:
             config: type[BaseModel] = registry.declaration(value["name"]).Config
@@ -208,9 +211,10 @@ def _validate(model: type[Model], data: dict[str, Any]) -> Model:
         if value != expected:
             raise UserError(
                 "this setting was removed",
-                expected=f"{expected!r}, the only value that is still accepted, or no such key",
-                found=repr(value),
+                expected=f"no such key; only the value {in_words(expected)} is still accepted",
+                found=in_words(value),
                 where=".".join(keys),
+                fix="remove this key",
             )
     return built
 

@@ -51,14 +51,15 @@ def check_name(name: str, *, where: object) -> str:
     if len(parts) > MAX_DEPTH or max(map(_n_bytes, parts)) > MAX_PART_BYTES:
         raise UserError(
             "a path is too long",
-            expected=f"at most {MAX_DEPTH} folders and names of {MAX_PART_BYTES} bytes",
-            found=f"{len(parts)} parts, the longest of {max(map(_n_bytes, parts))} bytes",
+            expected=f"at most {MAX_DEPTH} parts, each of at most {MAX_PART_BYTES} bytes",
+            found=f"{len(parts)} parts, of up to {max(map(_n_bytes, parts))} bytes: {name:.40} ...",
             where=where,
         )
-    if any(part in ("", ".", "..") for part in parts) or any(c == "\\" or c < " " for c in name):
+    leads_out = any(part in ("", ".", "..") for part in parts)
+    if leads_out or any(c == "\\" or c < " " for c in name):
         raise UserError(
-            "a path leads outside its folder",
-            expected="a relative path inside the folder",
+            "a path leads outside its folder" if leads_out else "a path has forbidden characters",
+            expected="a relative path without empty parts, `.`, `..`, `\\` and control characters",
             found=repr(name),
             where=where,
         )
@@ -276,7 +277,7 @@ def _require_regular(path: Path, mode: int) -> None:
         expected="a regular file",
         found=kinds.get(stat.S_IFMT(mode), "a device"),
         where=path,
-        fix="remove it from the folder",
+        fix="give the path of a regular file, or remove this path from its folder",
     )
 
 
@@ -291,9 +292,9 @@ def _too_large(path: Path, at_most: int, size: int) -> UserError:
 
 def _link(path: Path) -> UserError:
     return UserError(
-        "links are not followed here",
+        "symbolic links are not followed here",
         expected="a file or a folder",
-        found="a link",
+        found="a symbolic link",
         where=path,
         fix="replace the link by its target; only the folder itself may be a link",
     )

@@ -105,9 +105,13 @@ def read_csv(path: Path, columns: Sequence[str], also: Sequence[str] = ()) -> Cs
             fix=did_you_mean(path.name, _files_beside(path), otherwise="check the path"),
         ) from error
     except (OSError, csv.Error, UnicodeDecodeError) as error:
-        fix = "save it as CSV in UTF-8" if isinstance(error, UnicodeDecodeError) else None
+        fix = "save the table as CSV in UTF-8" if isinstance(error, UnicodeDecodeError) else None
         raise UserError(
-            "cannot read the file as CSV", found=str(error), where=path, fix=fix
+            "cannot read the file as CSV",
+            expected="a CSV table in UTF-8",
+            found=str(error),
+            where=path,
+            fix=fix,
         ) from error
     filled = [(cells, line) for cells, line in listed if any(cells)]
     known = {*columns, *also}
@@ -115,14 +119,12 @@ def read_csv(path: Path, columns: Sequence[str], also: Sequence[str] = ()) -> Cs
     if not set(columns) & set(header):
         raise UserError(
             f"no column {' or '.join(map(repr, columns))}",
-            expected="a header line with such a column, separated by commas, semicolons or tabs",
+            expected="a header line with this column, separated by commas, semicolons or tabs",
             found=(rest.partition("\n")[0].strip() or "an empty file")[:200],
             where=path,
-            fix="write the table as CSV with commas, in UTF-8",
+            fix="add the column, or save the table as CSV with commas, in UTF-8",
         )
-    if len(set(header) - {""}) < len([name for name in header if name]):
-        equal = sorted({name for name in header if name and header.count(name) > 1})
-        raise UserError("two columns have the same name", found=", ".join(equal), where=path)
+    _require_distinct(header, path)
     rows = []
     for cells, line in filled[1:]:
         if len(cells) > len(header) and any(cells[len(header) :]):
@@ -135,6 +137,18 @@ def read_csv(path: Path, columns: Sequence[str], also: Sequence[str] = ()) -> Cs
             )
         rows.append(dict(zip(header, [*cells, *[""] * len(header)], strict=False)))
     return CsvTable(path, header, tuple(rows), tuple(line for _, line in filled[1:]), delimiter)
+
+
+def _require_distinct(header: Sequence[str], path: Path) -> None:
+    equal = sorted({name for name in header if name and header.count(name) > 1})
+    if equal:
+        raise UserError(
+            "two columns have the same name",
+            expected="a different name for each column",
+            found=f"more than one column {', '.join(map(repr, equal))}",
+            where=path,
+            fix="rename or remove one of the columns",
+        )
 
 
 def _files_beside(path: Path) -> list[str]:

@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 from hwnas.core.confined import check_name, holds, require_below
 from hwnas.core.errors import UserError
-from hwnas.core.records import STRICT, dump, load
+from hwnas.core.records import STRICT, dump, load, require_known_version
 from hwnas.core.store import REARRANGED, SEALED, UNSEALED, content_hash, json_text, read_json
-from hwnas.core.text import in_words
+from hwnas.core.text import in_words, kind_of
 
 __all__ = [
     "LEDGER",
@@ -111,8 +111,14 @@ def read_ledger(path: Path) -> Ledger:
         return Ledger({})
     try:
         data = read_json(path)
+        require_known_version(data, where=path, what="ledger")
         if not isinstance(data, dict) or not isinstance(data.get("stages"), dict):
-            raise UserError("not a stage ledger", expected="an object with `stages`", where=path)
+            raise UserError(
+                "the file is not a ledger of stages",
+                expected="a JSON object whose key `stages` has an object with keys",
+                found="no such object under `stages`" if isinstance(data, dict) else kind_of(data),
+                where=path,
+            )
         _require_unmodified(data, path)
         stages = {
             name: safe_record(
@@ -134,14 +140,6 @@ def _require_unmodified(data: Mapping[str, Any], path: Path) -> None:
     The hash `check`, which earlier versions did not store, covers only `stages` and `changes`.
     """
     version, changes = data.get("schema_version", 1), data.get("changes", 0)
-    if type(version) is int and version > 1:
-        raise UserError(
-            "the ledger was written by a newer hwnas",
-            expected="`schema_version`: at most 1",
-            found=f"`schema_version`: {version}",
-            where=path,
-            fix="upgrade hwnas",
-        )
     expected, found = SEALED, ""
     if data.get("check", _check(data)) != _check(data):
         found = UNSEALED

@@ -48,8 +48,9 @@ class MetricKey(str):
         except ValueError as error:
             raise UserError(
                 "not a metric",
-                expected="macs, params, ..., or latency_ms@DEVICE, latency_p95_ms@DEVICE, "
-                "energy_mj@DEVICE",
+                expected="latency_ms@DEVICE, latency_p95_ms@DEVICE or energy_mj@DEVICE; a latency"
+                " with a probability between 0.5 and 1, e.g. latency_ms~0.9@DEVICE; or another"
+                " metric without a device, e.g. macs",
                 found=repr(text),
             ) from error
 

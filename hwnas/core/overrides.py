@@ -112,7 +112,7 @@ def _step(target: Any, key: str, path: str) -> Any:
 def _no_keys(key: str, path: str) -> UserError:
     return UserError(
         "a key path does not lead to a setting",
-        expected="keys of sections, and numbers of existing list items",
-        found=f"{key!r}",
+        expected="keys of sections, or numbers of existing list items, joined by dots",
+        found=f"the part {key!r}",
         where=path,
     )

@@ -30,6 +30,8 @@ def explain(problem: Any, model: type[BaseModel], data: Any) -> str:
     shown = repr(given) if isinstance(given, str) else in_words(given)
     message = problem["msg"].removeprefix("Value error, ")
     says_found = problem["type"] in ("variant", "missing") or _says_found(problem)
+    if problem["type"] == "value_error" and _known_keys(model, problem["loc"], data):
+        says_found = True  # a whole section; the message names its keys
     found = "" if says_found else f", found {shown:.80}"
     return f"{path}{': ' if path else ''}{message}{found}{_hint(problem)}"
 

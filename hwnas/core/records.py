@@ -30,6 +30,7 @@ __all__ = [
     "STRICT",
     "Count",
     "Milliseconds",
+    "NewerVersion",
     "NotNegative",
     "Positive",
     "Rank",
@@ -37,6 +38,7 @@ __all__ = [
     "Share",
     "dump",
     "load",
+    "require_known_version",
     "sparse",
 ]
 
@@ -58,6 +60,33 @@ Count = Annotated[int, Field(ge=0)]
 """Number types for fields of records; `Rank` is a rank correlation."""
 
 T = TypeVar("T")
+
+
+class NewerVersion(UserError):
+    """The file was written by a newer hwnas. It is not damaged, so it must not be replaced."""
+
+
+def require_known_version(
+    data: object, *, where: object, what: str, newest: int = SCHEMA_VERSION
+) -> None:
+    """Refuses JSON objects whose `schema_version` is a whole number above `newest`.
+
+    Call it before other checks: a newer version can have other keys and other hashes.
+
+    Raises:
+        NewerVersion: the version is above `newest`.
+    """
+    version = data.get("schema_version") if isinstance(data, Mapping) else None
+    if type(version) is int and version > newest:
+        raise NewerVersion(
+            f"the {what} was written by a newer hwnas",
+            expected=f"`schema_version`: at most {newest}",
+            found=f"`schema_version`: {version}",
+            where=where,
+            fix="upgrade hwnas",
+        )
+
+
 _MISSING = ("missing", "missing_argument", "missing_keyword_only_argument")
 _UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
 
@@ -130,14 +159,7 @@ def load(
                 found=f"`schema_version`: {in_words(version)}",
                 where=where,
             )
-        if version > newest:
-            raise UserError(
-                f"the {what} was written by a newer hwnas",
-                expected=f"`schema_version`: at most {newest}",
-                found=f"`schema_version`: {version}",
-                where=where,
-                fix="upgrade hwnas",
-            )
+        require_known_version(data, where=where, what=what, newest=newest)
         data = {key: value for key, value in data.items() if key != "schema_version"}
     try:
         adapter: TypeAdapter[T] = _adapter(cls)  # type: ignore[arg-type]  # a class is hashable

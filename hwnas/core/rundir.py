@@ -118,7 +118,7 @@ class RunDir:
 
     def not_made(self, path: Path, command: str) -> UserError:
         """The error for a file that does not exist yet; `command` creates it."""
-        return UserError("this file does not exist yet", expected="a file", where=path, fix=command)
+        return UserError("this file does not exist yet", where=path, fix=command)
 
     def matching(self, pattern: str) -> list[Path]:
         """Files in the folder that match a run-relative pattern; at least one must exist."""
@@ -168,7 +168,7 @@ class RunDir:
     # --- journal and metrics ------------------------------------------------------------------
 
     def journal(self, kind: str, row: dict[str, Any]) -> None:
-        """Appends one line {kind, ...row} and fsyncs it; later steps read it."""
+        """Appends a row of a kind to the journal; returns when it is on the disk (fsync)."""
         append_jsonl(self.journal_file, sealed({"kind": kind, **row}))
 
     def journaled(self, kind: str) -> Iterator[dict[str, Any]]:
@@ -202,11 +202,11 @@ class RunDir:
         Raises:
             UserError: a line is damaged, or its `key` is not a number.
         """
-        path, problem = self.metrics_file, f"training metrics need a number as {key!r}"
-        for row in iter_jsonl(path):
+        path, problem = self.metrics_file, f"a row of training metrics has no number under `{key}`"
+        for number, row in enumerate(iter_jsonl(path), start=1):
             if row.get("stage") == stage and key in row:
                 if type(row[key]) not in (int, float):
-                    raise UserError(problem, found=repr(row[key])[:80], where=path)
+                    raise UserError(problem, found=repr(row[key])[:80], where=f"{path}:{number}")
                 yield row
 
     def metrics(

@@ -126,7 +126,7 @@ def _setting(
     if registry is None:
         kind, bounds = _type(field.annotation), _range(field.metadata, field.annotation)
     else:
-        kind = "section with `name`, or that name"
+        kind = "name, or section with `name`"
         kind = f"list of: {kind}" if _is_list(field.annotation) else kind
         bounds = ", ".join(registry.names)
     return Setting(key, variants, kind, _default(field), bounds, field.description or "")

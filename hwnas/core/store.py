@@ -47,6 +47,7 @@ __all__ = [
 
 SEALED = "the content that hwnas wrote; its hash is stored under the key `check`"
 UNSEALED = "other content: its hash is different"
+REMOVE_LINE = "remove this line; a command that needs its content makes it again"
 REARRANGED = "the same content, written in another way (spaces, order of keys)"
 MAX_JSON_BYTES = 256 * 1024 * 1024  # larger files from outside are refused, not parsed
 MAX_JSONL_BYTES = 2 * 1024 * 1024 * 1024
@@ -234,6 +235,7 @@ def iter_jsonl(path: Path) -> Iterator[dict[str, Any]]:
                         "a line is too long",
                         expected=f"at most {MAX_LINE_BYTES:,} bytes",
                         where=f"{path}:{number}",
+                        fix=REMOVE_LINE,
                     )
     except FileNotFoundError:
         return
@@ -242,8 +244,7 @@ def iter_jsonl(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _row(line: bytes, path: Path, number: int) -> dict[str, Any]:
-    broken = "invalid line in a JSON-lines file"
-    fix = "remove this line; a command that needs its content makes it again"
+    broken, fix = "invalid line in a JSON-lines file", REMOVE_LINE
     try:
         row = strict_json(line)
     except (ValueError, RecursionError) as error:

@@ -86,7 +86,8 @@ def find_version(run: RunDir, stage: str, fits: Callable[[StageRecord], bool]) -
 
 def altered_versions(run: RunDir) -> Iterator[tuple[Path, str]]:
     """Files in superseded/ that cannot be moved back, and why: damaged, missing or unreadable."""
-    gone = f"missing; the files beside it cannot be used: {command_line('clean', run.root)}"
+    remove = command_line("clean", run.root)
+    gone = f"missing, so hwnas cannot use the files beside it; to remove them: {remove}"
     for folder in set_aside_folders(run):
         if COMES_BACK.search(folder.name) and not (folder / FACTS).exists():
             yield folder / FACTS, gone

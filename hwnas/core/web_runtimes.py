@@ -196,7 +196,7 @@ def _folder(runtime: WebRuntime) -> Path:
     return cache_folder() / "web" / f"{short}-{main.version}-{runtime.digest}"
 
 
-def _absent(name: str, folder: Path, found: str = "they are not in the cache") -> UserError:
+def _absent(name: str, folder: Path, found: str = "no such files in the cache") -> UserError:
     packages = RUNTIMES[name].packages
     by_hand = " ".join(f"{one.name}@{one.version}" for one in packages)
     return UserError(

@@ -92,8 +92,8 @@ class Config(StrictModel):
     )
     python: str | None = Field(
         None,
-        description="Python interpreter on the phone that has the runtime; default: the Python of a"
-        " folder that is copied to the phone or, with `as_root`, the Python of Termux.",
+        description="Python interpreter on the phone, for which the runtime is installed. Default:"
+        " a Python that hwnas copies to the phone or, with `as_root`, the Python of Termux.",
     )
     as_root: bool = Field(
         False, description="Run commands with `su -c`, to use the Python of Termux."
@@ -172,7 +172,7 @@ class _AdbKit:
                 n_lost = 0 if watched.has_timed else n_lost + 1
                 if self.config.wait_s == 0 or n_lost == MOST_LOST:
                     raise
-                log.warning("lost the connection to %s; its samples are kept", self.phone.where)
+                log.warning("lost the connection to %s; the samples are kept", self.phone.where)
                 try:
                     self.phone.wait(self.config.wait_s)
                 except UserError as gone:

@@ -85,8 +85,10 @@ class BenchmarkModel:
             raise UserError(
                 "benchmark_model cannot time this device",
                 expected="runtime: litert, provider: cpu, batch: 1",
-                found=f"{device.runtime}, {device.provider}, {device.batch}",
+                found=f"runtime: {device.runtime}, provider: {device.provider}, "
+                f"batch: {device.batch}",
                 where=f"device {device.name}",
+                fix="correct the file of the device, or set `runner: kit` under `transport:`",
             )
 
     def run_bench(self, plan: Path, results: Path, *, progress: Progress) -> None:
@@ -169,7 +171,7 @@ class BenchmarkModel:
                 is_lost = isinstance(error, Unreached) or not self.phone.is_there()
                 if self.wait_s == 0 or n_lost == MOST_LOST or not is_lost:
                     raise
-                log.warning("lost the connection to %s; its samples are kept", self.phone.where)
+                log.warning("lost the connection to %s; the samples are kept", self.phone.where)
                 self.phone.wait(self.wait_s)
         raise AssertionError
 
@@ -244,7 +246,7 @@ class BenchmarkModel:
             there = str(self.binary_on_phone)
             digest = self.phone.run(f"sha256sum {shlex.quote(there)}")
             if re.match("[0-9a-f]{64}", digest) is None:
-                raise self._failure("the phone printed no checksum of it", digest[:200], there)
+                raise self._failure("the phone printed no checksum", digest[:200], there)
         rows = (line.partition(" ") for line in self.phone.run(FACTS).splitlines())
         known = {key: visible(" ".join(value.split()))[:80] for key, _, value in rows}
         found = re.fullmatch("[1-9][0-9]{0,3}", known.get("n_cpus", ""))
@@ -278,11 +280,12 @@ class BenchmarkModel:
         try:
             (run,) = self._run([item["file"]], there, plan, *PROFILED)
         except UserError as error:
-            log.warning("no operator times: %s", error)
+            log.warning("the operators of the models were not timed: %s", error)
             return
         if not run.operators:
             log.warning(
-                "no operator times, because %s prints none", self.binary or self.binary_on_phone
+                "the operators of the models were not timed, because %s does not print their times",
+                self.binary or self.binary_on_phone,
             )
             return
         if slow := sorted({one.kind for one in run.operators if not one.is_delegated}):

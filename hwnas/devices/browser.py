@@ -40,7 +40,7 @@ class Config(StrictModel):
         None, description="Chromium's executable; default: the first on the PATH."
     )
     address: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.-]*$")] = Field(
-        "127.0.0.1", description="IPv4 address or name of this machine that serves the page."
+        "127.0.0.1", description="IPv4 address or host name at which this machine serves the page."
     )
     port: Annotated[int | None, Field(ge=0, le=65535)] = Field(
         None,

@@ -123,9 +123,9 @@ def _run(command: Sequence[str], folder: Path) -> str:
             timeout=TIMEOUT_S,
         )
     except subprocess.TimeoutExpired:
-        return f"{Path(command[0]).name} took too long"
+        return f"{Path(command[0]).name} did not finish in time"
     if done.returncode == 0:
-        return "the packages are not the pinned ones"
+        return "other versions than these, or files with another sha256"
     said = [line for line in done.stderr.splitlines() if line.strip()]
     return said[-1][:200] if said else f"exit status {done.returncode}"
 

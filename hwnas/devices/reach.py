@@ -103,7 +103,7 @@ def call(
         raise UserError(
             "the output of the device is too long",
             expected=f"at most {MOST_BYTES // 2**20} MiB",
-            found=repr((answer or complaint)[:100]),
+            found=f"a longer output, which begins with {(answer or complaint)[:100]!r}",
             where=where,
         )
     if process.returncode != 0:
@@ -115,6 +115,7 @@ def call(
             "cannot reach the device" if is_lost else "a command failed on the device",
             found=said or f"exit status {process.returncode}",
             where=where,
+            fix="check the connection to the device, then repeat the command" if is_lost else None,
         )
     return answer.decode(errors="replace")
 

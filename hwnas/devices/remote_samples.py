@@ -63,16 +63,17 @@ def _set_aside(reach: Reach, there: str, header: str, *, of_plan: bool, results:
     name, place = _aside(header), f"{reach.where}:{there}"
     if of_plan:
         log.warning(
-            "%s has samples of these models that do not belong to the folder %s. They are kept on"
-            " the device as %s, and continue when their own folder is used again. Here, timing %s.",
+            "%s has samples of the same models, but of another results folder than %s. They are"
+            " kept on the device as %s, until the command is repeated for that other folder. This"
+            " timing %s.",
             *(place, results.parent, name),
-            "continues from the samples of this folder"
+            f"continues from the samples in {results.parent}"
             if _header(results)
             else "starts from the beginning",
         )
     else:
         log.warning(
-            "%s/%s has samples of another plan, or none that can be read. It is kept there as %s.",
+            "%s/%s has samples of another plan, or cannot be read. The file is kept there as %s.",
             *(place, RESULTS, name),
         )
     call(
@@ -93,9 +94,11 @@ def fetch_samples(reach: Reach, there: str, results: Path) -> None:
         reach.pull(f"{there}/{RESULTS}", arrived)
         if not arrived.is_file():  # adb copies folders, too
             raise Unlike(
-                "the samples on the device are not a file",
+                "the samples on the device are not in a file",
+                expected="a file",
+                found="a folder",
                 where=f"{reach.where}:{there}/{RESULTS}",
-                fix="remove it from the device",
+                fix="remove this folder from the device",
             )
         if not results.is_file():
             os.replace(arrived, results)
@@ -116,8 +119,9 @@ def _require_continued(results: Path, arrived: Path, where: str) -> None:
     raise Unlike(
         "the samples on the device do not continue those on this machine",
         expected=f"a file that begins with the lines of {results}",
+        found="a file that begins with other lines",
         where=where,
-        fix="remove one of the two files",
+        fix="remove one of the two files, and repeat the command",
     )
 
 

@@ -161,6 +161,8 @@ def device_file(name_or_path: str) -> Path:
             "invalid file name of a device",
             expected="a name of letters, digits, and the characters _ . -",
             found=path.name,
+            where=path,
+            fix="rename the file",
         )
     return path
 

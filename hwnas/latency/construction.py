@@ -70,7 +70,8 @@ def op_rows(
         median = whole.median_ms - sum(context.median_ms / 2 for context in around)
         if median < MIN_SHARE * whole.median_ms:
             warnings.append(
-                f"{op}: takes {median * 1e3:.3g} us more than its context alone, within the noise"
+                f"{op}: timings with and without it differ by {median * 1e3:.3g} us, which is"
+                f" noise; its row is {MIN_SHARE:.0%} of the timing with it"
             )
             median = MIN_SHARE * whole.median_ms
         below, above = whole.median_ms - whole.p10_ms, whole.p90_ms - whole.median_ms

@@ -58,7 +58,10 @@ class NetTiming:
 
     def __post_init__(self) -> None:
         if not (0 < self.measured_ms < MAX_MS and 0 <= self.forecast_ms < MAX_MS):
-            raise Invalid("0 < measured_ms < 1e9 and 0 <= forecast_ms < 1e9")
+            raise Invalid(
+                "0 < measured_ms < 1e9 and 0 <= forecast_ms < 1e9",
+                f"measured_ms {self.measured_ms:g}, forecast_ms {self.forecast_ms:g}",
+            )
 
 
 @dataclass(frozen=True)
@@ -85,8 +88,9 @@ class Validation:
     forest: Fit | None = None
 
     def __post_init__(self) -> None:
-        if len({len(net.codes) for net in self.nets}) > 1:
-            raise Invalid("archs of one space", key="nets")
+        if len(lengths := {len(net.codes) for net in self.nets}) > 1:
+            found = f"archs of {' and '.join(map(str, sorted(lengths)[:3]))} codes"
+            raise Invalid("archs of one space", found, key="nets")
 
     @property
     def within(self) -> tuple[float | None, float | None]:
@@ -117,7 +121,10 @@ class Spill:
 
     def __post_init__(self) -> None:
         if not (0 <= self.params_cached < MAX_PARAMS and 0 < self.params_per_ms < MAX_PARAMS):
-            raise Invalid("0 <= params_cached < 1e12 and 0 < params_per_ms < 1e12")
+            raise Invalid(
+                "0 <= params_cached < 1e12 and 0 < params_per_ms < 1e12",
+                f"params_cached {self.params_cached:g}, params_per_ms {self.params_per_ms:g}",
+            )
 
 
 @dataclass(frozen=True)
@@ -146,20 +153,30 @@ class Correction:
 
     def __post_init__(self) -> None:
         if ("spill_scale" in self.coefficients) != (self.spill is not None):
-            raise Invalid("both `spill` and the coefficient `spill_scale`, or neither")
+            found = "`spill`" if self.spill else "the coefficient"
+            raise Invalid(
+                "both `spill` and the coefficient `spill_scale`, or neither", f"only {found}"
+            )
         if self.interval_fraction < 0 or self.p95_factor < 1:
-            raise Invalid("interval_fraction >= 0 and p95_factor >= 1")
+            raise Invalid(
+                "interval_fraction >= 0 and p95_factor >= 1",
+                f"interval_fraction {self.interval_fraction:g}, p95_factor {self.p95_factor:g}",
+            )
         for name, value in self.coefficients.items():
             least = -MAX_MS if name == "overhead_ms" else 0
             if not least <= value < MAX_MS:
                 raise Invalid(f"a number from {least:g} to 1e9", value, f"coefficients.{name}")
         if not set(self.coefficients) <= set(FEATURES):
-            raise Invalid(f"coefficients of {', '.join(FEATURES)}")
+            unknown = min(set(self.coefficients) - set(FEATURES))
+            raise Invalid(f"only {', '.join(FEATURES)}", f"{unknown:.80}", "coefficients")
         if not any(value > 0 for value in self.coefficients.values()):
-            raise Invalid("a coefficient above 0: otherwise all latencies are 0")
+            raise Invalid("at least one coefficient above 0", "none, so all latencies are 0")
         self._check_claim()
         if max(self.interval_fraction, self.p95_factor) >= MAX_FACTOR:
-            raise Invalid(f"interval_fraction and p95_factor below {MAX_FACTOR:g}")
+            raise Invalid(
+                f"interval_fraction and p95_factor below {MAX_FACTOR:g}",
+                f"interval_fraction {self.interval_fraction:g}, p95_factor {self.p95_factor:g}",
+            )
 
     def _check_claim(self) -> None:
         """Refuses claimed errors that are below those of the listed networks, if all are listed."""

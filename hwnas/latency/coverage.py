@@ -57,7 +57,7 @@ def not_covered(table: LatencyTable, space: SearchSpace, missing: Sequence[OpSpe
     others = [name for name, path in shipped.items() if covers(table.load(path), space)]
     if others:
         fixes.append(f"take a shipped table that covers the space: {', '.join(others)}")
-    fixes.append(profile_command(table.device.name, space))
+    fixes.append(f"measure a table: {profile_command(table.device.name, space)}")
     return UserError(
         f"the latency table of {table.device.name} lacks operators of {space.id}",
         found=f"{len(missing)} operators missing, such as "

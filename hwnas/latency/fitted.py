@@ -64,7 +64,7 @@ def fit_table(
     """
     if len(codes) < MIN_NETWORKS:
         raise UserError(
-            "too few networks to fit rows",
+            "too few networks to infer operator latencies",
             expected=f"at least {MIN_NETWORKS} networks",
             found=f"{len(codes)} networks",
         )

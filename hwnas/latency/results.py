@@ -92,9 +92,9 @@ def read_results(plan: Plan) -> Results:
             else:
                 turns += _turns(line, len(plan.ids), has_gaps=has_gaps)
         if len({(turn.round, turn.item) for turn in turns}) != len(turns):
-            raise ValueError("a turn occurs twice")
+            raise ValueError("two turns of one model in one round")
         if turns and max(turn.round for turn in turns) >= len(turns):
-            raise ValueError("rounds are missing")
+            raise ValueError("a round with a higher number than there are turns")
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         raise UserError(
             "malformed results",
@@ -150,7 +150,7 @@ def _check_header(header: dict[str, Any]) -> None:
 
 def _text(value: Any) -> str:
     if not isinstance(value, str) or len(value) > MAX_TEXT or not value.isprintable():
-        raise Invalid("a short text", f"{value!r:.40}")
+        raise Invalid(f"a printable text of at most {MAX_TEXT} characters", f"{value!r:.40}")
     return value
 
 

@@ -66,11 +66,14 @@ class Timing:
                 f"p10_ms {self.p10_ms:g}, median_ms {self.median_ms:g}, p90_ms {self.p90_ms:g}",
             )
         if self.p95_ms < self.median_ms or self.n < 1:
-            raise Invalid("p95_ms >= median_ms and n >= 1")
+            raise Invalid(
+                "p95_ms >= median_ms and n >= 1",
+                f"p95_ms {self.p95_ms:g}, median_ms {self.median_ms:g}, n {self.n}",
+            )
         if self.cold_ms is not None and not self.cold_ms > 0:
-            raise Invalid("cold_ms > 0")
+            raise Invalid("a number above 0", f"{self.cold_ms:g}", "cold_ms")
         if self.energy_mj is not None and not 0 < self.energy_mj < MAX_MJ:
-            raise Invalid("energy_mj > 0")
+            raise Invalid(f"a number between 0 and {MAX_MJ:g}", f"{self.energy_mj:g}", "energy_mj")
 
 
 @dataclass(frozen=True)
@@ -169,6 +172,7 @@ def read_samples(plan: Plan) -> Samples:
             expected=f"at most {MAX_SAMPLES_IN_MEMORY:,} samples",
             found=f"{n_items * rounds * n_samples:,} samples",
             where=plan.results,
+            fix="time the models again with fewer rounds or hot samples",
         )
     runs = np.full((n_items, rounds, n_samples), np.nan)
     marked = np.zeros(runs.shape, dtype=bool)

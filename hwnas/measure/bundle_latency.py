@@ -98,7 +98,7 @@ def _require_runtime(device: DeviceSpec) -> None:
     known = device.runtime in runtime_names()
     missing = describe_runtime(device.runtime).missing if known else (device.runtime,)
     if missing:
-        raise CannotRunHere(f"{', '.join(missing)} is not installed")
+        raise CannotRunHere(f"not installed: {', '.join(missing)}")
 
 
 def _require_trust(model: Path, trust: bool) -> None:

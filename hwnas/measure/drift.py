@@ -129,4 +129,4 @@ def noise_text(repeat_noise: float) -> str:
 def pace_text(pace: float) -> str:
     """The pace in words, and its effect on the checks."""
     text = f"the machine takes {pace:.2f} times as long as when the table was measured"
-    return text if can_judge(pace) else f"{text}, which differs too much to judge timings"
+    return text if can_judge(pace) else f"{text}: too large a difference to judge timings"

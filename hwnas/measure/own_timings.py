@@ -17,7 +17,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
@@ -107,8 +107,8 @@ def _read(space: SearchSpace, path: Path) -> _Timings:
         if len(given) != 1:
             raise UserError(
                 "a row must name one model, operator or arch",
-                expected=f"a value in one of the columns {', '.join(NAMES)}",
-                found=", ".join(given) or "none of them",
+                expected=f"a value in exactly one of the columns {', '.join(NAMES)}",
+                found=f"values in {' and '.join(given)}" if given else "no value in any of them",
                 where=table.where(row),
             )
         timing, text = _timing(table, row), cells[given[0]]
@@ -252,14 +252,13 @@ def _of_networks(
 
 
 def _require(
-    wanted: Iterable[T], found: Mapping[T, Timing], name: Callable[[T], str], what: str, path: Path
+    wanted: Sequence[T], found: Mapping[T, Timing], name: Callable[[T], str], what: str, path: Path
 ) -> None:
     """Rejects a file with missing or unknown names.
 
     Raises:
         UserError: lists the first names.
     """
-    wanted = [*wanted]
     missing = [name(one) for one in wanted if one not in found]
     unknown = [name(one) for one in found if one not in set(wanted)]
     if missing or unknown:
@@ -270,6 +269,7 @@ def _require(
             expected=f"the {len(wanted)} {what} of this space, device, settings and seed",
             found=", ".join(listed[:N_SHOWN]) + more,
             where=path,
+            fix="compare the file with the list of `hwnas profile pack DEVICE --out FILE.csv`",
         )
 
 

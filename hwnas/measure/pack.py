@@ -97,7 +97,10 @@ def _bounded(stream: IO[bytes], path: Path) -> bytes:
     data = stream.read(MAX_RESULTS_BYTES + 1)
     if len(data) > MAX_RESULTS_BYTES:
         raise UserError(
-            "results are too large", expected=f"at most {MAX_RESULTS_BYTES} bytes", where=path
+            "results are too large",
+            expected=f"at most {MAX_RESULTS_BYTES / 2**20:.0f} MiB",
+            where=path,
+            fix="copy the file from the device again",
         )
     return data
 

@@ -154,12 +154,14 @@ def describe_cost(
     new = models - set(known)
     budget = f"{config.rounds} rounds, at most {config.time_budget_s:.0f} s of timing"
     if n_items - len(new) - config.n_validation < LEAST_KEPT * n_items:
-        return f"{n_items} models ({len(ops)} ops, {config.n_validation} whole nets) x {budget}"
+        shares = f"{len(ops)} operators, {config.n_validation} whole networks"
+        return f"{n_items} models ({shares}) x {budget}"
     n_ops = sum(op_id(op) in new for op in ops)
     n_timed = len(new) + config.n_validation + N_REFERENCES
     return (
-        f"at most {n_timed} models ({n_ops} of {len(ops)} ops, {config.n_validation} whole nets, "
-        f"{N_REFERENCES} again for the pace; earlier samples have the rest) x {budget}"
+        f"at most {n_timed} models ({n_ops} of {len(ops)} operators, {config.n_validation} whole "
+        f"networks, and {N_REFERENCES} models again to measure the pace; the other models have "
+        f"earlier samples) x {budget}"
     )
 
 
@@ -255,7 +257,7 @@ def _content(name: str, model: Path | bytes) -> bytes | TimedFile:
     if isinstance(model, bytes):
         return model
     if not model.is_file():
-        raise UserError(f"the file of model {name!r} is missing", where=model)
+        raise UserError(f"the file of the model {name!r} is missing", where=model)
     return TimedFile.of(model)
 
 

@@ -94,8 +94,8 @@ class WinnerMatrix:
             found += [self._told(device, other) for other in self.rivals(device)]
         if all(self.judged) and not any(map(self.rivals, range(len(self.devices)))):
             found.append(
-                "on no device is the winner of another device both faster, beyond repeat noise, and"
-                " of a higher score than its own winner"
+                "on no device is a winner of another device both faster (by more than the repeat"
+                " noise) and of higher score than the device's own winner"
             )
         return tuple(found)
 
@@ -110,7 +110,8 @@ class WinnerMatrix:
             f" ({self.measured_ms[device][other]:.4g} ms, own"
             f" {self.measured_ms[device][device]:.4g} ms, repeat noise"
             f" {self.repeat_noise[device]:.1%}) and has a higher score"
-            f" ({self.score[other]:.4f}, own {self.score[device]:.4f}): consider it for {name}"
+            f" ({self.score[other]:.4f}, own {self.score[device]:.4f}): consider this network for"
+            f" {name}"
         )
 
 

@@ -32,6 +32,7 @@ class Execution:
 
     elastic: returns the elastic layer at a path of the supernet.
     modulations: maps paths to the scale and shift from the hypernetwork, if there is one.
+    drops: rates of dropout and drop path; default: nothing is dropped.
     """
 
     elastic: Callable[[str], Elastic]

@@ -79,10 +79,12 @@ class DataRecord:
 
 @dataclass(frozen=True)
 class Exported:
-    """One format of one network. `files` are names in the folder of the arch, the model first.
+    """The exported files of one network in one format, and their comparison with torch.
 
-    `parity` is None if the format cannot run on this host; `not_run` is the reason.
-    `failure`: why there is no file (`files` is empty), or how its runtime crashed.
+    files: names in the folder of the arch, the model first; empty if the export failed.
+    parity: result of the comparison; None if the files cannot run on this host, or are missing.
+    not_run: why they cannot run on this host; empty if they can.
+    failure: why the export failed, or how the runtime of the files crashed; else empty.
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT

@@ -40,10 +40,11 @@ class Stage:
     reads: maps settings to the files outside the run folder that they name.
     check: raises a `UserError` within seconds if the stage cannot work.
     check_data: like `check`, for problems that only the loaded data set shows.
-    asks: maps a subject to a check that several stages share; it is made once.
-    writes: returns a low estimate of the bytes that it writes.
-    settled: whether its outputs are final. Outputs with checks that could not be judged are not, so
-        the next command runs the stage again.
+    asks: checks that several stages share, by subject, such as `device local`. The checks of one
+        subject are equal, so only one of them runs.
+    writes: returns a low estimate of the size of its outputs in bytes.
+    settled: returns whether its outputs are final. Outputs with checks that could not be judged are
+        not final, so the next command runs the stage again.
     is_provisional: whether new settings are only final after the stage has finished; until then the
         earlier results are kept.
     remade: further files (with wildcards) without which the stage is not done. Changes of its other

@@ -14,7 +14,7 @@ import torch
 
 from hwnas.core.confined import read_regular
 from hwnas.core.errors import UserError, parts_of
-from hwnas.core.records import SCHEMA_VERSION
+from hwnas.core.records import SCHEMA_VERSION, NewerVersion, require_known_version
 from hwnas.core.store import (
     UNSEALED,
     read_json,
@@ -107,7 +107,8 @@ class Checkpoints:
         Damaged checkpoints are skipped with a warning.
 
         Raises:
-            UserError: the checkpoint has another identity; names each changed key.
+            UserError: the checkpoint has another identity (each changed key is named), or was
+                written by a newer hwnas.
         """
         for path in self._metas():
             try:
@@ -120,6 +121,8 @@ class Checkpoints:
                         expected=f"the content that hwnas wrote; its sha256 is in {path.name}",
                         found=UNSEALED,
                     )
+            except NewerVersion:
+                raise
             except (UserError, OSError, KeyError, TypeError, ValueError) as error:
                 log.warning("skipping the damaged checkpoint %s: %s", path.with_suffix(""), error)
                 continue
@@ -156,9 +159,10 @@ def read_meta(path: Path) -> dict[str, Any]:
     """The JSON file of a checkpoint, with the hash of its weights.
 
     Raises:
-        UserError: the file is not valid, or was modified.
+        UserError: the file is not valid, was modified, or was written by a newer hwnas.
     """
     meta = read_json(path)
+    require_known_version(meta, where=path, what="checkpoint")
     try:
         if "check" in meta:  # earlier versions had no `check`
             meta = unsealed(meta)

@@ -459,7 +459,7 @@ def test_profiling_for_a_run_takes_its_settings(
         changed = ["--profile", "rounds=7", "--set", "profile.n_validation=9"]
         app(args=[*asked, *changed, *dry], standalone_mode=False)
         planned = capsys.readouterr().out
-        assert "9 whole nets" in planned and "x 7 rounds" in planned
+        assert "9 whole networks" in planned and "x 7 rounds" in planned
 
 
 def test_another_device_of_the_same_name_is_not_taken_for_the_runs(

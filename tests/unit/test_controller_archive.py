@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -207,6 +208,25 @@ def test_a_damaged_search_starts_again_without_asking_for_it(
     assert folder.load(SPACE) is None
     assert "incomplete" in caplog.text and "the search starts again" in caplog.text
     assert "fix:" not in caplog.text
+
+
+def test_a_search_of_a_newer_version_is_refused_and_kept(tmp_path: Path) -> None:
+    archive, folder = Archive(SPACE, ("macs",)), SearchFolder(tmp_path, "this search")
+    fill(archive, batches()[0])
+    folder.save(archive, Progressed(len(archive), 0, 1, 1, 1.0, {}))
+    path = tmp_path / "state.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"schema_version": 2, "more": 1}))
+    before = contents(tmp_path)
+    with pytest.raises(UserError) as caught:
+        folder.load(SPACE)
+    assert str(caught.value) == (
+        "the state of a search was written by a newer hwnas\n"
+        "  expected: `schema_version`: at most 1\n"
+        "  found: `schema_version`: 2\n"
+        f"  where: {path}\n"
+        "  fix: upgrade hwnas"
+    )
+    assert contents(tmp_path) == before
 
 
 @pytest.mark.parametrize(("beyond", "is_damaged"), [(-1, False), (0, True)])

@@ -49,9 +49,9 @@ def test_an_array_that_says_it_is_larger_than_its_file_is_not_allocated(tmp_path
     liar = honest.replace(b"(64,)", b"(64000000000,)").replace(9 * b" " + b"\n", b"\n", 1)
     assert len(liar) == len(honest)
     (tmp_path / "x.npy").write_bytes(liar)
-    with pytest.raises(ValueError, match="does not fit its file of"):
+    with pytest.raises(ValueError, match=r"a file of [0-9]+ bytes that does not fit its array"):
         read_npy(tmp_path / "x.npy")
-    with pytest.raises(ValueError, match="does not fit its file of"):
+    with pytest.raises(ValueError, match=r"a file of [0-9]+ bytes that does not fit its array"):
         read_npz(archive(tmp_path / "x.npz", x=liar))
     with pytest.raises(UserError, match="cannot read the weights"):
         read_weights(tmp_path / "x.npz")

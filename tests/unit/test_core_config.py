@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from hwnas.core.config import LATER, StrictModel, build_model, settled, variant
 from hwnas.core.errors import UserError
@@ -21,6 +21,12 @@ from hwnas.spaces import REGISTRY as SPACES
 class Inner(StrictModel):
     rate: float = Field(0.1, gt=0)
     names: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _check(self) -> Inner:
+        if len(self.names) > 2:
+            raise ValueError(f"{len(self.names)} names, more than 2")
+        return self
 
 
 class Outer(StrictModel):
@@ -39,6 +45,17 @@ def test_a_wrong_section_is_shown_as_in_yaml():
     text = problems({"inner": {"names": {"max": None}, "rate": [True, "x"]}})
     assert "inner.rate: Input should be a valid number, found [true, x]\n" in text
     assert "inner.names: Input should be a valid array, found {max: null}\n" in text
+
+
+def test_a_message_on_several_keys_does_not_repeat_their_section():
+    text = problems({"inner": {"names": ["a", "b", "c"]}})
+    assert "    inner: 3 names, more than 2\n  where: test.yaml" in text
+
+
+def test_a_section_without_a_name_is_shown():
+    text = problems({"space": 3})
+    assert "space: expected one of attentive_nas, " in text
+    assert ", or a section with such a `name:`, found 3\n" in text
 
 
 def test_numbers_with_a_leading_zero_are_explained():

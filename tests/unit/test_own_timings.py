@@ -212,9 +212,9 @@ def test_what_is_wrong_is_named_with_its_line(spoil, message, space: SearchSpace
 def test_files_that_are_no_tables_are_refused(space: SearchSpace, tmp_path: Path):
     for content, message in (
         (b"", "no column"),
-        ("operator,ms\nmbconv 1\u00b5,2\n".encode("latin-1"), "save it as CSV in UTF-8"),
+        ("operator,ms\nmbconv 1\u00b5,2\n".encode("latin-1"), "save the table as CSV in UTF-8"),
         (b"arch,ms\n0,1,2,0.5\n", "quote cells"),
-        (b"arch,ms,ms\n0,1,2\n", r"same name\n  found: ms\n"),
+        (b"arch,ms,ms\n0,1,2\n", r"(?s)same name.*found: more than one column 'ms'\n"),
         (b"name:ms\n", "commas"),
     ):
         (tmp_path / "x.csv").write_bytes(content)

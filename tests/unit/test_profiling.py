@@ -210,7 +210,7 @@ def _uneven(correction: Correction, share: float) -> Correction:
 
 
 def test_missing_models_are_refused(space: SearchSpace, tmp_path: Path):
-    with pytest.raises(UserError, match="the file of model 'winner' is missing"):
+    with pytest.raises(UserError, match="the file of the model 'winner' is missing"):
         time_models({"winner": tmp_path / "none.onnx"}, DEVICE, tmp_path, QUICK)
 
 

@@ -151,7 +151,7 @@ def test_xeon_6130_covers_all_blocks_and_nothing_else(test_data: Path, tmp_path:
     with pytest.raises(UserError, match="5 operators missing"):
         TableEstimator(table, space)
     assert table.facts["base_ms"] == pytest.approx(9.35647, abs=1e-5)
-    assert any("no space is served" in warning for warning in table.warnings)
+    assert any("estimates no whole network" in warning for warning in table.warnings)
 
 
 def test_xeon_6130_keeps_the_sources_numbers(test_data: Path):

@@ -94,9 +94,10 @@ def test_the_plan_says_so(folder: Path):
         return describe_cost(space, config, known_models(DEVICE, config, [folder]))
 
     n = len(enumerate_ops(LARGE))
-    assert f"({len(NEW_OPS)} of {n} ops, 12 whole nets, {N_REFERENCES} again" in cost(LARGE)
+    about = f"({len(NEW_OPS)} of {n} operators, 12 whole networks, and {N_REFERENCES} models"
+    assert about in cost(LARGE)
     fewer = QUICK.model_copy(update={"hot_samples": 3})  # not comparable
-    assert f"({n} ops, 12 whole nets)" in cost(LARGE, fewer)
+    assert f"({n} operators, 12 whole networks)" in cost(LARGE, fewer)
     wide = space_with(2, 4, 6, others=(2, 4, 6))
     assert f"({len(enumerate_ops(wide))} ops," in cost(wide), "most are missing"
 

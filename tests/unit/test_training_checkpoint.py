@@ -101,6 +101,21 @@ def test_a_damaged_newest_falls_back_with_a_warning(tmp_path, caplog, harm, end)
     assert all(torch.equal(v, states[1][k]) for k, v in model.state_dict().items())
 
 
+def test_a_checkpoint_of_a_newer_version_is_not_taken_for_damaged(tmp_path):
+    store, _ = saved(tmp_path, n=2)
+    newest = tmp_path / "step-00000002.json"
+    newest.write_text(json.dumps(json.loads(newest.read_text()) | {"schema_version": 2, "more": 1}))
+    with pytest.raises(UserError) as caught:
+        store.restore(*training(9))
+    assert str(caught.value) == (
+        "the checkpoint was written by a newer hwnas\n"
+        "  expected: `schema_version`: at most 1\n"
+        "  found: `schema_version`: 2\n"
+        f"  where: {newest}\n"
+        "  fix: upgrade hwnas"
+    )
+
+
 def test_a_kill_between_the_two_files_leaves_the_previous_one(tmp_path):
     store, _ = saved(tmp_path, n=3)
     (tmp_path / "step-00000003.json").unlink()

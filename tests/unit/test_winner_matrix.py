@@ -94,8 +94,8 @@ def test_a_rival_is_faster_beyond_repeat_noise_and_better() -> None:
     (told,) = matrix(15.6).notes()
     assert "on board, the winner of phone is faster than its own winner (15.6 ms, own 16 ms" in told
     assert matrix(15.7).notes() == (
-        "on no device is the winner of another device both faster, beyond repeat noise, and"
-        " of a higher score than its own winner",
+        "on no device is a winner of another device both faster (by more than the repeat"
+        " noise) and of higher score than the device's own winner",
     )
 
 

@@ -30,12 +30,13 @@ def convert(folder: Path, column: str) -> LatencyTable:
     warnings = [
         "rows are fitted to whole networks, not timed: only their sums over networks of "
         f"{data.space.name} are meaningful",
-        "p95 is over networks: 95 % of all timings lie below that multiple of their estimate",
+        "p95 is a percentile over networks, not over runs: 95 % of the networks took less than "
+        "p95_factor times their estimate",
     ]
     if error.mape > NOISY or column.startswith(PHONES):
         warnings.append(
             f"noisy source: estimates miss by {error.mape:.1%} on average and {error.p95:.0%} at "
-            "the 95th percentile; phones throttle and are stored as whole milliseconds"
+            "the 95th percentile; phones throttle, and the source has only whole milliseconds"
         )
     facts: dict[str, Fact] = {
         "runtime": "not stated by the source",

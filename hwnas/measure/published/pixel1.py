@@ -53,8 +53,8 @@ def convert(path: Path) -> LatencyTable:
         warnings=(
             "sums of operators are not whole networks: ProxylessNAS-Mobile sums to 86.4 ms, its "
             "paper measured 78 ms; use as relative cost, or carry over with `hwnas table transfer`",
-            "pooling and classifier were timed together; their time is split by operation counts, "
-            "which no sum over networks depends on",
+            "pooling and classifier were timed together; their time is split by operation counts; "
+            "latencies of whole networks do not depend on this split",
         ),
     )
 

@@ -76,9 +76,9 @@ def convert(path: Path) -> LatencyTable:
         },
         rows=rows,
         warnings=(
-            f"blocks only: of stem, first block, head and classifier the source has just the sum, "
-            f"{base_ms:.5g} ms (facts.base_ms), so no space is served without measuring those",
-            "the source's numbers of runs and spread are not known",
+            "rows of blocks only: for stem, first block, head and classifier, the source has one "
+            f"sum, {base_ms:.5g} ms (facts.base_ms), so the table estimates no whole network",
+            "the source does not state numbers of runs, or the spread of latencies",
         ),
     )
 

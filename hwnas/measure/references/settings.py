@@ -64,8 +64,8 @@ class ReferencesConfig(StrictModel):
     @field_validator("names", "train")
     @classmethod
     def _distinct(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        if len(set(names)) < len(names):
-            raise ValueError("a network is named twice")
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ValueError(f"the network {twice[0]} is named twice")
         return names
 
     @property
