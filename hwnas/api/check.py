@@ -34,7 +34,7 @@ def check(folder: Folder) -> Listing:
         {"file": str(damage.file), "stage": damage.stage or None, "problem": damage.problem}
         for damage in found.damages
     ]
-    shown = f"{found.hashed} files with a hash, {found.parsed} others"
+    shown = f"{found.hashed} files with a hash, {found.parsed} without"
     facts = {
         "run": str(run.root),
         "hashed": found.hashed,

@@ -81,7 +81,7 @@ def require_place(out: Folder | None, suffix: str = "") -> None:
         )
     if not path.name.endswith(suffix):
         raise UserError(
-            "the file would not be recognised when it is read",
+            "the name of the output file has the wrong ending",
             expected=f"a name that ends with {suffix}",
             found=repr(path.name)[:200],
             where="out",

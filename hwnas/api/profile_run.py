@@ -97,11 +97,12 @@ def _require_device(project: Project, device: str) -> None:
         )
     if device == name:  # a name refers to the device of the run
         return
-    if (found := load_device(device)) != (own := project.devices[name]):
+    if (given := load_device(device)) != (own := project.devices[name]):
+        other = [key for key, value in vars(own).items() if value != getattr(given, key)]
         raise UserError(
             f"another device is called {name!r} in this run",
-            expected=str(own),
-            found=str(found),
+            expected=", ".join(f"{key}: {getattr(own, key)}" for key in other),
+            found=", ".join(f"{key}: {getattr(given, key)}" for key in other),
             where=device,
             fix="give the file that the run has in `devices`, or rename this file",
         )

@@ -95,7 +95,7 @@ def read_records(path: Path) -> RecordLog:
         return RecordLog(path)
     about = parse_json(head, where=path, problem="damaged first line of a file")
     if not isinstance(about, dict):
-        raise UserError("damaged first line of a file", expected="an object", where=path)
+        raise UserError("damaged first line of a file", expected="a JSON object", where=path)
     return RecordLog(path, about, len(head), n_bytes)
 
 

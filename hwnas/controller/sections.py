@@ -170,7 +170,8 @@ class EvaluatorConfig(StrictModel):
     @model_validator(mode="after")
     def _check(self) -> EvaluatorConfig:
         if self.records is None and (self.reader or self.target):
-            raise ValueError("`reader` and `target` need `records`")
+            given = " and ".join(f"`{key}`" for key in ("reader", "target") if getattr(self, key))
+            raise Invalid("`records` with `reader` or `target`", f"{given} without `records`")
         return self
 
 

@@ -49,9 +49,11 @@ def price_classifiers(
 ) -> dict[OpSpec, tuple[OpSpec, Timing]]:
     """Estimates rows for the classifiers among `ops` that are not in `rows`.
 
-    Returns two values for such a classifier: the nearest classifier in `rows`, and the estimated
-    row. Its p10_ms and p90_ms are the ends of the range of the estimate, not percentiles of
-    timings. The result is empty if `rows` have no classifier.
+    rows_are_timed: see `LatencyTable.rows_are_timed`.
+
+    Returns, for each such classifier, the nearest classifier in `rows` and the estimated row.
+    p10_ms and p90_ms of the estimated row are the ends of the range of the estimate, not
+    percentiles of timings. The result is empty if `rows` have no classifier.
     """
     known = [op for op in rows if is_classifier(op)]
     if not known:

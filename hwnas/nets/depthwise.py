@@ -46,11 +46,11 @@ def depthwise_conv2d(
 
 
 class DepthwiseConv2d(nn.Conv2d):
-    """A depthwise `nn.Conv2d` (square, without bias) that calls `depthwise_conv2d`.
+    """A depthwise `nn.Conv2d` without bias, for square kernels, that calls `depthwise_conv2d`.
 
     Attributes:
-        pads_same: pads as in TensorFlow, like `Conv2dSame` of timm.
-        pad_more: number of extra zero rows at the bottom, and of extra zero columns on the right.
+        pads_same: whether maps are padded as in TensorFlow (`Conv2dSame` of timm).
+        pad_more: number of zero rows added at the bottom, and of zero columns added on the right.
     """
 
     pads_same = False

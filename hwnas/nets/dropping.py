@@ -31,7 +31,7 @@ class Drops:
             raise UserError("a rate is out of range", expected="rates in [0, 1)", found=found)
         if any(rates) and self.rng is None:
             raise UserError(
-                "dropout and drop_path draw random numbers, but there is no generator for them",
+                "dropout and drop_path need a random generator",
                 expected="rng=torch.Generator()",
                 found="rng=None",
             )

@@ -113,6 +113,6 @@ def warn_of_licence(origin: Origin | None) -> None:
     level = logging.INFO if origin.is_free else logging.WARNING
     log.log(
         level,
-        "the weights derive from %s; its licence also applies to everything derived from them",
+        "the weights derive from %s; this licence also applies to everything derived from them",
         origin,
     )

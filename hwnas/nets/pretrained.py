@@ -177,8 +177,10 @@ def _check_views(supernet: Supernet, slices: Mapping[str, Tensor]) -> None:
     for name, tensor in slices.items():
         if tensor.untyped_storage().data_ptr() not in owned:
             raise UserError(
-                "the largest subnet does not use the largest kernel of a layer",
-                found=name,
+                "cannot start from these weights: the largest subnet does not use the largest"
+                " kernel of a layer",
+                expected="a largest subnet that uses the parameters of the supernet themselves",
+                found=f"{name}, which is computed from them",
                 where=supernet.space.id,
                 fix="set kernel_transform to false, or list operators in ascending order of size",
             )

@@ -78,7 +78,8 @@ def another_space(source: Source, name: str, *, expected: object, found: object)
     """The error for weights that do not fit a space, because the tensor `name` does not."""
     if name.startswith(f"{CLASSIFIER}."):
         fix = (
-            "set train.steps to at least 1 (in Python: num_classes) to start with a new classifier"
+            "set train.steps to at least 1 (in Python: give num_classes) to start with a new"
+            " classifier"
         )
     else:
         fix = _nearest(source) or "use the space and options that the weights were trained with"

@@ -56,7 +56,7 @@ def read_proxyless(description: Path, weights: Path) -> nn.Module:
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise UserError(
             "not a layer list of ProxylessNAS",
-            expected="first_conv, blocks, feature_mix_layer, classifier, bn, resolution",
+            expected="the keys first_conv, blocks, feature_mix_layer, classifier, bn, resolution",
             found=repr(error),
             where=description,
         ) from error
@@ -66,7 +66,10 @@ def read_proxyless(description: Path, weights: Path) -> nn.Module:
         model.load_state_dict(_renamed(slots, read_npz(weights)))
     except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise UserError(
-            "weights do not fit the layer list", found=error, where=f"{weights}, {description}"
+            "the weights do not fit the layer list",
+            expected="one array for every tensor of the network that the list describes",
+            found=error,
+            where=f"{weights}, {description}",
         ) from error
     return model.eval()
 

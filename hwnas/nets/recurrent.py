@@ -69,6 +69,6 @@ def check_tokens(tokens: Tensor, n_words: int) -> None:
         raise UserError(
             "a token is not in the vocabulary of the network",
             expected=f"numbers from 0 to {n_words - 1}",
-            found=f"{int(tokens.min())} to {int(tokens.max())}",
+            found=f"numbers from {int(tokens.min())} to {int(tokens.max())}",
             fix="encode the text with the vocabulary that the network was trained with",
         )

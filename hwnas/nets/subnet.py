@@ -124,10 +124,10 @@ def definition_of(model: nn.Module) -> dict[str, Any]:
 
 
 def computes_as_defined(model: nn.Module) -> bool:
-    """Whether a network built from the definition of `model`, with its weights, computes the same.
+    """Whether `model` computes the same as a network built from its definition and its weights.
 
-    It does not if layers of `model` were replaced after it was built. The outputs are compared on
-    one image of noise. Recurrent networks only need the same parameter names and shapes.
+    The outputs differ if layers of `model` were replaced after it was built. They are compared on
+    one random image. For recurrent networks, only the names and shapes of parameters are compared.
     """
     definition = definition_of(model)
     rebuilt = build_from_definition(definition, seed=None).eval()

@@ -240,6 +240,7 @@ class Supernet(nn.Module):
             raise UserError(
                 "the supernet has no eval mode: it keeps no running BN statistics",
                 expected="training mode",
+                found="eval mode",
                 fix="evaluate recalibrate(extract(supernet, arch), batches)",
             )
         if not self.space.macro.reads_tokens:

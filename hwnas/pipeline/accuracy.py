@@ -190,14 +190,14 @@ def artifact_check(
     report = compare(expected, found.logits[: len(x)], device.batch, rounding=model.torch_rounding)
     top1 = accuracy_text(accuracies.on(device.name).get(one.model.path), len(accuracies.labels))
     accepted = tolerance_text(model.parity_tolerance, model.torch_rounding)
-    detail = (
-        f"{one.model.path} holds {found.precision or 'an unknown precision'}, the device runs"
-        f" {device.precision}; torch and {device.runtime} {device.provider} differ by"
-        f" {report.relative:.1e} of the largest logit (accepted {accepted}), agree on"
-        f" {report.top1_agreement:.2%} of {len(x)} images; test top-1"
-        f" {top1 or 'not measured'}"
-    )
     is_right = found.precision in (None, device.precision)
+    other = "" if is_right else f" instead of {device.precision}"
+    detail = (
+        f"{one.model.path}: precision {found.precision or 'unknown'}{other}; logits of"
+        f" {device.runtime} {device.provider} differ from torch by up to {report.relative:.1e} of"
+        f" the largest logit (accepted {accepted}); same top-1 class on"
+        f" {report.top1_agreement:.2%} of {len(x)} images; test top-1 {top1 or 'not measured'}"
+    )
     return [Check(f"file of {device.name}", is_kept(model, report) and is_right, detail)]
 
 
@@ -220,7 +220,7 @@ def format_checks(
                 continue
             holds = held[position]
             is_other = holds not in (None, one.model.precision)
-            wrong = f"holds {holds}, not {one.model.precision}; " if is_other else ""
+            wrong = f"precision {holds} instead of {one.model.precision}; " if is_other else ""
             sizes = ", ".join(str(batch.batch) for batch in report.batches)
             known = accuracy_text(top1.get(one.model.path), n) or "not measured"
             raised = tolerance_text(report.tolerance, report.torch_rounding)
@@ -229,10 +229,9 @@ def format_checks(
                 Check(
                     f"{_name(one, exports) if position else 'parity'} of the {role}",
                     report.passed and not is_other,
-                    f"{wrong}torch and {report.runtime} differ by {report.worst:.1e} of the"
-                    f" largest logit ({bar}batch {sizes}), agree on {report.agreement:.2%} of"
-                    f" images;"
-                    f" test top-1 {known}",
+                    f"{wrong}logits of {report.runtime} differ from torch by up to"
+                    f" {report.worst:.1e} of the largest logit ({bar}batch {sizes}); same top-1"
+                    f" class on {report.agreement:.2%} of images; test top-1 {known}",
                 )
             )
     return checks

@@ -17,7 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from hwnas.core.errors import Invalid
 from hwnas.core.records import STRICT, Count, Share
+from hwnas.core.text import in_words
 from hwnas.exporters.samples import denormalise
 from hwnas.interfaces import DataInfo, Images
 from hwnas.spaces.arch import Arch
@@ -77,9 +79,11 @@ class Answered:
     def __post_init__(self) -> None:
         n = len(self.confusion)
         if any(len(row) != n for row in self.confusion):
-            raise ValueError("confusion: not square")
-        if any(max(p.label, p.predicted) >= n for p in (*self.right, *self.wrong)):
-            raise ValueError(f"photos: classes must be below {n}")
+            lengths = sorted({len(row) for row in self.confusion})
+            raise Invalid(f"{n} rows of {n} numbers", f"rows of {in_words(lengths)}", "confusion")
+        most = max((max(p.label, p.predicted) for p in (*self.right, *self.wrong)), default=-1)
+        if most >= n:
+            raise Invalid(f"numbers of classes below {n}", most, "photos")
 
 
 @dataclass(frozen=True)

@@ -78,7 +78,7 @@ def reads_the_data(project: Project) -> None:
     if has_tokens != project.space.macro.reads_tokens:
         raise UserError(
             f"networks of the space {project.space.name} cannot read the data set",
-            expected="the data set text" if not has_tokens else "the space darts_ptb",
+            expected="`data.name: text`" if not has_tokens else "`space.name: darts_ptb`",
             found=f"data {project.config.data.name}, space {project.space.name}",
             where="data" if not has_tokens else "space",
         )

@@ -13,7 +13,7 @@ from hwnas.acquisitions import REGISTRY as ACQUISITIONS
 from hwnas.controller.sections import EvaluatorConfig, RemeasureConfig, SearchConfig
 from hwnas.core.command import command_line
 from hwnas.core.config import LATER, NUMBER, StrictModel, build_model, variant
-from hwnas.core.errors import UserError
+from hwnas.core.errors import Invalid, UserError
 from hwnas.core.ledger import config_of
 from hwnas.core.overrides import override
 from hwnas.core.resources import resource, resource_names
@@ -96,7 +96,8 @@ class SearchSection(SearchConfig):
     @model_validator(mode="after")
     def _one_acquisition(self) -> SearchSection:
         if self.acquisition is not None and self.exploration:
-            raise ValueError("`exploration` has no effect with `acquisition`; remove one of them")
+            one = "at most one of `acquisition` and `exploration` (above 0)"
+            raise Invalid(one, f"exploration {self.exploration:g} with an acquisition")
         return self
 
 
@@ -173,9 +174,10 @@ class ExperimentConfig(StrictModel):
     @classmethod
     def _has_onnx(cls, export: tuple[Any, ...]) -> tuple[Any, ...]:
         if not any(config.name == "onnx" for config in export):
-            raise ValueError("must contain onnx, from which the other formats are made")
+            given = ", ".join(config.name for config in export) or "no formats"
+            raise Invalid("a list with onnx, from which the other formats are made", given)
         if problem := duplicates(export):
-            raise ValueError(problem)
+            raise Invalid("formats that write different files", f"a section that {problem}")
         return export
 
 

@@ -153,10 +153,10 @@ def _images_are_large_enough(project: Project, data: DataPlan) -> None:
     can_grow = hasattr(project.config.data, "base_px")
     grow = f"set data.base_px={max(allowed)}, or " if can_grow else ""
     raise UserError(
-        "resolutions of the space are larger than the images of the data set",
+        "the space has resolutions above the size of the images",
         expected=f"resolutions up to {data.base_px} px, the size of the images"
         + " (data.base_px)" * can_grow,
-        found=", ".join(f"{px} px" for px in allowed),
+        found=", ".join(f"{px} px" for px in allowed if px > data.base_px),
         where="space.resolutions",
         fix=f"{grow}remove the resolutions above {data.base_px} px from space.resolutions",
     )

@@ -224,8 +224,8 @@ def _require_files(stage: Stage) -> None:
         if not path.is_file():
             raise UserError(
                 f"stage {stage.name!r} needs a file that does not exist",
-                expected="a file",
-                found=path,
+                expected=path,
+                found="no such file",
                 where=setting,
                 fix="add the file, or change the setting",
             )

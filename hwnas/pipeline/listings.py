@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
-from hwnas.core.errors import UserError
+from hwnas.core.errors import Invalid, UserError
 from hwnas.core.records import STRICT, Count, NotNegative, Share, load
 from hwnas.core.rundir import RunDir
+from hwnas.core.text import in_words
 
 __all__ = ["TrainingRow", "check_training_rows", "listed", "training_rows"]
 
@@ -40,7 +41,9 @@ class TrainingRow:
 
     def __post_init__(self) -> None:
         if self.top1.keys() != self.val_loss.keys():
-            raise ValueError("top1 and val_loss must have the same curves")
+            raise Invalid(
+                f"the curves {in_words(list(self.top1))}", in_words(list(self.val_loss)), "val_loss"
+            )
 
 
 def training_rows(run: RunDir) -> list[TrainingRow]:
@@ -50,10 +53,12 @@ def training_rows(run: RunDir) -> list[TrainingRow]:
         UserError: a line is not a row of the curves, or has other curves than the first one.
     """
     found = [_training_row(run, row) for row in run.metrics("train")]
-    if len({tuple(sorted(row.top1)) for row in found}) > 1:
+    curves = {tuple(sorted(row.top1)) for row in found}
+    if len(curves) > 1:
         raise UserError(
             "rows of the training metrics have different curves",
-            expected="the same names of curves in every row",
+            expected=f"the curves of the first row in every row: {in_words(sorted(found[0].top1))}",
+            found="; ".join(in_words(names) for names in sorted(curves)),
             where=run.metrics_file,
             fix="remove the rows that differ, or restore a copy of the file",
         )
@@ -84,7 +89,7 @@ def listed(found: Mapping[str, T], name: str, *, what: str, where: Path, fix: st
     """
     if name not in found:
         raise UserError(
-            f"the list of a search lacks {what}",
+            f"a list of the run has no entry for {what}",
             expected=name,
             found=", ".join(found) or "nothing",
             where=where,

@@ -10,9 +10,10 @@ from typing_extensions import TypedDict
 
 from hwnas.analysis.chance import chance_warning
 from hwnas.core.confined import check_name
-from hwnas.core.errors import CheckFailed, NotJudged
+from hwnas.core.errors import CheckFailed, Invalid, NotJudged
 from hwnas.core.records import STRICT, Count, Milliseconds, NotNegative, Positive, Rank, Share, dump
 from hwnas.core.stats import standard_error
+from hwnas.core.text import in_words
 from hwnas.exporters.parity import ParityReport
 from hwnas.interfaces import PERPLEXITY, DataInfo, ModelFile
 from hwnas.measure.limits import TimedLimit, timed_limits
@@ -55,7 +56,8 @@ class SeenData:
     def __post_init__(self) -> None:
         check_name(self.digest, where="data of a run")
         if not self.info.digests.keys() >= set(SPLITS):
-            raise ValueError("info.digests: a split is missing")
+            found = in_words(list(self.info.digests))
+            raise Invalid(f"the splits {in_words(SPLITS)}", found, "info.digests")
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ class DataRecord:
 
     def __post_init__(self) -> None:
         if not 0 <= self.last < len(self.seen):
-            raise ValueError("last: must be an index of `seen`")
+            raise Invalid(f"an index of `seen`, below {len(self.seen)}", self.last, "last")
 
     @property
     def latest(self) -> SeenData:
@@ -97,7 +99,7 @@ class Exported:
 
     def __post_init__(self) -> None:
         if not self.files and not self.failure:
-            raise ValueError("an exported format must have files, or the reason why it has none")
+            raise Invalid("files of the format, or `failure`: why it has none", "neither")
         for name in self.files:
             check_name(name, where="exports of a network")
 

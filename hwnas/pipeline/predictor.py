@@ -81,7 +81,7 @@ def load_predictor(project: Project) -> AccuracyPredictor:
         predictor.load_state(state)
         mean, std = predictor.predict(project.space.codes([project.space.smallest()]))
         if not (np.isfinite(mean).all() and np.isfinite(std).all()):
-            raise ValueError("its predictions are not finite")
+            raise ValueError("predictions that are not finite")
     return predictor
 
 

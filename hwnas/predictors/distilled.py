@@ -117,7 +117,7 @@ class DistilledPredictor:
         found = {name: array.shape for name, array in state.items()}
         if found != shapes | {"scale": (3,)}:
             raise UserError(
-                "not the state of this predictor",
+                "the stored state belongs to another predictor",
                 expected="the config and space that it was fitted with",
                 found=found,
                 fix="fit the predictor again",

@@ -167,7 +167,7 @@ class EnsemblePredictor:
             processes, (share,) = Processes.load(state, n_processes), state["share"].tolist()
         except (KeyError, RuntimeError, ValueError) as error:
             raise UserError(
-                "not the state of this predictor",
+                "the stored state belongs to another predictor",
                 expected="the config and space that it was fitted with",
                 found=str(error),
                 fix="fit the predictor again",

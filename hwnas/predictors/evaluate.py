@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from hwnas.core.errors import UserError
+from hwnas.core.errors import Invalid, UserError
 from hwnas.core.records import STRICT, Count, NotNegative, Rank, Share
 from hwnas.core.rng import rng
 from hwnas.core.stats import Z90, bootstrap_interval, kendall_tau
@@ -66,7 +66,8 @@ class PredictorReport:
 
     def __post_init__(self) -> None:
         if not len(self.truth) == len(self.predicted) == len(self.predicted_std):
-            raise ValueError("truth, predicted and predicted_std must have the same length")
+            lengths = f"{len(self.truth)}, {len(self.predicted)} and {len(self.predicted_std)}"
+            raise Invalid("equal lengths of truth, predicted and predicted_std", lengths)
 
     @property
     def top(self) -> TopQuality:

@@ -29,7 +29,7 @@ __all__ = ["MAX_ARCHS", "ScoreTable", "Top", "load_table", "save_table", "table_
 
 MAX_ARCHS = 20_000_000  # two float32 per arch: 160 MB
 CHUNK = 16_384
-EACH = "the lowest of each, perhaps of different archs: "
+EACH = "the lowest costs, each minimised separately: "
 
 Predict = Callable[[Codes], tuple[FloatArray, FloatArray]]
 Costs = Mapping[str, FloatArray]

@@ -74,7 +74,7 @@ def open_records(
     space_name, classes = space or default_space, num_classes or default_classes
     if space_name is None or classes is None:
         raise UserError(
-            f"reader {name!r} does not define the space of the archs",
+            f"the space of the archs is unknown: reader {name!r} does not define it",
             where=path,
             fix="give --space NAME and --num-classes N (and --set), as in the run's config",
         )
@@ -102,8 +102,10 @@ def _guess(path: Path) -> str:
     if len(names) != 1:
         raise UserError(
             "cannot detect the format of the file",
-            expected=f"a format of one of {', '.join(READERS.names)}",
-            found=f"recognised by {' and '.join(names)}" if names else "recognised by none",
+            expected=f"a format that exactly one reader recognises, of {', '.join(READERS.names)}",
+            found=f"a format that {' and '.join(names)} recognise"
+            if names
+            else "an unknown format",
             where=path,
             fix="select one with --reader",
         )

@@ -114,7 +114,9 @@ def number(value: object, *, where: object) -> float:
         plain = with_point(text) or (text if text != value else None)
         fix = None if plain is None else f"write {plain}"
         if plain is None and re.search(r"\d", text):
-            fix = "write digits with a decimal point, without a unit and separators of thousands"
+            fix = (
+                "write digits with a decimal point, without a unit and without thousands separators"
+            )
         raise UserError("not a finite number", found=repr(value), where=where, fix=fix)
     return found
 
@@ -133,9 +135,9 @@ def record_set(table: Table, reader: Reader, target: str | None, *, where: objec
     outside = ~((values >= 0) & (values <= most))
     if outside.any():
         raise UserError(
-            f"the column {target} is not a {reader.unit}",
+            f"the column {target} has values outside the range of its unit ({reader.unit})",
             expected=f"values in [0, {most:g}]",
-            found=f"{int(outside.sum())} values outside, the first {values[outside][0]:g}",
+            found=f"{int(outside.sum())} of {len(values)} values, the first {values[outside][0]:g}",
             where=where,
         )
     for row, repeated in repeats.items():

@@ -50,7 +50,7 @@ def check_ends(in_channels: Any, num_classes: Any, *, where: str) -> None:
     for name, n in (("in_channels", in_channels), ("num_classes", num_classes)):
         if not isinstance(n, int) or isinstance(n, bool) or not 1 <= n <= MAX_ENDS:
             expected = f"an integer from 1 to {MAX_ENDS:,}"
-            raise UserError(f"wrong {name}", expected=expected, found=repr(n), where=where)
+            raise UserError(f"invalid {name}", expected=expected, found=repr(n), where=where)
 
 
 def check_member(space: SearchSpace, arch: Arch) -> None:
@@ -81,11 +81,11 @@ def check_member(space: SearchSpace, arch: Arch) -> None:
             )
     if space.macro.has_duplicates and space.arch(arch.codes).codes != arch.codes:
         raise UserError(
-            "the codes are not the canonical ones of their arch",
+            "the codes are not the canonical codes of their arch",
             expected=",".join(map(str, space.arch(arch.codes).codes)),
             found=",".join(map(str, arch.codes)),
             where=space.id,
-            fix="make archs by SearchSpace.arch(codes)",
+            fix="make archs with SearchSpace.arch(codes)",
         )
 
 

@@ -67,19 +67,21 @@ class BlockOpConfig(StrictModel):
     def _has_what_its_kind_has(self) -> BlockOpConfig:
         expands = self.kind in EXPANDING
         if not expands and (self.expand, self.groups) != (1, 1):
-            raise ValueError(f"`expand` and `groups` do not apply to a {self.kind}; omit them")
+            given = f"expand {self.expand:g} and groups {self.groups}"
+            raise Invalid(f"neither `expand` nor `groups` for the kind {self.kind}", given)
         if not expands and self.expand_groups > 1:
-            raise ValueError(f"`expand_groups` does not apply to a {self.kind}; omit it")
+            raise Invalid(f"no `expand_groups` for the kind {self.kind}", self.expand_groups)
         if self.kind == "fused" and self.groups > 1:
-            raise ValueError("`groups` does not apply to a fused block; use `expand_groups`")
+            raise Invalid("`expand_groups` instead of `groups` for the kind fused", "`groups`")
         if self.groups > 1 and self.expand_groups > 1:
-            raise ValueError(
-                "`groups` and `expand_groups` both split the expansion: give only one of them"
-            )
-        if self.kind != "uib" and (self.start_kernel or not self.kernel):
-            raise ValueError(
-                f"a {self.kind} needs `kernel` above 0, and no `start_kernel` (only for `uib`)"
-            )
+            both = "only one of `groups` and `expand_groups`, because both split the expansion"
+            raise Invalid(both, "both")
+        if self.kind != "uib" and self.start_kernel:
+            given = f"start_kernel {self.start_kernel} for the kind {self.kind}"
+            raise Invalid("`start_kernel` only for the kind uib", given)
+        if self.kind != "uib" and not self.kernel:
+            given = f"kernel 0 for the kind {self.kind}"
+            raise Invalid("a kernel of 0 only for the kind uib", given)
         return self
 
 
@@ -146,16 +148,17 @@ class StageConfig(StrictModel):
             given = given if self.kernels or self.expands else "neither"
             raise Invalid("`ops`, or `kernels` and `expands`", given)
         if (self.start_kernels or self.first_kernels) and not self.kernels:
-            raise ValueError("`start_kernels` and `first_kernels` need `kernels`, not `ops`")
+            given = "`start_kernels`" if self.start_kernels else "`first_kernels`"
+            raise Invalid("neither `start_kernels` nor `first_kernels` with `ops`", given)
         if self.first_kernels and self.per_stage:
-            raise ValueError("`first_kernels` cannot be used with `per_stage`")
+            raise Invalid("at most one of `first_kernels` and `per_stage`", "both")
         if 0 in (*self.kernels, *self.first_kernels) and not self.start_kernels:
-            raise ValueError("a kernel of 0 needs `start_kernels`: only a uib can omit a kernel")
+            raise Invalid("kernels above 0 in a stage without `start_kernels`", "a kernel of 0")
         for ops in (self.ops, self.first_ops):
             if twice := [name for name, n in Counter(op.name for op in ops).items() if n > 1]:
                 raise Invalid("operators with different names", f"{', '.join(sorted(twice))} twice")
         if self.first_ops and not self.ops:
-            raise ValueError("`first_ops` needs `ops`")
+            raise Invalid("`ops`, because `first_ops` is given", "no `ops`")
         return self
 
 

@@ -115,7 +115,7 @@ def rivals() -> Iterator[Finding]:
         yield Finding(
             "name",
             name,
-            f"version {_version(name)} installs a module {PACKAGE}, too, over the same files",
+            f"version {_version(name)} also installs a module {PACKAGE}, into the same files",
             "problem",
             f"pip uninstall {name}, then pip install --force-reinstall --no-deps hwnas",
         )

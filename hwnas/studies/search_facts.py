@@ -10,7 +10,7 @@ __all__ = ["mode_note", "search_facts"]
 
 WHY = (
     "a policy maximises the mean reward of its samples, so its most probable arch can be worse than"
-    " single samples; the winner is the best arch of all"
+    " some samples; the winner is the best of all"
 )
 
 
@@ -51,7 +51,7 @@ def mode_note(result: SearchResult) -> str:
         )
     return (
         f"{mode.arch.key}, not the winner: its score is {gap:.3g} lower"
-        f" ({WHY}, {result.n_predictions:,} in number)"
+        f" ({WHY} {result.n_predictions:,} proposals)"
     )
 
 

@@ -113,7 +113,7 @@ def _time_steps(project: Project, part: int) -> Rehearsal:
     )
     log.info(
         "measured: on this %s, %d thread%s, a step of %d networks (%s weights) on %d synthetic "
-        "images takes %.2f s (mean of %d, after one of %d images) and %s of memory",
+        "images takes %.2f s (mean of %d steps, after a first step on %d images) and %s of memory",
         torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU",
         config.threads,
         "s" * (config.threads > 1),

@@ -28,7 +28,7 @@ IMAGES = rng(0, "images").standard_normal((16, *SHAPE)).astype(np.float32)
 def check_parity(
     exporter: Exporter, files: Sequence[Path], model: nn.Module, images: Images
 ) -> ParityReport:
-    """Checks that the exported model computes the same as `model`, at every supported batch size.
+    """Checks that the exported model and `model` agree, at each batch size of the format.
 
     Raises:
         CannotRunHere: the format does not run on this host.
@@ -83,7 +83,9 @@ class ExporterSuite(Suite):
         assert files and set(files) == set(folder.iterdir()) - earlier
         content = {path: path.read_bytes() for path in files}
         exporter.export(model, input_shape=SHAPE, folder=folder, images=IMAGES)
-        assert {path: path.read_bytes() for path in files} == content, "repeated, equal bytes"
+        assert {path: path.read_bytes() for path in files} == content, (
+            "a repeated export writes different bytes"
+        )
         assert model.training
         for key, value in model.state_dict().items():
             assert value.equal(before[key]), key

@@ -97,7 +97,7 @@ class SamplerSuite(Suite):
         for step in range(40, 80):
             if archs := sampler.trials(step):
                 sampler.learn(archs, stream.uniform(1, 2, len(archs)))
-        assert sampler.slots(80) != other.slots(80), "it has learnt nothing"
+        assert sampler.slots(80) != other.slots(80), "learning does not change the slots"
         other.load_state(json.loads(json.dumps(sampler.state())))
         for one in (sampler, other):
             one.learn(one.trials(80), np.arange(len(one.trials(80)), dtype=float))

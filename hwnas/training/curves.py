@@ -67,7 +67,7 @@ class CollapseWatch:
             ):  # with fewer images, half of what can be learnt would look like chance
                 found = f"has not learnt anything: {self._text(value)}, chance is"
                 found += f" {self._text(self.chance)}"
-                fix = "if it does not learn stand-alone either, it is too small for these data"
+                fix = "if it also fails to learn stand-alone, the arch is too small for these data"
             else:
                 continue
             collapsed.append(name)

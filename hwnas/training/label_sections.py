@@ -43,7 +43,8 @@ class TrainedLabelConfig(StrictModel):
     @model_validator(mode="after")
     def _is_float(self) -> TrainedLabelConfig:
         if self.recipe.precision == "int8":
-            raise ValueError("recipe.precision int8: labels are accuracies of float networks")
+            floats = "fp32, bf16 or fp16, because labels are accuracies of float networks"
+            raise Invalid(floats, "int8", key="recipe.precision")
         return self
 
 
@@ -76,7 +77,8 @@ class LabelConfig(StrictModel):
     @model_validator(mode="after")
     def _check(self) -> LabelConfig:
         if self.records is None and (self.reader or self.target):
-            raise ValueError("`reader` and `target` need `records`")
+            given = " and ".join(f"`{key}`" for key in ("reader", "target") if getattr(self, key))
+            raise Invalid("`records` with `reader` or `target`", f"{given} without `records`")
         if self.records is not None and self.trained.n:
             raise Invalid(
                 "one of `records` (labels from a file) and `trained.n` (labels from archs that are"

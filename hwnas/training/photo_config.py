@@ -82,7 +82,8 @@ class AugmentConfig(StrictModel):
     @model_validator(mode="after")
     def _has_a_range(self) -> AugmentConfig:
         if self.crop_scale is not None and not 0 < self.crop_scale[0] <= self.crop_scale[1] <= 1:
-            raise Invalid("0 < least <= largest <= 1", key="crop_scale")
+            shares = "two shares, least and largest, with 0 < least <= largest <= 1"
+            raise Invalid(shares, list(self.crop_scale), key="crop_scale")
         return self
 
     def border(self, px: int) -> int:

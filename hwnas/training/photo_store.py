@@ -75,8 +75,8 @@ def scans_by_class(
     classes = class_folders(folder)
     if strangers := [name for name in classes if name not in names]:
         raise UserError(
-            "more classes than "
-            + ("data.classes lists" if is_listed else "the training images have"),
+            f"the {split} images have more classes than "
+            + ("data.classes lists" if is_listed else "the training images"),
             expected=f"{len(names)} classes: {', '.join(names[:100])}",
             found=f"also {', '.join(strangers)}",
             where=folder,

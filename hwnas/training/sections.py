@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from hwnas.core.config import LATER, StrictModel, variant
+from hwnas.core.errors import Invalid
 from hwnas.training.optional_sections import (
     AverageConfig,
     Count,
@@ -198,10 +199,9 @@ class TrainConfig(StrictModel):
     def _parts_are_equal(self) -> TrainConfig:
         size, rest = divmod(self.batch_size, self.accumulation)
         if self.accumulation > 1 and (rest or size < 2):
-            raise ValueError(
-                f"accumulation {self.accumulation} does not divide batch_size {self.batch_size} "
-                "into equal parts of at least 2 images"
-            )
+            n = self.accumulation
+            parts = f"a multiple of accumulation ({n}), and at least {2 * n} (2 images per part)"
+            raise Invalid(parts, self.batch_size, key="batch_size")
         return self
 
 
@@ -259,6 +259,7 @@ class FinetuneConfig(StrictModel):
 
     @model_validator(mode="after")
     def _regularises_in_float(self) -> FinetuneConfig:
-        if self.precision == "int8" and (self.drop_path or self.auxiliary):
-            raise ValueError("precision int8 has no drop_path and no auxiliary classifier")
+        rates = {"drop_path": self.drop_path, "auxiliary": self.auxiliary}
+        if used := [key for key, rate in rates.items() if rate and self.precision == "int8"]:
+            raise Invalid("0 with precision int8", rates[used[0]], key=used[0])
         return self

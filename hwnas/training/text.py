@@ -106,7 +106,7 @@ def _content(path: Path) -> bytes:
     if len(content) > at_most:
         raise UserError(
             "the text is too large",
-            expected=f"at most {at_most >> 20} MB; for .gz, at most {MAX_RATIO} times the file",
+            expected=f"at most {at_most >> 20} MB; for .gz, {MAX_RATIO} times the compressed size",
             where=path,
         )
     return content

@@ -68,7 +68,7 @@ def test_weights_of_another_vocabulary_are_refused(run: Any, tmp_path: Path):
 
 @pytest.mark.parametrize(
     ("space", "data", "expected"),
-    [("darts_ptb", "digits", "the data set text"), ("mobilenet_tiny", "text", "darts_ptb")],
+    [("darts_ptb", "digits", "data.name: text"), ("mobilenet_tiny", "text", "darts_ptb")],
 )
 def test_texts_and_images_are_not_confused(space: str, data: str, expected: str, tmp_path: Path):
     root = {"data.root": str(write_text(tmp_path, 3000)), "data.files": ["text.txt"]}

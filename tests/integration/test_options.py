@@ -466,7 +466,9 @@ def test_another_device_of_the_same_name_is_not_taken_for_the_runs(
     folder: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "local.yaml").write_text("schema_version: 1\nbatch: 4\n")
-    with pytest.raises(UserError, match=r"(?s)another device is called 'local'.*batch=1.*batch=4"):
+    with pytest.raises(
+        UserError, match=r"(?s)called 'local'.*expected: batch: 1\n  found: batch: 4\n"
+    ):
         hwnas.profile(str(tmp_path / "local.yaml"), run=folder)
 
 

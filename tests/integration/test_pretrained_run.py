@@ -97,7 +97,7 @@ def test_nothing_is_trained_and_the_licence_travels(
     [
         ({"supernet.init": None}, r"starting weights[\s\S]*pretrained list"),
         ({"label.records": "/no/such.json"}, r"label\.records"),
-        ({"label.records": None}, r"`reader` and `target` need `records`"),
+        ({"label.records": None}, r"found .* without `records`"),
         ({"label.trained.n": 3}, r"expected one of `records`.*found both"),
     ],
 )

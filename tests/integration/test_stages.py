@@ -225,7 +225,7 @@ def test_training_waits_for_tables_that_it_uses(
     found = stages(look(bench, **changes))["train"]
     assert found.needs == tuple(f"profile/{name}" for name in devices)
     if devices:
-        with pytest.raises(UserError, match="not a device of this project"):
+        with pytest.raises(UserError, match="not a device of this run"):
             train.check(look(bench, devices=["local"], search__constraints=[], **changes))
 
 

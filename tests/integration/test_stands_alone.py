@@ -250,7 +250,7 @@ def test_weights_that_are_gone_are_missed_when_they_are_needed(home: Path) -> No
     with pytest.raises(UserError, match="needs a file that does not exist") as error:
         hwnas.train(run, settings={"train.steps": 3})
     assert error.value.where == "supernet.init"
-    assert error.value.found == home / "start.safetensors"
+    assert error.value.expected == home / "start.safetensors"
 
 
 def test_other_weights_at_the_same_place_are_noticed(home: Path) -> None:

@@ -105,9 +105,9 @@ def test_state_of_another_size_is_refused(space, labelled):
     small = gcn.build(gcn.Config(width=8, training=quick), PredictorContext(space, 0))
     small.fit(codes[:20], top1[:20])
     large = gcn.build(gcn.Config(width=16, training=quick), PredictorContext(space, 0))
-    with pytest.raises(UserError, match="not the state of this predictor"):
+    with pytest.raises(UserError, match="state belongs to another predictor"):
         large.load_state(small.state())
-    with pytest.raises(UserError, match="not the state of this predictor"):
+    with pytest.raises(UserError, match="state belongs to another predictor"):
         large.load_state({})
 
 

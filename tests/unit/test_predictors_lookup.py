@@ -125,7 +125,9 @@ def test_questions_that_have_no_answer_say_why(fitted, space, tiny_space, tmp_pa
     table, metrics = made(fitted, space), cost_metrics(space, {})
     with pytest.raises(UserError, match=r"no arch of the table meets[\s\S]*the lowest is macs"):
         table.best(metrics, {"macs": 1.0}, k=1)
-    with pytest.raises(UserError, match=r"of each, perhaps of different archs: macs .*, params "):
+    with pytest.raises(
+        UserError, match=r"lowest costs, each minimised separately: macs .*, params "
+    ):
         table.best(metrics, {"macs": 1.0, "params": 1.0}, k=1)
     with pytest.raises(UserError, match="a limit is on an unknown metric: latency_ms@phone"):
         table.best(metrics, {"latency_ms@phone": 1.0}, k=1)

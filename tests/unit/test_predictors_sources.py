@@ -193,5 +193,5 @@ def test_proxies_say_which_archs_they_do_not_know(archs, tiny_space):
 
 def test_distilling_refuses_strange_states(tiny_space):
     predictor = distilled.build(distilled.Config(), PredictorContext(tiny_space, 0))
-    with pytest.raises(UserError, match="not the state of this predictor"):
+    with pytest.raises(UserError, match="state belongs to another predictor"):
         predictor.load_state({"weight0": np.zeros((3, 3), dtype=np.float32)})

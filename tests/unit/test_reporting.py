@@ -188,7 +188,7 @@ def test_says_the_numbers_that_matter(data: ReportData) -> None:
     text = " ".join(Page(render_report(data)).text.split())
     assert "measured latency, 25% of the largest" in text  # 0.475 / 1.9
     assert "+1.3%" in text  # 0.481 / 0.475 - 1
-    assert "Kendall tau 0.71 [0.60, 0.80]; MACs alone 0.55" in text
+    assert "Kendall tau 0.71 [0.60, 0.80]; of a ranking by MACs 0.55" in text
     assert "mean error 2.4%" in text and "repeat noise 1.0%" in text
     assert "the forecast was off" in text and "17" in text and "two words" in text
     assert "not run yet" not in text

@@ -74,7 +74,7 @@ def test_further_devices_winners_are_networks_of_their_own(
 
 @pytest.mark.parametrize("wrong", [{"target": "accuracy"}, {"reader": "hwnas"}])
 def test_how_records_are_read_needs_records(wrong: dict[str, Any]) -> None:
-    with pytest.raises(ValidationError, match="need `records`"):
+    with pytest.raises(ValidationError, match=f"found `{next(iter(wrong))}` without `records`"):
         EvaluatorConfig(**wrong)
 
 

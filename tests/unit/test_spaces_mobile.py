@@ -63,7 +63,7 @@ def test_the_order_of_choices_in_yaml_does_not_matter():
             "kernels: [3], expands: [2]",
             "ops: [{name: a}, {name: b, kind: dsconv, expand: 6}]",
             "stages.0.ops.1",
-            "`expand` and `groups` do not apply to a dsconv",
+            "neither `expand` nor `groups` for the kind dsconv, found expand 6 and groups 1",
         ),
         ("kernels: [3], expands: [2],", "", "stages.0", "`kernels` and `expands`, found neither"),
         ("head: {width: 64}", "head: {width: 64, expand: 6}", "head", "`expand`, found both"),

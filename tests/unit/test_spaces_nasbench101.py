@@ -84,7 +84,7 @@ def test_codes_that_are_not_canonical_are_no_member():
     swapped = (*arch.codes[:2], arch.codes[3], arch.codes[2], *arch.codes[4:])
     assert SPACE.arch(swapped) == arch != Arch(SPACE.id, swapped)
     assert not SPACE.validate(np.array([swapped], dtype=np.int16))[0]
-    with pytest.raises(UserError, match="not the canonical ones"):
+    with pytest.raises(UserError, match="not the canonical codes"):
         SPACE.check(Arch(SPACE.id, swapped))
 
 

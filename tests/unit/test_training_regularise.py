@@ -111,5 +111,7 @@ def test_a_training_is_changed_by_it_resumes_exactly_and_leaves_a_plain_network(
 def test_a_network_without_a_place_for_the_classifier_is_refused():
     with pytest.raises(UserError, match="no place for an auxiliary classifier"):
         Regularisation(network(CHAIN), recipe(auxiliary=0.4), seed=0, n_steps=1)
-    with pytest.raises(pydantic.ValidationError, match="int8 has no drop_path"):
+    with pytest.raises(
+        pydantic.ValidationError, match="drop_path: expected 0 with precision int8, found"
+    ):
         recipe(drop_path=0.1, precision="int8")

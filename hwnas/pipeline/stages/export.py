@@ -103,7 +103,7 @@ def _require_packages(project: Project) -> None:
             devices = ", ".join(sorted(one.devices))
             raise UserError(
                 f"nothing can be exported for the device {devices} on this machine",
-                expected=f"the format {one.name}, which it runs",
+                expected=f"the packages of the format {one.name}, which the device runs",
                 found=error.found,
                 where="devices",
                 fix=error.fix,

@@ -76,8 +76,9 @@ def fit(project: Project, progress: Progress) -> None:
     )
     sources = Counter(str(e.source) for e in [*evaluations, *also_learned(project)])
     report = replace(report, sources=dict(sources))
-    note = f"held-out tau {report.kendall_tau:.3f} (of MACs: {report.macs_tau:.3f})"
-    note += f", the best of its top 10 has true rank {report.top.n_at_10} of {report.n_held_out}"
+    note = f"held-out tau {report.kendall_tau:.3f} (MACs as a predictor: {report.macs_tau:.3f})"
+    note += f", the best of the predicted top 10 has true rank {report.top.n_at_10}"
+    note += f" of {report.n_held_out}"
     progress(1, 3, note)
     archs = [evaluations[row].arch for row in held]
     predicted = np.asarray(report.predicted)

@@ -77,8 +77,8 @@ def stage(project: Project) -> Stage:
         outputs=(files.pattern(main.result.path), files.pattern(files.baseline.result.path)),
         remade=tuple(files.pattern(main.folder / name) for name in REMADE),
         run=task(project, name, search, together=True, reads_data=not has_records),
-        cost=f"2 x {section.n_predictions} predictions"
-        f" and {section.n_evaluations} subnet evaluations, and those of the fronts",
+        cost=f"2 x {section.n_predictions} predictions, {section.n_evaluations} subnet evaluations,"
+        " and the evaluation of the fronts",
         reads=project.outside.paths(RECORDS),
         data=None if has_records else project.source.input(LEARNING),
         is_provisional=True,

@@ -191,7 +191,7 @@ def latency_devices(project: Project) -> tuple[str, ...]:
     for name in needed:
         if name not in project.devices:
             raise UserError(
-                f"training needs latencies on {name!r}, which is not a device of this project",
+                f"training needs latencies on {name!r}, which is not a device of this run",
                 expected=f"one of {', '.join(project.devices)}",
                 where="train.sampler.device or train.ranking.prior.device",
                 fix=f"add {name} to `devices`",

@@ -286,8 +286,8 @@ def device_checks(winner: NetworkResult, config: VerifyConfig) -> list[Check]:
         check(
             f"estimate on {winner.device}",
             abs(error) - accepted,
-            f"estimate {winner.forecast_ms:.4f} ms, measured {winner.measured_ms:.4f} ms at the"
-            f" table's speed ({error:+.1%}; accepted {accepted:.1%}, repeat noise"
+            f"estimate {winner.forecast_ms:.4f} ms, measured {winner.measured_ms:.4f} ms at pace 1"
+            f" (error {error:+.1%}; accepted {accepted:.1%}, repeat noise"
             f" {winner.repeat_noise:.1%})",
         )
     ]

@@ -27,7 +27,9 @@ def read_labels(path: Path) -> list[Evaluation]:
     """
     data = read_json(path)
     if not isinstance(data, dict) or not isinstance(data.get("labels"), list):
-        raise UserError("not a labels file", expected='an object with "labels"', where=path)
+        raise UserError(
+            "not a labels file", expected='a JSON object with the list "labels"', where=path
+        )
     return [
         load(Evaluation, row, where=f"{path}: label {i}", versioned=False)
         for i, row in enumerate(data["labels"])

@@ -10,6 +10,7 @@ from typing import Any
 from hwnas.core.confined import read_regular
 from hwnas.core.errors import UserError
 from hwnas.core.store import MAX_JSON_BYTES
+from hwnas.core.text import kind_of
 from hwnas.interfaces import Reader, Table
 from hwnas.predictors.records import number, table_of
 from hwnas.spaces.space import SearchSpace
@@ -34,8 +35,8 @@ def _read(path: Path, space: SearchSpace) -> Table:
         if not _is_object(entry) or not re.fullmatch(rf"[0-9]{{{len(layers)}}}", digits):
             raise UserError(
                 "the arch belongs to another space",
-                expected=f"{len(layers)} digits, with an object of numbers each",
-                found=digits,
+                expected=f"keys of {len(layers)} digits, and JSON objects as values",
+                found=f"the key {digits!r} with {kind_of(entry)} as its value",
                 where=where,
             )
         view = {}

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 from hwnas.core.errors import UserError
 from hwnas.core.store import read_json
-from hwnas.core.text import kind_of
+from hwnas.core.text import in_words, kind_of
 from hwnas.interfaces import Reader, Table
 from hwnas.predictors.records import number, table_of
 from hwnas.spaces.choice import Value
@@ -42,6 +43,11 @@ def _read(path: Path, space: SearchSpace) -> Table:
     return table_of(space, views, columns, where=path)
 
 
+def _lengths(row: Mapping[str, Any], keys: Iterable[str]) -> str:
+    lists = {key: row[key] for key in keys if isinstance(row.get(key), list)}
+    return ", ".join(f"{key}: {len(lists[key]) if key in lists else 'no list'}" for key in keys)
+
+
 def _view(row: Any, *, where: str) -> dict[str, Value]:
     lengths = {"ks": STAGES * BLOCKS, "e": STAGES * BLOCKS, "d": STAGES}
     if not isinstance(row, dict) or any(
@@ -49,7 +55,8 @@ def _view(row: Any, *, where: str) -> dict[str, Value]:
     ):
         raise UserError(
             "the arch belongs to another space",
-            expected=f"lists of lengths {lengths}",
+            expected=f"lists with these numbers of values: {in_words(lengths)}",
+            found=_lengths(row, lengths) if isinstance(row, dict) else kind_of(row),
             where=where,
         )
     view: dict[str, Value] = {"resolution": row.get("r", 0)}

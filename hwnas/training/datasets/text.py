@@ -72,9 +72,9 @@ class Config(StrictModel):
     @model_validator(mode="after")
     def _one_or_three(self) -> Config:
         if len(self.files) == 2:
-            raise Invalid("one file, or three (train, val, test)", key="files")
-        if len(set(self.files)) != len(self.files):
-            raise ValueError("files: a file is given twice")
+            raise Invalid("one file, or three (train, val, test)", "two files", key="files")
+        if twice := sorted({name for name in self.files if self.files.count(name) > 1}):
+            raise Invalid("different files", f"{twice[0]} twice", key="files")
         return self
 
 
