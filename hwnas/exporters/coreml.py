@@ -14,7 +14,7 @@ from hwnas.core.config import LATER
 from hwnas.core.env import require
 from hwnas.exporters.base import PROMISES, Format, FormatConfig, Source, converting
 from hwnas.exporters.float_graph import INPUT_NAME, OUTPUT_NAME, quiet
-from hwnas.exporters.mixed import LARGEST
+from hwnas.exporters.mixed import LARGEST, closeness
 from hwnas.exporters.mlpackage import coreml_model, zipped
 from hwnas.interfaces import Exporter, ModelFile, OpenModel
 
@@ -51,9 +51,9 @@ class Config(FormatConfig):
     )
     weights: Annotated[Literal["compensated", "nearest"], LATER] = Field(
         "compensated",
-        description="How `int8` rounds weights. `compensated`: by GPTQ; `nearest`: each to the"
-        " nearest value, always used with `finetune.precision: int8`. No effect in other"
-        " precisions.",
+        description="How `int8` rounds weights. `compensated`: by GPTQ, if this brings the"
+        " logits closer to those of the float network; `nearest`: each to the nearest value, always"
+        " used with `finetune.precision: int8`. No effect in other precisions.",
     )
 
     @property
@@ -127,16 +127,24 @@ class _CoreMl(Format):
         return optimize.linear_quantize_weights(model, optimize.OptimizationConfig(rule))
 
     def _rounded(self, source: Source) -> Source:
-        """In `int8`, with weights that lose nothing in 8 bits, if there are images."""
-        from hwnas.exporters.weight_rounding import grid_weights
+        """In `int8`, with weights that lose nothing in 8 bits, if this brings logits closer."""
+        from hwnas.exporters.parity import torch_logits
+        from hwnas.exporters.weight_rounding import grid_weights, nearest_weights
 
         images, config = source.images, self.config
-        if images is None or config.precision != "int8":
+        if images is None or config.precision != "int8" or config.weights == "nearest":
             return source
-        if config.weights == "nearest":
-            return source
-        model = grid_weights(source.model, images, levels=LARGEST, at_least=MOST_IN_FP16 + 1)
-        return replace(source, model=model)
+        layers = {"levels": LARGEST, "at_least": MOST_IN_FP16 + 1}
+        compensated = grid_weights(source.model, images, **layers)
+        judged = images if source.held_out is None else source.held_out
+        expected = torch_logits(source.model, judged)
+        found, nearest = (
+            closeness(
+                torch_logits(nearest_weights(one, source.input_shape, **layers), judged), expected
+            )
+            for one in (compensated, source.model)
+        )
+        return replace(source, model=compensated) if found >= nearest else source
 
     def describe(self, files: Sequence[Path]) -> ModelFile:
         """The manifest entry of the file."""

@@ -54,9 +54,9 @@ class _Pair:
 
     parent: nn.Module
     conv_name: str
-    conv: nn.Conv2d
+    conv: nn.Conv1d | nn.Conv2d
     bn_name: str
-    bn: nn.BatchNorm2d
+    bn: nn.BatchNorm1d | nn.BatchNorm2d
 
 
 def _foldable(model: nn.Module, input_shape: Sequence[int]) -> list[_Pair]:
@@ -76,15 +76,15 @@ def _foldable(model: nn.Module, input_shape: Sequence[int]) -> list[_Pair]:
     return [pair for pair in pairs if calls.is_only_reader(pair.bn, pair.conv)]
 
 
-def _is_known_conv(module: nn.Module) -> TypeGuard[nn.Conv2d]:
+def _is_known_conv(module: nn.Module) -> TypeGuard[nn.Conv1d | nn.Conv2d]:
     """Whether a module is exactly of a known class of convolutions."""
-    known = (nn.Conv2d, DepthwiseConv2d, PointwiseConv2d, Conv2dSame, PaddedConv2d)
+    known = (nn.Conv1d, nn.Conv2d, DepthwiseConv2d, PointwiseConv2d, Conv2dSame, PaddedConv2d)
     return type(module) in known
 
 
-def _is_known_bn(module: nn.Module) -> TypeGuard[nn.BatchNorm2d]:
+def _is_known_bn(module: nn.Module) -> TypeGuard[nn.BatchNorm1d | nn.BatchNorm2d]:
     """Whether a module is exactly of a known class of BN, with statistics of its own."""
-    known = (nn.BatchNorm2d, BatchNormAct2d)
+    known = (nn.BatchNorm1d, nn.BatchNorm2d, BatchNormAct2d)
     return type(module) in known and module.running_mean is not None
 
 

@@ -37,6 +37,7 @@ __all__ = [
     "TargetAgreement",
     "Weights",
     "calibration",
+    "closeness",
     "mixed",
     "saving",
 ]
@@ -149,11 +150,11 @@ def mixed(
 
     def tried(n: int) -> Mixed[Model]:
         model = quantize(but=worst[:n])
-        agreement, _ = _closeness(logits(model, judged), expected)
+        agreement, _ = closeness(logits(model, judged), expected)
         return Mixed(model, weights, tuple(worst[:n]), len(layers), agreement, agreement)
 
     wholes = {name: way() for name, way in ways.items()}
-    found = {name: _closeness(logits(one, judged), expected) for name, one in wholes.items()}
+    found = {name: closeness(logits(one, judged), expected) for name, one in wholes.items()}
     weights = max(found, key=found.__getitem__)
     quantize, agreement = ways[weights], found[weights][0]
     whole = best = Mixed(wholes[weights], weights, (), len(layers), agreement, agreement)
@@ -202,7 +203,7 @@ def _ranked(
     return sorted(layers, key=lambda name: -errors[name])
 
 
-def _closeness(logits: Images, expected: Images) -> tuple[float, float]:
+def closeness(logits: Images, expected: Images) -> tuple[float, float]:
     """Top-1 agreement, then minus the mean square error."""
     agreement = float((logits.argmax(1) == expected.argmax(1)).mean())
     return agreement, -float(np.square(logits - expected).mean())

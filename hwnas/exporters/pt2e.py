@@ -30,6 +30,9 @@ RELU, HARDTANH, RELU6 = (
     getattr(torch.ops.aten, name).default for name in ("relu", "hardtanh", "relu6")
 )
 CAT = torch.ops.aten.cat.default
+MEANS = tuple(getattr(torch.ops.aten.mean, name) for name in ("default", "dim")) + (
+    torch.ops.aten.adaptive_avg_pool2d.default,
+)
 MOST = 6.0  # of ReLU6
 ANNOTATION = "quantization_annotation"  # key of torchao
 State = Mapping[str, torch.Tensor]
@@ -198,7 +201,11 @@ def _joins_beside(nodes: Iterable[torch.fx.Node], layers: Collection[str]) -> It
 
 
 def _quantizer(admits: Callable[[torch.fx.Node], bool], *, clipped: Collection[str]) -> Any:
-    """XNNPACK's rule for nodes that `admits`, with ranges from extremes, up to 6 for `clipped`."""
+    """XNNPACK's rule for nodes that `admits`, with ranges from extremes, up to 6 for `clipped`.
+
+    Means have a range of their own. In XNNPACK's rule they share that of their input, which is
+    several times as wide.
+    """
     from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
         XNNPACKQuantizer,
         get_symmetric_quantization_config,
@@ -218,9 +225,11 @@ def _quantizer(admits: Callable[[torch.fx.Node], bool], *, clipped: Collection[s
                     node.meta[ANNOTATION] = QuantizationAnnotation(_annotated=True)
             model = super().annotate(model)
             for node in model.graph.nodes:
+                found = node.meta.get(ANNOTATION)
+                if node.target in MEANS and found is not None and found.output_qspec is not None:
+                    found.output_qspec = extremes
                 if node.name not in clipped:
                     continue
-                found = node.meta.get(ANNOTATION)
                 if found is None or found.output_qspec is None:  # it stays in float
                     node.target = RELU6
                 else:

@@ -24,7 +24,7 @@ from hwnas.exporters.fold import folded
 from hwnas.exporters.layer_calls import LayerCalls
 from hwnas.interfaces import Images
 
-__all__ = ["Layer", "grid_weights", "half_weights"]
+__all__ = ["Layer", "grid_weights", "half_weights", "nearest_weights"]
 
 N_IMAGES = 32  # 8 to 64 are equally good
 BATCH = 4
@@ -69,6 +69,28 @@ def grid_weights(model: nn.Module, images: Images, *, levels: int, at_least: int
     at_least: layers with fewer weights remain as they are.
     """
 
+    return _rounded(model, images, _grid(levels), bias=False, at_least=at_least)
+
+
+@torch.no_grad()
+def nearest_weights(
+    model: nn.Module, input_shape: Sequence[int], *, levels: int, at_least: int = 1
+) -> nn.Module:
+    """As `grid_weights`, but every weight is rounded to the nearest value.
+
+    input_shape: of an image, [C, H, W].
+    """
+    net, rule = folded(model, input_shape), _grid(levels)
+    for layer in _layers(net, at_least):
+        weights = layer.weight.double().flatten(1)[None]
+        nearest = rule(weights)(weights.mT, weights.mT).mT
+        layer.weight.copy_(nearest.reshape(layer.weight.shape))
+    return net
+
+
+def _grid(levels: int) -> Callable[[torch.Tensor], Column]:
+    """Rule that rounds weights to integers from -levels to levels times the output's scale."""
+
     def to_grid(weights: torch.Tensor) -> Column:
         scale = weights.abs().amax(2) / levels
         scale = torch.where(scale == 0, 1.0, scale)
@@ -80,7 +102,13 @@ def grid_weights(model: nn.Module, images: Images, *, levels: int, at_least: int
 
         return column
 
-    return _rounded(model, images, to_grid, bias=False, at_least=at_least)
+    return to_grid
+
+
+def _layers(net: nn.Module, at_least: int) -> list[Layer]:
+    """The layers that can be rounded, with `at_least` this many weights."""
+    layers = (one for one in net.modules() if isinstance(one, Layer))
+    return [one for one in layers if one.weight.numel() >= at_least]
 
 
 @torch.no_grad()
@@ -98,8 +126,7 @@ def _rounded(
     """
     net = folded(model, images.shape[1:])
     chosen = rng(0, "exporters/weight_rounding").permutation(len(images))[:N_IMAGES]
-    layers = [one for one in net.modules() if isinstance(one, Layer)]
-    with _Grams([one for one in layers if one.weight.numel() >= at_least]) as grams:
+    with _Grams(_layers(net, at_least)) as grams:
         for batch in torch.split(torch.from_numpy(images[chosen]), BATCH):
             net(batch)
     for layer, gram in grams.found.items():

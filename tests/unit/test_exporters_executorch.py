@@ -258,6 +258,38 @@ def test_relu6_whose_range_is_also_that_of_another_value(is_first: bool) -> None
     assert 0 < error.square().mean() < 1e-2 * expected.var()
 
 
+# --- means in 8 bits ------------------------------------------------------------------------------
+
+
+class Mean(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.mean((2, 3), keepdim=True)
+
+
+@pytest.mark.parametrize("pool", [Mean(), torch.nn.AdaptiveAvgPool2d(1)], ids=["mean", "pool"])
+def test_means_have_a_range_of_their_own(pool: torch.nn.Module, tmp_path: Path) -> None:
+    """The values reach 20 times as far as their means."""
+    pytest.importorskip("executorch", reason="pip install 'hwnas[executorch]'")
+    torch.manual_seed(0)
+    before = [torch.nn.Conv2d(3, 8, 1), torch.nn.ReLU(), pool]
+    net = torch.nn.Sequential(*before, torch.nn.Flatten(), torch.nn.Linear(8, 4)).eval()
+    x = rng(0, "x").standard_t(2, (64, 3, 16, 16)).astype(np.float32).clip(-40, 40)
+    batch = {0: torch.export.Dim("batch")}
+    program = torch.export.export(net, (torch.zeros(2, 3, 16, 16),), dynamic_shapes=(batch,))
+    with torch.no_grad():
+        values, means = net[:2](torch.from_numpy(x)), net[:3](torch.from_numpy(x))
+        expected = net(torch.from_numpy(x)).numpy()
+        assert values.max() > 10 * means.max()
+        found = pt2e.quantized(program, x, {})
+    scales = [n.args[1] for n in found.graph.nodes if "quantize_per_tensor" in str(n.target)]
+    assert any(abs(255 * scale - float(means.max())) < 1e-3 for scale in scales)
+    made = executorch.build(executorch.Config(precision="int8", max_float_layers=0.0))
+    (path,) = made.export(net, input_shape=(3, 16, 16), folder=tmp_path, images=x)
+    opened = executorch_model(path)
+    assert opened.delegated == 1.0
+    assert 0 < np.square(opened.logits(x) - expected).mean() < 1e-3 * expected.var()
+
+
 # --- layers in float ----------------------------------------------------------------------------
 
 

@@ -33,6 +33,21 @@ class Net(nn.Module):
         return self.b_bn(self.b(self.a_bn(self.a(x)).relu()))
 
 
+class Sequences(Net):
+    """Convolutions of one axis."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv1d(4, 4, 3, padding=1, groups=2), nn.Conv1d(4, 4, 1, bias=False)
+        for name in ("a_bn", "b_bn"):
+            bn = nn.BatchNorm1d(4)
+            bn.load_state_dict(getattr(self, name).state_dict())
+            setattr(self, name, bn)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x.flatten(2))
+
+
 class OneBnTwice(Net):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.a_bn(self.b(self.a_bn(self.a(x))))
@@ -101,13 +116,18 @@ class NoStatistics(Net):
 
 
 def norms(net: nn.Module) -> Iterator[str]:
-    return (name for name, one in net.named_modules() if isinstance(one, nn.BatchNorm2d))
+    return (
+        name
+        for name, one in net.named_modules()
+        if isinstance(one, nn.BatchNorm1d | nn.BatchNorm2d)
+    )
 
 
 @pytest.mark.parametrize(
     ("kind", "kept"),
     [
         (Net, []),
+        (Sequences, []),
         (BlockTwice, []),
         (OneBnTwice, ["a_bn", "b_bn"]),
         (OneConvolutionTwice, ["a_bn"]),

@@ -20,7 +20,7 @@ from hwnas.exporters.artifact import as_trained, planned_formats
 from hwnas.exporters.float_graph import float_graph
 from hwnas.exporters.formats import exporter
 from hwnas.exporters.quantize import on_grid, quantized
-from hwnas.exporters.weight_rounding import grid_weights
+from hwnas.exporters.weight_rounding import grid_weights, nearest_weights
 from hwnas.interfaces import Images
 from tests.unit.test_exporters_weight_rounding import LAYERS, SHAPE, classifier, error, images
 
@@ -53,6 +53,9 @@ def test_8_bit_weights_are_integers_times_the_scale_of_the_converter(
     integers = weight / weight.abs().amax(1, keepdim=True) * levels
     assert torch.allclose(integers, integers.round(), atol=1e-3)
     assert 0 < error(found, net, x[32:]) < 0.9 * error(to_grid(net, levels), net, x[32:])
+    nearest = nearest_weights(net, SHAPE, levels=levels)
+    torch.testing.assert_close(nearest[0].weight, to_grid(net, levels)[0].weight)
+    assert torch.equal(nearest_weights(found, SHAPE, levels=levels)[0].weight, found[0].weight)
 
 
 def test_a_channel_without_weights_stays_so() -> None:
@@ -227,8 +230,36 @@ def test_core_ml_has_these_weights(tmp_path: Path) -> None:
     assert 0 < np.square(found - exact).mean() < 0.8 * np.square(nearest - exact).mean()
 
 
+def test_core_ml_takes_rounded_weights_only_if_they_are_closer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("coremltools")
+    torch.manual_seed(0)
+    layers = nn.Conv2d(4, 64, 3), nn.Conv2d(64, 64, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    net, x = nn.Sequential(*layers).eval(), images(16, *SHAPE)
+
+    def logits(**given: Any) -> Images:
+        (path,) = exporter("coreml:int8", weights=given.pop("weights", "compensated")).export(
+            net, input_shape=SHAPE, folder=tmp_path, images=x, **given
+        )
+        return exporter("coreml:int8").open_model(path).logits(x)
+
+    def wrong(model: nn.Module, images: Images, **more: int) -> nn.Module:
+        found = grid_weights(model, images, **more)
+        found[0].bias.data += 9
+        return found
+
+    compensated, nearest = logits(), logits(weights="nearest")
+    assert not np.array_equal(compensated, nearest)
+    monkeypatch.setattr(weight_rounding, "grid_weights", wrong)
+    assert np.array_equal(logits(held_out=x[:4]), nearest)
+
+
 def test_layers_below_the_least_size_remain_as_they_are() -> None:
     net = nn.Sequential(nn.Conv2d(4, 2, 1), nn.Conv2d(2, 4, 1)).eval()
+    nearest = nearest_weights(net, SHAPE, levels=8, at_least=9)
+    assert torch.equal(net[0].weight, nearest[0].weight)
+    assert not torch.equal(net[0].weight, nearest_weights(net, SHAPE, levels=8)[0].weight)
     found = grid_weights(net, images(8, *SHAPE), levels=8, at_least=9)
     assert all(torch.equal(a, b) for a, b in zip(net.parameters(), found.parameters(), strict=True))
     found = grid_weights(net, images(8, *SHAPE), levels=8, at_least=8)
