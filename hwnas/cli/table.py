@@ -169,14 +169,19 @@ def fit(
 @app.command()
 def convert(
     source: Annotated[
-        str, typer.Argument(metavar="FORMAT", help="help, hw_nasbench201, ofa_i7, pixel1 or tfnas.")
+        str,
+        typer.Argument(
+            metavar="FORMAT",
+            help="accel_nasbench, help, hw_nasbench201, ofa_i7, pixel1 or tfnas.",
+        ),
     ],
     path: Annotated[Path, typer.Argument(help="The published file or folder.")],
     out: Annotated[Path, typer.Option("--out", help="Table to write.")],
     device: Annotated[
         str | None,
         typer.Option(
-            "--device", help="For help and hw_nasbench201: the device to take, e.g. gold_6240."
+            "--device",
+            help="For accel_nasbench, help and hw_nasbench201: the device to take, e.g. gold_6240.",
         ),
     ] = None,
     format: FormatOption = Format.table,
