@@ -95,7 +95,7 @@ def _scores(
         timed = choose_networks(prior, n, pool)
         rest = np.setdiff1d(np.arange(len(truth)), timed)
         nearest = best_source(known, timed, truth[timed])
-        guesses = {
+        guesses: dict[str, FloatArray] = {
             "ours": fit_device(prior, timed, truth[timed]).latency_ms,
             "source": nearest * np.median(truth[timed] / nearest[timed]),
             "macs": np.polyval(np.polyfit(macs[timed], truth[timed], 1), macs),

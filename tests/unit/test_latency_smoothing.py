@@ -135,6 +135,23 @@ def test_sources_are_read_on_the_networks_timed_on_them_alone(
     assert (kept["smoothed_10"], kept["raw_10"]) == (other["smoothed_10"], other["raw_10"])
 
 
+def test_gaps_between_sources_are_paired_by_seed(benchmark: ModuleType, tmp_path: Path):
+    from transfer_parts.estimating import Columns
+    from transfer_parts.fixed import run_task
+    from transfer_parts.tasks import Task
+
+    made_folder(tmp_path, ("a_1", "b_1", "c_1"))
+    columns = Columns(benchmark.read_measurements(tmp_path / "latency_fbnet"))
+    task = Task("made", "fbnet", ("a_1", "b_1"), ("c_1",), n_source=120)
+    found = run_task(task, columns, (10,), 3)
+    for other in ("raw", "best_source"):
+        gap = found["smoothed_10"] - found[f"{other}_10"]
+        assert found[f"above_{other}_10"] == pytest.approx(gap, abs=1e-12)
+    assert found["above_best_source_10"] > 3 * found["se_above_best_source_10"] > 0
+    alone = run_task(task, columns, (10,), 1)
+    assert "se_above_raw_10" not in alone and "above_raw_10" in alone
+
+
 def test_a_folder_without_the_columns_of_any_task_is_refused(
     benchmark: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):

@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 
 from hwnas.core.errors import UserError
-from hwnas.interfaces import DeviceSpec
+from hwnas.interfaces import DeviceSpec, FloatArray
 from hwnas.latency.fitted import fit_table
 from hwnas.latency.table import Fact, LatencyTable, Protocol
 from hwnas.predictors.readers.accel_nasbench import READER
 from hwnas.spaces import mnasnet
 from hwnas.spaces.index import live_counts
+from hwnas.spaces.space import Codes, SearchSpace
 
 __all__ = ["COLUMNS", "convert"]
 
@@ -43,23 +44,11 @@ def convert(path: Path, column: str) -> LatencyTable:
         fix = "choose one with --device"
         raise UserError(f"Accel-NASBench has no device {column!r}", expected=expected, fix=fix)
     name, device = COLUMNS[column]
-    file = path / "records.csv" if path.is_dir() else path
+    file, is_rate = path / "records.csv" if path.is_dir() else path, name.startswith("throughput")
     space = mnasnet.build(mnasnet.Config(resolutions=(PX,)), num_classes=CLASSES)
-    records = READER.read(file, space)
-    if (values := records.columns.get(name)) is None:
-        raise UserError(
-            "the file lacks a column of this format",
-            expected=f"the column {name}",
-            found=", ".join(sorted(records.columns)),
-            where=file,
-            fix="use a copy of the records that has it, or choose another device",
-        )
-    codes, found = records.codes[values.rows], np.asarray(values.values, dtype=np.float64)
-    is_rate = name.startswith("throughput")
-    if is_rate and (found > 0).all():
-        found = 1000 / found
+    codes, ms = _measured(file, space, name, is_rate=is_rate)
     try:
-        rows, correction = fit_table(space, codes, live_counts(space, codes), found)
+        rows, correction = fit_table(space, codes, live_counts(space, codes), ms)
     except UserError as error:
         error.say_where(f"{file}, column {name}")
         raise
@@ -99,3 +88,21 @@ def convert(path: Path, column: str) -> LatencyTable:
         corrections={space.id: correction},
         warnings=tuple(warnings),
     )
+
+
+def _measured(
+    file: Path, space: SearchSpace, name: str, *, is_rate: bool
+) -> tuple[Codes, FloatArray]:
+    """Networks with a value in the column, and milliseconds; values of 0 or less stay as read."""
+    records = READER.read(file, space)
+    if (found := records.columns.get(name)) is None:
+        raise UserError(
+            "the file lacks a column of this format",
+            expected=f"the column {name}",
+            found=", ".join(sorted(records.columns)),
+            where=file,
+            fix="use a copy of the records that has it, or choose another device",
+        )
+    values = np.asarray(found.values, dtype=np.float64)
+    ms = 1000 / values if is_rate and (values > 0).all() else values
+    return records.codes[found.rows], ms
