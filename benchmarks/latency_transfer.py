@@ -4,6 +4,7 @@
     python benchmarks/latency_transfer.py --tasks nasflat --data FOLDER
     python benchmarks/latency_transfer.py --tasks shared --data $DATA
     python benchmarks/latency_transfer.py --tasks search --data $DATA
+    python benchmarks/latency_transfer.py --tasks runtimes --data $DATA
 
 Per seed, the networks to time are chosen from a random pool by the prior over the known devices
 alone. Known devices are smoothed additively first (`hwnas.latency.smoothing`), unless a column says
@@ -17,6 +18,8 @@ alone. Known devices are smoothed additively first (`hwnas.latency.smoothing`), 
     transfer_parts/tasks.py).
 `search`: NAS-Bench-201 on CIFAR-100 under limits on two devices that are known by few timings;
     also reads `nasbench201_accuracy_200ep` below DATA.
+`runtimes`: from one runtime, precision or unit of a phone to another, on the CNNs of Mobile ML
+    Bench (`mobile_ml_bench` below DATA), beside a table that knows four fifths of the networks.
 """
 
 from __future__ import annotations
@@ -33,6 +36,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from transfer_parts.estimating import POOL, Columns
 from transfer_parts.fixed import run_tasks
 from transfer_parts.leave_out import leave_out
+from transfer_parts.runtimes import across_runtimes
 from transfer_parts.searching import read_accuracy, search_under_limits
 from transfer_parts.tasks import NASFLAT, PUBLISHED, SHARED, Task
 
@@ -105,11 +109,17 @@ def _search(args: argparse.Namespace) -> dict[str, Any]:
     return {"n_networks": len(index), "rows": rows}
 
 
+def _runtimes(args: argparse.Namespace) -> dict[str, Any]:
+    folder = args.data / "mobile_ml_bench"
+    return {"rows": across_runtimes(folder, _counts(args, "10,20"), args.seeds)}
+
+
 PARTS = {
     "leave-out": _leave_out,
     "nasflat": _nasflat,
     "shared": lambda args: _fixed(args, SHARED),
     "search": _search,
+    "runtimes": _runtimes,
 }
 
 

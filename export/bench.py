@@ -27,7 +27,16 @@ import time
 from pathlib import Path
 
 try:
-    from bench_host import Hold, ProcessClock, host_facts, never, pin, too_many
+    from bench_host import (
+        Hold,
+        ProcessClock,
+        host_facts,
+        never,
+        pin,
+        too_many,
+        uneven,
+        usable_processors,
+    )
     from bench_json import strict_json
     from bench_protocol import SCHEMA_VERSION, KitError, Results, run, warnings
 except ImportError as error:
@@ -58,6 +67,7 @@ PLAN_KEYS = {
     "reference": str,
     "items": list,
 }
+MAY_KEYS = {"force_threads": bool}  # only in plans that need it, so that other hashes stay valid
 
 
 def load_plan(path):
@@ -71,10 +81,12 @@ def load_plan(path):
         raise KitError(f"cannot read the plan {path}: {error}") from error
     if not isinstance(plan, dict) or plan.get("schema_version") != SCHEMA_VERSION:
         raise KitError(f"{path} is not a plan of schema_version {SCHEMA_VERSION}")
-    if set(plan) != set(PLAN_KEYS):
-        raise KitError(f"{path}: unknown or missing keys: {sorted(set(plan) ^ set(PLAN_KEYS))}")
-    for key, kind in PLAN_KEYS.items():
-        if not isinstance(plan[key], kind) or isinstance(plan[key], bool):
+    if odd := (set(plan) - MAY_KEYS.keys()) ^ set(PLAN_KEYS):
+        raise KitError(f"{path}: unknown or missing keys: {sorted(odd)}")
+    for key, kind in {**PLAN_KEYS, **MAY_KEYS}.items():
+        if key in plan and isinstance(plan[key], bool) is not (kind is bool):
+            raise KitError(f"{path}: {key} has the wrong type: {plan[key]!r:.80}")
+        if key in plan and not isinstance(plan[key], kind):
             raise KitError(f"{path}: {key} has the wrong type: {plan[key]!r:.80}")
     for item in plan["items"]:
         if not isinstance(item, dict) or {type(v) for v in item.values()} != {str}:
@@ -192,14 +204,25 @@ def try_out(plan_path):
             raise KitError(f"{plan['runtime']} cannot run {item['file']}: {error}") from error
 
 
+def occupy_processors(threads, is_forced):
+    """Pins this process; refuses more threads than processors unless `is_forced`."""
+    problem = too_many(threads)
+    if problem and not is_forced:
+        raise KitError(
+            f"{problem}, so latencies would mean little; fix: set `threads` of the device to "
+            f"{usable_processors()}, or force it with `--profile force_threads=true`"
+        )
+    if note := problem or uneven(threads):
+        print(f"bench.py: note: {note}", file=sys.stderr)
+    pin(threads)
+
+
 def bench(plan_path, out, hold=never):
     """Times a plan file into a results file; `hold`: see `bench_protocol.run`."""
     plan = load_plan(plan_path)
     runner = open_runner(plan)
     if runner.is_on_cpu:
-        if problem := too_many(plan["threads"]):
-            print(f"bench.py: note: {problem}", file=sys.stderr)
-        pin(plan["threads"])
+        occupy_processors(plan["threads"], is_forced=plan.get("force_threads", False))
     keys = ("runtime", "provider", "precision", "threads", "batch")
     works_alone = runner.is_on_cpu and runner.works_on_caller and plan["threads"] == 1
     facts = {

@@ -9,9 +9,16 @@ import time
 from pathlib import Path
 
 CGROUP = Path("/sys/fs/cgroup")
+OWN_CGROUPS = Path("/proc/self/cgroup")
 CPUS = Path("/sys/devices/system/cpu")
 HOLD_STEP_S = 1.0
 LOOK_S = 0.1  # observation time for the load of processors
+EQUAL_SPEED = 0.9  # processors of one kind differ by less (boosts of single cores: a few percent)
+QUOTAS = {
+    "cpu.max": ("", "unified"),
+    "cpu.cfs_quota_us": ("cpu", "cpu,cpuacct"),
+}
+"""Files with a quota in cgroups of version 2 and 1, and folders below CGROUP that have them."""
 
 
 class ProcessClock:
@@ -61,7 +68,7 @@ def pin(n_threads):
     """Pins this process to as many processors as it has threads, if the system supports it.
 
     It selects the fastest processors (those of phones differ) on separate cores, and among these
-    the least busy ones.
+    the least busy ones. It selects only processors that this process may use already.
     """
     if not hasattr(os, "sched_setaffinity"):
         return
@@ -77,27 +84,71 @@ def pin(n_threads):
 
 
 def too_many(n_threads):
-    """A warning if there are fewer processors than threads; else empty."""
-    n_cpus, usable = os.cpu_count() or 1, usable_processors()
-    if n_threads <= usable:
+    """What is wrong if several threads have fewer processors, or less quota; else empty."""
+    usable = min(len(allowed_processors()), quota())
+    if n_threads <= max(usable, 1):
         return ""
     return (
-        f"{n_threads} threads, but this process may use {usable} of {n_cpus} processors: "
-        "threads will wait for each other"
+        f"{n_threads} threads, but this process may use {usable:g} of {os.cpu_count() or 1} "
+        "processors: threads will wait for each other"
+    )
+
+
+def uneven(n_threads):
+    """A warning if the threads do not all get processors of the fastest kind, or no whole one.
+
+    Threads share the work of an operator evenly, so the slowest processor sets the pace.
+    """
+    if (share := quota()) < 1:
+        return f"the quota of this process is {share:g} processors: it pauses again and again"
+    speeds = sorted(map(_speed, allowed_processors()), reverse=True)[:n_threads]
+    n_fast = sum(speed >= EQUAL_SPEED * speeds[0] for speed in speeds)
+    if n_fast == len(speeds):
+        return ""
+    return (
+        f"{n_threads} threads, but only {n_fast} of the fastest processors: "
+        "the slower ones set the pace"
     )
 
 
 def usable_processors():
-    """Number of processors that this process may use: by affinity, and by its cgroup quota."""
-    has_affinity = hasattr(os, "sched_getaffinity")
-    allowed = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
-    both = read_text(CGROUP / "cpu.max").split()  # cgroup version 2; version 1 has two files
-    parts = ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")
-    quota, period = (both + ["", ""])[:2] if both else [read_text(CGROUP / p) for p in parts]
-    quota, period = quota.strip(), period.strip()
-    if quota.isdigit() and period.isdigit() and int(period) > 0:
-        return min(allowed, max(1, -(-int(quota) // int(period))))
-    return allowed
+    """Number of threads that can run all the time: by affinity, and by the quota of cgroups."""
+    return int(max(1, min(len(allowed_processors()), quota())))
+
+
+def allowed_processors():
+    """Processors that this process may use, by its affinity; all, if the system does not say."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
+def quota():
+    """Processors' worth of time that the cgroups of this process may use; infinity: no limit.
+
+    The limit of every cgroup holds for those inside it, so the smallest one counts, from the cgroup
+    of this process up to the root of what it sees. In a container, that root is its own cgroup.
+    """
+    shares = [float("inf")]
+    for line in read_text(OWN_CGROUPS).splitlines() or ["0::/", "1:cpu:/"]:
+        _, kinds, path = [*line.split(":", 2), "", ""][:3]
+        name = "cpu.max" if not kinds else "cpu.cfs_quota_us"
+        if kinds and "cpu" not in kinds.split(","):
+            continue
+        inside = [part for part in path.split("/") if part not in ("", "..")]
+        for root in QUOTAS[name]:
+            for depth in range(len(inside) + 1):
+                shares.append(_share(CGROUP.joinpath(root, *inside[:depth], name)))
+    return min(shares)
+
+
+def _share(path):
+    """The quota in a file of a cgroup, in processors; infinity if there is none."""
+    words = read_text(path).split()
+    if len(words) == 1:  # version 1: the period is in another file
+        words += read_text(path.with_name("cpu.cfs_period_us")).split()
+    numbers = [int(word) for word in words if word.isdigit()]
+    return numbers[0] / numbers[1] if len(numbers) == 2 and all(numbers) else float("inf")
 
 
 def _speed(cpu):

@@ -138,7 +138,7 @@ fail() {{ echo "adb: $1" >&2; exit 1; }}
 [ -n "$given" ] || [ $n -le 1 ] || fail "more than one device/emulator"
 [ -n "$state" ] || fail "device '$given' not found"
 [ "$state" = device ] || fail "device $state"
-# The phone's own programs come first; its /sys is a folder
+# The phone's own programs come first; its /sys and /proc/self/status are its own
 PATH=$phone/bin:$PATH
 there() {{ case $1 in /*) echo "$1" ;; *) echo "$phone/$1" ;; esac; }}
 case $verb in
@@ -147,6 +147,10 @@ case $verb in
     script=$*
     case $script in
       */sys/*) script=$(printf '%s' "$script" | sed "s#/sys/#$phone/sys/#g") ;;
+    esac
+    case $script in
+      */proc/self/status*)
+        script=$(printf '%s' "$script" | sed "s#/proc/self/status#$phone/status#g") ;;
     esac
     sh -c "$script"
     status=$?
@@ -191,8 +195,10 @@ class Phone:
         path.chmod(0o755)
         return path
 
-    def processors(self, capacities: Sequence[int]) -> None:
-        """What /sys of the phone says of its processors."""
+    def processors(self, capacities: Sequence[int], *, allowed: str = "") -> None:
+        """What /sys of the phone says of its processors, and /proc of those a shell may use."""
+        if allowed:
+            (self.folder / "status").write_text(f"Cpus_allowed_list:\t{allowed}\n")
         for number, capacity in enumerate(capacities):
             place = self.folder / "sys" / "devices" / "system" / "cpu" / f"cpu{number}"
             place.mkdir(parents=True)

@@ -33,13 +33,15 @@ def paired(
 
 
 def mobile_ml_bench(folder: Path, file: str = "tflite_real.csv") -> Columns:
-    """`flops` (2 x MACs at 224 px) and ms per `device|cores|precision`, batch 1."""
+    """`flops` (2 x MACs at 224 px), `bytes`, and ms per `device|cores|precision`, batch 1."""
     names = read_csv(folder / file, ["model", "flops"]).columns
     timed = [name for name in names if name.endswith("|ms")]
     found: Columns = defaultdict(dict)
     for row in read_rows(folder, file, ["model", "flops", *timed]):
         model = row.text("model")
-        found["flops"][model] = row.positive("flops")
+        for name in ("flops", "bytes"):
+            if name in names:
+                found[name][model] = row.positive(name)
         for name in timed:
             if row.cells[name]:
                 found[name.removesuffix("|ms")][model] = row.positive(name)

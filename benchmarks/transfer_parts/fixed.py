@@ -9,6 +9,7 @@ import numpy as np
 
 from hwnas.core.rng import rng
 from hwnas.core.stats import spearman
+from hwnas.interfaces import FloatArray
 from transfer_parts.estimating import Columns, best_source
 from transfer_parts.tasks import Task
 
@@ -38,7 +39,9 @@ def run_task(task: Task, columns: Columns, n_timed: Sequence[int], seeds: int) -
 
     `smoothed`: the additive model of every source. `raw`: timings where there are some.
     `best_source`: the one source that ranks the timed networks most like the target. Scores are
-    over all networks. `per_target`: of the smoothed sources, with the most timings.
+    over all networks. `above_raw_10`: smoothed minus raw, paired by seed, with the standard error
+    over seeds (`se_above_raw_10`); likewise `above_best_source_10`. `per_target`:
+    of the smoothed sources, with the most timings.
     """
     total = len(columns.data.latency_ms)
     scores = {(n, v): np.empty((seeds, len(task.targets))) for n in n_timed for v in VARIANTS}
@@ -63,7 +66,20 @@ def run_task(task: Task, columns: Columns, n_timed: Sequence[int], seeds: int) -
         "space": task.space,
         "n_source": n_source,
         **{f"{variant}_{n}": float(scores[n, variant].mean()) for n, variant in scores},
+        **_gaps(scores, n_timed),
         "per_target": dict(
             zip(task.targets, scores[most, "smoothed"].mean(axis=0).tolist(), strict=True)
         ),
     }
+
+
+def _gaps(scores: Mapping[tuple[int, str], FloatArray], n_timed: Sequence[int]) -> dict[str, float]:
+    gaps = {}
+    for n in n_timed:
+        for other in VARIANTS[1:]:
+            by_seed = (scores[n, "smoothed"] - scores[n, other]).mean(axis=1)
+            gaps[f"above_{other}_{n}"] = float(by_seed.mean())
+            if len(by_seed) > 1:
+                error = by_seed.std(ddof=1) / np.sqrt(len(by_seed))
+                gaps[f"se_above_{other}_{n}"] = float(error)
+    return gaps

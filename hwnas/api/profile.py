@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from hwnas.api.space import as_space
 from hwnas.core.config import build_model
 from hwnas.core.errors import UserError
 from hwnas.core.overrides import override
-from hwnas.devices.kit import too_many_threads
+from hwnas.devices.kit import require_processors
 from hwnas.devices.spec import load_device, load_transport
 from hwnas.interfaces import DeviceSpec, FetchingTransport, Transport
 from hwnas.latency.sections import ProfileConfig
@@ -22,9 +21,6 @@ from hwnas.latency.table import LatencyTable
 from hwnas.spaces.space import SearchSpace
 
 __all__ = ["prepare", "profile", "profile_import", "profile_pack", "profile_plan"]
-
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -121,6 +117,7 @@ def profile(
     refuse_config(config)
     require_place(out, ".json")
     job = prepare(device, space, resolutions, settings, num_classes, profile_settings)
+    require_processors(job.device, is_forced=job.settings.force_threads)
     target = Path(out or f"{job.device.name}.json")
     table = measure(
         job.space,
@@ -168,8 +165,7 @@ def profile_plan(
     from hwnas.measure.session_files import known_models
 
     job = prepare(device, space, resolutions, settings, num_classes, profile_settings)
-    if problem := too_many_threads(job.device):
-        log.warning("%s", problem)
+    require_processors(job.device, is_forced=job.settings.force_threads)
     samples = Path(out or f"{job.device.name}.json").with_suffix(".samples")
     known = known_models(job.device, job.settings, [samples])
     cost = describe_cost(job.space, job.settings, known)

@@ -201,10 +201,10 @@ def table_convert(
     """Makes a table from published latencies; rows are fitted if only whole networks were timed.
 
     Args:
-        source: `help`, `hw_nasbench201`, `ofa_i7`, `pixel1` or `tfnas`.
+        source: `accel_nasbench`, `help`, `hw_nasbench201`, `ofa_i7`, `pixel1` or `tfnas`.
         path: the published file or folder.
         out: file to which the table is also written.
-        device: column of `help` or `hw_nasbench201`.
+        device: column of `accel_nasbench`, `help` or `hw_nasbench201`.
     """
     from hwnas.measure.published.convert import convert
 

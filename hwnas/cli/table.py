@@ -169,8 +169,8 @@ def convert(
         str,
         typer.Argument(
             metavar="FORMAT",
-            help="Source of the latencies: hw_nasbench201, help (the data set HELP), ofa_i7, pixel1"
-            " or tfnas.",
+            help="Source of the latencies: accel_nasbench, hw_nasbench201, help (the data set"
+            " HELP), ofa_i7, pixel1 or tfnas.",
         ),
     ],
     path: Annotated[Path, typer.Argument(help="The published file or folder.")],
@@ -179,8 +179,8 @@ def convert(
         str | None,
         typer.Option(
             "--device",
-            help="With the formats help and hw_nasbench201: device whose latencies are read, e.g."
-            " gold_6240.",
+            help="With the formats accel_nasbench, help and hw_nasbench201: device whose"
+            " latencies are read, e.g. gold_6240.",
         ),
     ] = None,
     format: FormatOption = Format.table,

@@ -27,7 +27,9 @@ A model can make the phone restart every time.
 LISTED = "List of devices attached"  # above the phones; a daemon that starts talks before it
 MOST_CPUS = 1024
 CPUS = "/sys/devices/system/cpu"
+STATUS = "/proc/self/status"
 LIST_CPUS = f"""
+sed -n 's/^Cpus_allowed_list:/allowed/p' {STATUS} 2>/dev/null
 for c in {CPUS}/cpu[0-9]*; do
   [ "$(cat "$c/online" 2>/dev/null || echo 1)" = 0 ] && continue
   s=$(cat "$c/cpu_capacity" 2>/dev/null || cat "$c/cpufreq/cpuinfo_max_freq" 2>/dev/null || echo 0)
@@ -131,13 +133,25 @@ class Phone:
         except UserError:
             return False
 
-    def fast_mask(self, n_threads: int) -> str:
-        """Mask of the fast processors for `taskset`.
+    def fast_mask(self, n_threads: int, *, is_forced: bool = True) -> str:
+        """Mask of the fast processors for `taskset`, among those that a shell there may use.
 
         It is empty if all processors are equally fast, or if the phone has no `taskset`.
+
+        Raises:
+            UserError: more threads than processors, unless `is_forced`.
         """
         *lines, last = self.run(LIST_CPUS).splitlines() or [""]
         speeds = _speeds(lines if last.strip() == "taskset" else [*lines, last])
+        if 0 < len(speeds) < n_threads and not is_forced:
+            raise UserError(
+                "more threads than processors",
+                expected=f"at most {len(speeds)} threads on this phone",
+                found=f"{n_threads} threads",
+                where=self.where,
+                fix=f"set `threads: {len(speeds)}` in the file of the device, or force it with"
+                " `--profile force_threads=true`",
+            )
         chosen = fast_processors(speeds, n_threads)
         if len(chosen) == len(speeds):
             return ""
@@ -192,7 +206,17 @@ def fast_processors(speeds: Sequence[tuple[int, int]], n_threads: int) -> list[i
 
 
 def _speeds(lines: Sequence[str]) -> list[tuple[int, int]]:
-    """Processors and speeds in lines of `LIST_CPUS`; others are left out."""
+    """Processors and speeds in lines of `LIST_CPUS`; processors that are not allowed are left out.
+
+    If the phone does not say which processors are allowed, all are.
+    """
     found = (re.fullmatch(r"([0-9]{1,4}) ([0-9]{1,12})", line.strip()) for line in lines)
     pairs = {int(match[1]): int(match[2]) for match in found if match}
-    return [(cpu, speed) for cpu, speed in pairs.items() if cpu < MOST_CPUS]
+    ranges = re.findall(r"^allowed\s+([0-9,-]{1,999})\s*$", "\n".join(lines), re.MULTILINE)
+    bounds = re.findall(r"([0-9]{1,4})(?:-([0-9]{1,4}))?", ranges[0]) if ranges else []
+    allowed = {cpu for low, high in bounds for cpu in range(int(low), int(high or low) + 1)}
+    return [
+        (cpu, speed)
+        for cpu, speed in pairs.items()
+        if cpu < MOST_CPUS and (cpu in allowed or not allowed)
+    ]

@@ -183,7 +183,8 @@ class BenchmarkModel:
         Raises:
             UserError: the binary fails on a model.
         """
-        mask = self.phone.fast_mask(self.device.threads)
+        is_forced = bool(plan.get("force_threads"))
+        mask = self.phone.fast_mask(self.device.threads, is_forced=is_forced)
         command = [*(["taskset", mask] if mask else []), self.binary_on_phone or f"./{BINARY}"]
         command += [f"--num_threads={plan['threads']}", f"--num_runs={plan['hot_samples']}"]
         command += [f"--min_secs={LEAST_S}", f"--max_secs={max(LEAST_S, plan['turn_budget_s'])}"]

@@ -18,7 +18,7 @@ from hwnas.core.resources import kit_module, resource
 from hwnas.core.text import visible
 from hwnas.interfaces import DeviceSpec
 
-__all__ = ["CPU_PROVIDERS", "KitFailed", "kit_files", "run_kit", "too_many_threads"]
+__all__ = ["CPU_PROVIDERS", "KitFailed", "kit_files", "require_processors", "run_kit"]
 
 CPU_PROVIDERS = ("CPUExecutionProvider", "CPU", "cpu")
 """Names of the CPU providers. Every installation of a runtime has its CPU provider."""
@@ -45,15 +45,32 @@ def kit_files() -> tuple[Path, ...]:
     return (*sorted([*folder.glob("bench*.py"), *folder.glob("run_*.py")]), folder / "README.md")
 
 
-def too_many_threads(device: DeviceSpec) -> str:
-    """A warning if this machine has too few processors for the threads of a device; else empty.
+def require_processors(device: DeviceSpec, *, is_forced: bool) -> None:
+    """Rejects a device on the CPU of this machine with more threads than usable processors.
 
-    It is empty, too, if the device is not the CPU of this machine.
+    is_forced: only warns.
+
+    Raises:
+        UserError: the affinity of this process, or the quota of its cgroups, is below the threads.
     """
     if device.transport != "local" or device.provider not in CPU_PROVIDERS:
-        return ""
-    found: str = kit_module("bench_host").too_many(device.threads)
-    return f"device {device.name}: {found}" if found else ""
+        return
+    host = kit_module("bench_host")
+    if not (found := str(host.too_many(device.threads))):
+        return
+    if is_forced:
+        log.warning("device %s: %s", device.name, found)
+        return
+    usable = host.usable_processors()
+    raise UserError(
+        "more threads than processors",
+        expected=f"at most {usable} thread{'s' * (usable > 1)} here",
+        found=found,
+        where=f"device {device.name}",
+        fix=f"set `threads: {usable}` in the file of the device, give this process more processors"
+        " (taskset, or the quota of its container), or force it with"
+        " `--profile force_threads=true` (`hwnas run`: `--set profile.force_threads=true`)",
+    )
 
 
 def run_kit(

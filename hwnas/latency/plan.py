@@ -123,6 +123,7 @@ def plan_data(
         "turn_budget_s": config.turn_budget_s,
         "reference": reference if reference is not None else items[-1]["id"],
         "items": items,
+        **({"force_threads": True} if config.force_threads else {}),
     }
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from hwnas.core.config import StrictModel
+from hwnas.core.config import LATER, StrictModel
 
 __all__ = ["N_ANCHORS", "ProfileConfig"]
 
@@ -66,6 +66,12 @@ class ProfileConfig(StrictModel):
         5.0,
         description="Time limit for timing whole networks again, as in `verify` and re-measurement,"
         " in seconds.",
+    )
+
+    force_threads: Annotated[bool, LATER] = Field(
+        False,
+        description="Time a device that has fewer processors than threads, or a quota below them,"
+        " instead of refusing it.",
     )
 
     @model_validator(mode="after")

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -14,7 +13,7 @@ from pathlib import Path
 from hwnas.core.env import require
 from hwnas.core.errors import UserError
 from hwnas.core.store import why_unwritable
-from hwnas.devices.kit import CPU_PROVIDERS, too_many_threads
+from hwnas.devices.kit import CPU_PROVIDERS, require_processors
 from hwnas.devices.runtimes import describe_runtime
 from hwnas.interfaces import ReachedTransport, TryingTransport
 from hwnas.latency.validation import MIN_NETS
@@ -37,9 +36,6 @@ __all__ = [
     "out_of_reach",
     "reads_the_data",
 ]
-
-log = logging.getLogger(__name__)
-
 MANY_ARCHS = 1000  # among this many, enough are different networks
 COMMON_OPTIMIZERS = ("adamw", "sgd")  # known without importing timm
 
@@ -181,8 +177,7 @@ def device_runs(project: Project, device: str) -> None:
             where="devices",
             fix=lacks.install or "install it, or remove the device",
         )
-    if project.is_plan and (problem := too_many_threads(spec)):
-        log.warning("%s", problem)  # before a real timing, the kit says so
+    require_processors(spec, is_forced=project.config.profile.force_threads)
     if spec.provider in CPU_PROVIDERS if is_here else project.is_plan:
         return
     transport = project.transport(device)

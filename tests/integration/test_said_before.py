@@ -244,26 +244,41 @@ def test_predicted_scores_name_their_unit(folder: Path) -> None:
     assert shown["score [minus log of the validation loss]"] == row["score"]
 
 
-def test_a_dry_run_says_that_there_are_too_few_processors(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+def test_more_threads_than_processors_are_refused_unless_forced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """In a dry run and before any model is built; in a run folder before the first stage."""
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "many.yaml").write_text("schema_version: 1\nthreads: 4000\n")
     device = str(tmp_path / "many.yaml")
-    said = "device many: 4000 threads, but this process may use "
-    profile_plan(
-        device,
-        "mobilenet_tiny",
-        resolutions=[8],
-        settings=None,
-        num_classes=10,
-        profile_settings=None,
-    )
-    assert caplog.text.count(said) == 1
-    caplog.clear()
+    said = "4000 threads, but this process may use "
+    refused = rf"(?s)more threads than processors.*{said}.*device many.*force_threads"
+
+    def plan(**settings: bool) -> None:
+        profile_plan(
+            device,
+            "mobilenet_tiny",
+            resolutions=[8],
+            settings=None,
+            num_classes=10,
+            profile_settings=settings,
+        )
+
+    with pytest.raises(UserError, match=refused):
+        plan()
+    with pytest.raises(UserError, match=refused):
+        hwnas.profile(device, "mobilenet_tiny", resolutions=[8], num_classes=10)
     limits = [{"metric": "macs", "max_fraction_of_largest": 0.5}]
     changes = {"devices": [device], "search.constraints": limits}
-    hwnas.plan(tmp_path / "run", config=MINI, settings=changes)
-    assert caplog.text.count(said) == 1
+    with pytest.raises(UserError, match=refused):
+        hwnas.plan(tmp_path / "run", config=MINI, settings=changes)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["many.yaml"]
+    assert not caplog.text
+    plan(force_threads=True)
+    assert caplog.text.count(f"device many: {said}") == 1
+    caplog.clear()
+    hwnas.plan(tmp_path / "run", config=MINI, settings=changes | {"profile.force_threads": True})
+    assert caplog.text.count(f"device many: {said}") == 1
 
 
 def test_the_winners_are_listed_with_unit_accuracy_and_error(folder: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import signal
@@ -11,7 +10,6 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -302,103 +300,6 @@ def test_a_kit_waits_for_one_that_is_about_to_end(tmp_path: Path):
     time.sleep(0.5)
     holder._stream.close()
     assert process.wait(30) == 0
-
-
-# --- the host -------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def host() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("bench_host", KIT.with_name("bench_host.py"))
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.mark.skipif(
-    not hasattr(os, "sched_setaffinity") or len(os.sched_getaffinity(0)) < 2,
-    reason="pinning needs Linux and two processors",
-)
-def test_the_kit_pins_itself_to_as_many_processors_as_threads(tmp_path: Path):
-    plan = real_plan(tmp_path, rounds=2)
-    assert start(plan).wait(60) == 0
-    affinity = read_jsonl(plan.results)[0]["host"]["affinity"]
-    assert len(affinity) == 1 and affinity[0] in os.sched_getaffinity(0)
-
-
-@pytest.mark.parametrize(
-    ("files", "usable"),
-    [
-        ({}, 4),
-        ({"cpu.max": "max 100000\n"}, 4),
-        ({"cpu.max": "150000 100000\n"}, 2),
-        ({"cpu.max": "20000 100000\n"}, 1),
-        ({"cpu.max": "nonsense"}, 4),
-        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, 4),
-        ({"cpu/cpu.cfs_quota_us": "300000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 3),
-    ],
-)
-def test_more_threads_than_processors_are_told(host, files, usable, tmp_path, monkeypatch):
-    for name, text in files.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(text)
-    monkeypatch.setattr(host, "CGROUP", tmp_path)
-    monkeypatch.setattr(host.os, "cpu_count", lambda: 8)
-    monkeypatch.setattr(host.os, "sched_getaffinity", lambda pid: set(range(4)), raising=False)
-    assert host.usable_processors() == usable
-    assert host.too_many(usable) == ""
-    assert host.too_many(usable + 1).startswith(
-        f"{usable + 1} threads, but this process may use {usable} of 8 processors"
-    )
-
-
-def test_the_kit_says_so_before_it_times(tmp_path: Path):
-    n_threads = (os.cpu_count() or 1) + 1
-    models = {"c8": context(8, 8).SerializeToString()}
-    config = ProfileConfig(rounds=2, min_rounds=1, hot_samples=4)
-    device = DeviceSpec("local", threads=n_threads)
-    process = start(write_plan(models, device, tmp_path, config, seed=0))
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 0
-    assert f"bench.py: note: {n_threads} threads, but this process may use" in said
-
-
-def test_the_fastest_then_least_busy_separate_cores_are_chosen(host, tmp_path, monkeypatch):
-    """Cores 0-1 are small; 2/3 and 4/5 are two hardware threads each; 2 is busy."""
-    for cpu in range(6):
-        folder = tmp_path / f"cpu{cpu}" / "topology"
-        folder.mkdir(parents=True)
-        (folder.parent / "cpu_capacity").write_text("446\n" if cpu < 2 else "1024\n")
-        first = cpu if cpu < 2 else cpu - cpu % 2
-        siblings = f"{first}-{first + 1}" if cpu > 1 else f"{cpu}"
-        (folder / "thread_siblings_list").write_text(f"{siblings}\n")
-    chosen: list[list[int]] = []
-    monkeypatch.setattr(host, "CPUS", tmp_path)
-    monkeypatch.setattr(host, "_busy_shares", lambda: {2: 9})
-    monkeypatch.setattr(host.os, "sched_getaffinity", lambda pid: set(range(6)), raising=False)
-    monkeypatch.setattr(
-        host.os, "sched_setaffinity", lambda pid, cpus: chosen.append(list(cpus)), raising=False
-    )
-    for threads in (1, 2, 3, 6):
-        host.pin(threads)
-    assert chosen == [[4], [4, 2], [4, 2, 5]]  # six of six: nothing to choose
-
-
-def test_where_pinning_is_forbidden_nothing_changes(host, monkeypatch):
-    def refuse(pid: int, cpus: list[int]) -> None:
-        raise PermissionError
-
-    monkeypatch.setattr(host.os, "sched_getaffinity", lambda pid: {0, 1}, raising=False)
-    monkeypatch.setattr(host.os, "sched_setaffinity", refuse, raising=False)
-    monkeypatch.setattr(host, "LOOK_S", 0.0)
-    host.pin(1)
-
-
-def test_host_facts_say_what_the_timings_depend_on(host):
-    facts = host.host_facts("a GPU")
-    assert facts["cpu"] and facts["accelerator"] == "a GPU" and facts["n_cpus"] >= 1
-    assert set(facts) == set(HOST)
 
 
 def test_interrupted_runs_have_their_processor_time_where_it_can_be_told(tmp_path: Path):

@@ -16,6 +16,7 @@ from hwnas.builders.onnx import context
 from hwnas.core.errors import UserError
 from hwnas.core.progress import silent
 from hwnas.core.store import read_jsonl
+from hwnas.devices.adb_phone import Phone as Reached
 from hwnas.devices.adb_phone import fast_processors
 from hwnas.devices.spec import load_device, load_transport
 from hwnas.interfaces import CleaningTransport, FetchingTransport, ReachedTransport, Transport
@@ -229,6 +230,28 @@ def test_the_fast_processors_are_used(phone: Phone, tmp_path: Path) -> None:
     phone.program("taskset", f'echo "$1" >> {masks}; shift; exec "$@"')
     run(*opened(phone, tmp_path))
     assert masks.read_text().split() == ["c0"]  # processors 6 and 7
+
+
+@pytest.mark.parametrize(
+    ("allowed", "threads", "mask"),
+    [("0-5", 1, "30"), ("0-3,5", 1, "20"), ("0-3", 1, ""), ("", 1, "c0"), ("2,4-7", 3, "f0")],
+)
+def test_only_processors_that_a_shell_may_use(
+    allowed: str, threads: int, mask: str, phone: Phone
+) -> None:
+    """Outside of them, `taskset` fails. Without a difference in speed, no mask is needed."""
+    phone.processors(PIXEL, allowed=allowed)
+    phone.program("taskset", "")
+    assert Reached(None, as_root=False).fast_mask(threads) == mask
+
+
+def test_more_threads_than_a_phone_has_processors(phone: Phone) -> None:
+    phone.processors(PIXEL, allowed="0-3")
+    phone.program("taskset", "")
+    reached = Reached(None, as_root=False)
+    with pytest.raises(UserError, match=r"(?s)at most 4 threads.*5 threads.*force_threads"):
+        reached.fast_mask(5, is_forced=False)
+    assert reached.fast_mask(4, is_forced=False) == reached.fast_mask(5) == ""
 
 
 def test_groups_of_fast_processors() -> None:

@@ -169,6 +169,7 @@ def test_quotas_of_containers_and_too_many_threads_are_slow(
     host = kit_module("bench_host")
     (tmp_path / "cpu.max").write_text("100000 100000\n")
     monkeypatch.setattr(host, "CGROUP", tmp_path)
+    monkeypatch.setattr(host, "OWN_CGROUPS", tmp_path / "none")
     monkeypatch.setattr(host.os, "cpu_count", lambda: 8)
     monkeypatch.setattr(host.os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
     monkeypatch.setattr(host.os, "getloadavg", lambda: (0.7, 0.0, 0.0))

@@ -135,6 +135,23 @@ def test_sources_are_read_on_the_networks_timed_on_them_alone(
     assert (kept["smoothed_10"], kept["raw_10"]) == (other["smoothed_10"], other["raw_10"])
 
 
+def test_gaps_between_sources_are_paired_by_seed(benchmark: ModuleType, tmp_path: Path):
+    from transfer_parts.estimating import Columns
+    from transfer_parts.fixed import run_task
+    from transfer_parts.tasks import Task
+
+    made_folder(tmp_path, ("a_1", "b_1", "c_1"))
+    columns = Columns(benchmark.read_measurements(tmp_path / "latency_fbnet"))
+    task = Task("made", "fbnet", ("a_1", "b_1"), ("c_1",), n_source=120)
+    found = run_task(task, columns, (10,), 3)
+    for other in ("raw", "best_source"):
+        gap = found["smoothed_10"] - found[f"{other}_10"]
+        assert found[f"above_{other}_10"] == pytest.approx(gap, abs=1e-12)
+    assert found["above_best_source_10"] > 3 * found["se_above_best_source_10"] > 0
+    alone = run_task(task, columns, (10,), 1)
+    assert "se_above_raw_10" not in alone and "above_raw_10" in alone
+
+
 def test_a_folder_without_the_columns_of_any_task_is_refused(
     benchmark: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
@@ -143,3 +160,55 @@ def test_a_folder_without_the_columns_of_any_task_is_refused(
     assert "FD: 1080ti_1" in capsys.readouterr().err
     assert benchmark.main(["--tasks", "shared", "--data", str(tmp_path), "--n", "x"]) == 2
     assert "whole numbers" in capsys.readouterr().err
+
+
+PHONES = [
+    f"{phone}|{unit}"
+    for phone in ("pixel4", "s10", "iphonexs")
+    for unit in ("1large|float", "1small|float", "gpu|float", "1large|quant")
+]
+
+
+def made_phones(folder: Path, n: int = 40) -> Path:
+    """Networks whose latency is a sum of a constant, a rate of MACs and a rate of bytes."""
+    stream = rng(0, "phones")
+    flops, size = stream.uniform(1e8, 4e9, n), stream.uniform(1e6, 1e8, n)
+    (folder / "mobile_ml_bench").mkdir(parents=True)
+    for file in ("tflite_real.csv", "torch_real.csv"):
+        prices = stream.uniform(0.5, 2.0, (len(PHONES), 3)) * [1.0, 1e-8, 1e-7]
+        columns = [a + b * flops + c * size for a, b, c in prices]
+        head = ",".join(["model", "flops", "bytes", *(f"{name}|ms" for name in PHONES)])
+        rows = [
+            ",".join([f"net{i}", *(f"{value:.8g}" for value in values)])
+            for i, values in enumerate(zip(flops, size, *columns, strict=True))
+        ]
+        (folder / "mobile_ml_bench" / file).write_text("\n".join([head, *rows]))
+    return folder
+
+
+def test_ten_timings_carry_over_between_runtimes_and_precisions(
+    benchmark: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    made_phones(tmp_path)
+    arguments = ["--tasks", "runtimes", "--data", str(tmp_path), "--seeds", "2", "--format", "json"]
+    assert benchmark.main(arguments) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    kinds = {row["task"].partition(":")[0] for row in rows}
+    assert kinds == {"runtime", "precision", "unit", "phone", "core"}
+    for row in rows:
+        assert row["n_networks"] == 40
+        assert row["ours_error_20"] < 0.03 and row["ours_error_10"] < 0.06
+        assert row["full_error"] < 0.03 and row["ours_spearman_10"] > 0.97
+        assert row["ours_error_10"] < row["macs_error_10"]
+        assert row["ours_error_10"] < row["source_error_10"]
+
+
+def test_tasks_of_phones_name_the_columns_that_are_missing(
+    benchmark: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    folder = made_phones(tmp_path) / "mobile_ml_bench"
+    text = (folder / "tflite_real.csv").read_text()
+    (folder / "tflite_real.csv").write_text(text.replace("iphonexs|1large|float|ms", "x|ms"))
+    assert benchmark.main(["--tasks", "runtimes", "--data", str(tmp_path), "--seeds", "1"]) == 2
+    said = capsys.readouterr().err
+    assert "columns of a task are missing" in said and "tflite|iphonexs|1large|float" in said

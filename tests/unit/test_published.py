@@ -19,6 +19,7 @@ from hwnas.latency.shipped import latency_table
 from hwnas.latency.table import LatencyTable
 from hwnas.measure.published.convert import convert
 from hwnas.measure.published.networks import batch_of, group_of, read_measurements
+from hwnas.predictors.readers.accel_nasbench import READER
 from hwnas.spaces import proxyless
 from hwnas.spaces.index import enumerate_ops, op_counts
 from hwnas.spaces.load import build_space
@@ -450,3 +451,72 @@ def test_files_of_hw_nas_bench_that_cannot_be_are_refused(tmp_path: Path, test_d
         convert("hw_nasbench201", test_data / "hw_nasbench201", "fpga_cifar10")
     with pytest.raises(UserError, match="not found"):
         convert("hw_nasbench201", tmp_path, "edgegpu_cifar10")
+
+
+# --- Accel-NASBench -------------------------------------------------------------------------------
+
+
+def few_records(test_data: Path, folder: Path, n: int = 120) -> list[str]:
+    """Writes the first records to `folder`; returns their lines."""
+    lines = (test_data / "accel_nasbench" / "records.csv").read_text().splitlines()[: n + 1]
+    (folder / "records.csv").write_text("\n".join(lines))
+    return lines
+
+
+@pytest.mark.parametrize(
+    ("column", "device", "worst"), [("zcu102", "zcu102", 0.02), ("3090", "rtx-3090", 0.03)]
+)
+def test_accelerators_are_fitted_to_networks_of_mnasnet(
+    column: str, device: str, worst: float, test_data: Path, tmp_path: Path
+):
+    """Networks that were not fitted are estimated, far better than by a line on MACs."""
+    few_records(test_data, tmp_path)
+    table = convert("accel_nasbench", tmp_path, column)
+    assert table.device.name == device and table.source == "fitted"
+    assert table.facts["licence"].startswith("Apache-2.0")  # type: ignore[union-attr]
+    (correction,) = table.corrections.values()
+    error = correction.validation
+    assert error.forecast.mape < worst < error.macs_line.mape / 3
+    space = build_space("mnasnet", num_classes=1000)
+    records = READER.read(test_data / "accel_nasbench" / "records.csv", space)
+    is_rate = column != "zcu102"
+    values = records.columns["throughput_3090" if is_rate else "latency_zcu102_ms"]
+    true = np.asarray(values.values, dtype=float)[200:500]
+    true = 1000 / true if is_rate else true
+    estimated = TableEstimator(table, space).latency_ms(records.codes[values.rows[200:500]])
+    assert np.abs(estimated / true - 1).mean() < worst
+    assert any("the share of one image" in text for text in table.warnings) is is_rate
+    assert table.device.precision == ("fp32" if is_rate else "int8")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"throughput_3090": "throughput_4090"}, "(?s)the column throughput_3090.*found: .*4090"),
+        ({"10017.1": "-1"}, "(?s)positive.*column throughput_3090"),
+        ({"10017.1": "0"}, "(?s)positive.*column throughput_3090"),
+        ({"10017.1": "much"}, "records.csv"),
+        ({"1611141": "1911141"}, "records.csv"),
+        ({"index,e,": "index,f,"}, "no column e"),
+    ],
+)
+def test_records_of_accelerators_that_cannot_be_are_refused(
+    change: dict[str, str], message: str, test_data: Path, tmp_path: Path
+):
+    text = "\n".join(few_records(test_data, tmp_path))
+    for old, new in change.items():
+        assert old in text
+        text = text.replace(old, new, 1)
+    (tmp_path / "records.csv").write_text(text)
+    with pytest.raises(UserError, match=message):
+        convert("accel_nasbench", tmp_path, "3090")
+
+
+def test_a_device_of_accel_nasbench_is_chosen_by_name(test_data: Path, tmp_path: Path):
+    with pytest.raises(UserError, match=r"no device 'tpuv4'.*\n.*zcu102, a100, 3090, tpuv2, tpuv3"):
+        convert("accel_nasbench", test_data / "accel_nasbench", "tpuv4")
+    with pytest.raises(UserError, match="needs a column"):
+        convert("accel_nasbench", test_data / "accel_nasbench")
+    few_records(test_data, tmp_path, n=20)
+    with pytest.raises(UserError, match=r"(?s)at least 50 networks.*latency_zcu102_ms"):
+        convert("accel_nasbench", tmp_path / "records.csv", "zcu102")

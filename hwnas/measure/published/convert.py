@@ -9,19 +9,24 @@ from pathlib import Path
 
 from hwnas.core.errors import UserError, did_you_mean
 from hwnas.latency.table import LatencyTable, check_operator
-from hwnas.measure.published import help, hw_nasbench201, ofa_i7, pixel1, tfnas
+from hwnas.measure.published import accel_nasbench, help, hw_nasbench201, ofa_i7, pixel1, tfnas
 
 __all__ = ["FORMATS", "convert"]
 
 _FILES = {"ofa_i7": ofa_i7.convert, "pixel1": pixel1.convert, "tfnas": tfnas.convert}
-_COLUMNS = {"help": help.convert, "hw_nasbench201": hw_nasbench201.convert}
+_COLUMNS = {
+    "accel_nasbench": accel_nasbench.convert,
+    "help": help.convert,
+    "hw_nasbench201": hw_nasbench201.convert,
+}
 FORMATS = tuple(sorted({*_FILES, *_COLUMNS}))
 
 
 def convert(format: str, path: Path, column: str | None = None) -> LatencyTable:
     """Converts a published file or folder to a latency table.
 
-    column: the device to take; required for `help` and `hw_nasbench201`, refused for the others.
+    column: the device to take; required for `accel_nasbench`, `help` and `hw_nasbench201`,
+        refused for the others.
 
     Raises:
         UserError: unknown format, a file of another format, or `column` is missing or refused.
