@@ -33,6 +33,9 @@ WORD = re.compile(rf"(?<!\S)# \S+|{OPTION.pattern}")
 """What stays in one line there: options, and the start of a comment."""
 BREAK = re.compile(r"(?<=\w)[/:](?=[\w*])")
 """Where a path, or a format with its precision, may continue on the next line."""
+CELL = re.compile(r"<td\b.*?</td>", re.DOTALL)
+CODE = re.compile(r"(?<=<code>)[^<>\s]{1,16}(?=</code>)")
+"""Code of one short word: in the narrow column of a table, a browser would end a line inside."""
 JOINT = re.compile(r"(?<=\w)(?=\.[A-Za-z])|(?<=[a-z0-9]_)(?=[a-z0-9])")
 """A place where the name of a setting may continue on the next line."""
 
@@ -49,7 +52,8 @@ def on_page_content(content: str, *, page: Any, config: Any, files: Files) -> st
             words = BREAK.sub(r"\g<0><wbr>", JOINT.sub("<wbr>", words) if has_keys else words)
             parts[n] = f"<code>{OPTION.sub(_whole, words)}</code>"
         parts[n + 1] = ""  # the name of the tag, which `split` returns
-    return "".join(parts)
+    text = "".join(parts)
+    return text if has_keys else CELL.sub(lambda cell: CODE.sub(_whole, cell[0]), text)
 
 
 def _block(match: re.Match[str]) -> str:

@@ -43,7 +43,7 @@ def clean(
 
     Returns:
         A row per file or folder: `what`, `where`, size in `mb`, and what is `kept` and why.
-        Facts: the total `mb`, and whether it was `removed`.
+            Facts: the total `mb`, and whether it was `removed`.
 
     Raises:
         UserError: not a run folder, another process uses it, or a device does not respond.

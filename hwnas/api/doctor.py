@@ -22,9 +22,9 @@ def doctor() -> Listing:
 
     Returns:
         A row per fact: `about` (versions, name, optional, devices, processors, memory, caches),
-        `what`, `found`, `state` and `fix`. A state is `ok`, `absent` (something optional),
-        `slow` (work takes longer than it needs to, or timings are noisy), or `problem` (commands
-        fail). Facts: how many are a `problem`, and how many `slow`.
+            `what`, `found`, `state` and `fix`. A state is `ok`, `absent` (something optional),
+            `slow` (work takes longer than it needs to, or timings are noisy), or `problem`
+            (commands fail). Facts: how many are a `problem`, and how many `slow`.
     """
     found = [
         *rivals(),

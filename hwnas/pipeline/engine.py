@@ -135,7 +135,7 @@ def _begin(
 
     Returns:
         The number of the change (0: no change), and the provisional stage that must finish before
-        the change is final.
+            the change is final.
     """
     transition, before = Transition(run), run.ledger()
     needed, moved, returned = _needed(plans, wanted), {}, []

@@ -167,7 +167,7 @@ def windows(
 
     Returns:
         The windows, and the token after each token of their last segment, [n, n_steps]. Windows
-        that begin before the text are filled up with 0 (`END`).
+            that begin before the text are filled up with 0 (`END`).
     """
     before = (n_segments - 1) * n_steps
     padded = np.concatenate([np.zeros(before, dtype=np.int64), tokens])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import itertools
 import re
@@ -51,6 +52,32 @@ COUNTED = r"""<script>addEventListener("load", () => {
 })</script>"""
 """Counts tables, those that need scrolling, blocks of commands, those too, blocks of any code that
 do, the red of a link in the dark, and covered words."""
+
+CROSSED = r"""<script>addEventListener("load", () => {
+  const found = [];
+  for (const figure of document.querySelectorAll("svg")) {
+    const all = selector => [...figure.querySelectorAll(selector)];
+    const edge = figure.getBoundingClientRect();
+    const boxes = all("rect[stroke]").map(one => one.getBoundingClientRect());
+    const isWithin = (one, box, gap) => one.left >= box.left + gap && one.right <= box.right - gap
+      && one.top >= box.top + gap && one.bottom <= box.bottom - gap;
+    for (const box of boxes) if (!isWithin(box, edge, 6)) found.push("box at the edge");
+    const points = all("line, path:not(defs path), rect[stroke]").flatMap(one => {
+      const at = one.getScreenCTM(), length = one.getTotalLength();
+      return Array.from({length: Math.ceil(length / 2) + 1},
+        (_, n) => one.getPointAtLength(2 * n).matrixTransform(at));
+    });
+    for (const words of all("text")) {
+      const one = words.getBoundingClientRect();
+      if (!isWithin(one, edge, 2)) found.push("cut: " + words.textContent);
+      if (points.some(p => p.x > one.left && p.x < one.right && p.y > one.top + 2
+        && p.y < one.bottom - 2)) found.push("crossed: " + words.textContent);
+    }
+  }
+  const n = document.querySelectorAll("svg").length;
+  document.body.innerHTML = `<p>figures ${n}: ${found.join("; ")}.</p>`;
+})</script>"""
+"""Lists words that a line, a curve or the frame of a box crosses, and what is at a card's edge."""
 
 
 def pages_of(nav: object) -> list[str]:
@@ -103,6 +130,16 @@ def test_the_citation_names_this_version() -> None:
     cited = {one["identifiers"][0]["value"] for one in found["references"]}
     text = (ROOT / "README.md").read_text()
     assert all(paper.removeprefix("arXiv:") in text for paper in cited) and len(cited) == 4
+
+
+def test_what_a_function_returns_is_one_entry() -> None:
+    """The reference shows every line that is not indented as a value of its own."""
+    section = re.compile(r"^(?:Returns|Yields):\n((?:    .*\n?|\n(?=    ))+)", re.M)
+    for path in sorted((ROOT / "hwnas").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef):
+                for found in section.findall(ast.get_docstring(node) or ""):
+                    assert len(re.findall(r"^    \S", found, re.M)) == 1, f"{path}: {node.name}"
 
 
 @pytest.fixture(scope="module")
@@ -276,12 +313,19 @@ def test_commands_are_read_without_scrolling(site: Path, tmp_path: Path) -> None
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium")
-@pytest.mark.parametrize("page", ["deploy.html", "project/latency_tables/readme.html"])
+@pytest.mark.parametrize(
+    ("page", "least"),
+    [
+        ("deploy.html", 3),
+        ("project/latency_tables/readme.html", 3),
+        ("tutorials/photos-to-phone.html", 0),
+    ],
+)
 def test_a_desk_shows_code_and_tables_whole_and_links_in_the_dark(
-    site: Path, tmp_path: Path, page: str
+    site: Path, tmp_path: Path, page: str, least: int
 ) -> None:
     tables, wide, _, _, code, red, _ = count(site / page, tmp_path, 1280)
-    assert tables >= 3 and wide == 0 and code == 0
+    assert tables >= least and wide == 0 and code == 0
     assert red == 0x7B, "a link on code has a contrast of 4.5"
 
 
@@ -295,6 +339,38 @@ def test_no_words_of_a_drawing_are_covered_or_cut_off(site: Path, tmp_path: Path
     for (x, name), (following, _) in itertools.pairwise(legend):
         assert int(x) + 7 * len(name) < int(following) - 16, f"a mark on {name}"
     assert count(page, tmp_path, 1280)[-1] == 0
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium")
+def test_no_words_of_a_figure_are_crossed_or_at_the_edge(tmp_path: Path) -> None:
+    """The figures of `docs/make_figures.py`: a dashed line ran through "exit 0"."""
+
+    def found(*figures: str) -> str:
+        page = tmp_path / "figures.html"
+        page.write_text(f"<meta charset='utf-8'><body>{''.join(figures)}{CROSSED}</body>")
+        done = subprocess.run(
+            [
+                *(str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu"),
+                *("--disable-dev-shm-usage", f"--user-data-dir={tmp_path}/profile"),
+                *("--virtual-time-budget=20000", "--dump-dom", page.as_uri()),
+            ],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        shown = re.search(r"<p>figures (.*?)</p>", done.stdout)
+        if shown is None:
+            pytest.skip(f"Chromium does not start here: {done.stderr[-300:]}")
+        return shown[1]
+
+    head = '<svg xmlns="http://www.w3.org/2000/svg" width="90" height="50">'
+    wrong = '<text x="9" y="30">one</text><line x1="20" y1="0" x2="20" y2="50" stroke="red"/>'
+    assert found(f'{head}{wrong}<rect width="9" height="9" stroke="red"/></svg>') == (
+        "1: box at the edge; crossed: one."
+    )
+    drawn = [path.read_text() for path in sorted((DOCS / "img").rglob("*.svg"))]
+    assert len(drawn) == 6 and found(*drawn) == "6: ."
 
 
 def test_lines_end_between_words(site: Path) -> None:
@@ -311,6 +387,8 @@ def test_lines_end_between_words(site: Path) -> None:
             r"<code>([^<]*)</code>", re.sub(r"<pre.*?</pre>", "", text, flags=re.S)
         ):
             assert not re.search(r"(?<![\w-])--[a-z]|\w/\w", code), f"{page.name}: {code}"
+    text = (site / "project/latency_tables/readme.html").read_text()
+    assert '<td><code><span class="whole">measured</span></code></td>' in text
     text = (site / "configuration.html").read_text()
     assert '<code><span class="whole">--set</span> KEY=VALUE</code>' in text
     assert "<code>search<wbr>.closing<wbr>.n_<wbr>retimed</code>" in text
