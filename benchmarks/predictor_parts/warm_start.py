@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from hwnas.core.progress import silent
 from hwnas.core.rng import rng
 from hwnas.predictors.transfer import LabelSet
@@ -43,17 +41,21 @@ def _measured(data: Path, target: str, n_fit: int, seeds: int, name: str, n_othe
     return measure(name, labels, n_fit=n_fit, n_seeds=seeds, progress=silent).row()
 
 
-def equal_labels(tau: float, curve: Mapping[int, float]) -> float:
-    """Labels at which a rising curve (tau by number of labels) reaches `tau`.
+def equal_labels(tau: float, curve: Mapping[int, float]) -> float | None:
+    """The smallest number of labels at which a curve (tau by number of labels) reaches `tau`.
 
-    Between the points, tau is a line in log n. The result is infinite if the curve does not reach
+    Between the points, tau is a line in log n. The result is None if the curve does not reach
     `tau`, and the first number of labels if it begins above it.
     """
     sizes = sorted(curve)
-    risen = np.maximum.accumulate([curve[n] for n in sizes])
-    if tau > risen[-1]:
-        return float("inf")
-    return float(np.exp(np.interp(tau, risen, np.log(sizes))))
+    for i, n in enumerate(sizes):
+        if curve[n] >= tau:
+            if i == 0:
+                return float(n)
+            before = sizes[i - 1]
+            share = (tau - curve[before]) / (curve[n] - curve[before])
+            return float(before ** (1 - share) * n**share)
+    return None
 
 
 def saved(rows: Sequence[Cell]) -> list[Cell]:
@@ -65,6 +67,6 @@ def saved(rows: Sequence[Cell]) -> list[Cell]:
         curve = {int(one["size"]): one["kendall_tau_mean"] for one in same}
         tau = row["kendall_tau_mean"]
         key = {name: row[name] for name in (*SAME, "size")}
-        alone = {"tau_alone": curve[int(row["size"])], "equal_labels": equal_labels(tau, curve)}
+        alone = {"tau_alone": curve.get(int(row["size"])), "equal_labels": equal_labels(tau, curve)}
         found.append(key | {"tau": tau} | alone)
     return found

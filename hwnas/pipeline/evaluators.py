@@ -210,7 +210,7 @@ def _loss(evaluation: Evaluation) -> float:
 
 
 TINY_ERROR = 1e-6  # an error of 0 has no log
-IRRELEVANT = 0.5  # share of the labels that are set equal
+IRRELEVANT = 0.25  # share of the labels that are set equal
 
 
 class TabularEvaluator:
@@ -254,8 +254,10 @@ class TabularRescoring(Rescoring):
     """Looks evaluations up in records, and fits predictors, made by `build`, to them.
 
     Scores are the negative log of the error. Their spread is similar for good and bad archs. The
-    score of an evaluated arch is the recorded value. For the predictor, the worse half of the
-    labels are set equal, because differences among bad archs carry no information about good ones.
+    score of an evaluated arch is the recorded value. For the predictor, the worst
+    quarter of the labels are set equal, because differences among very bad archs carry no
+    information about good ones. With half of them equal, a search can end with a predictor that
+    takes the differences between the rest for noise.
     """
 
     learns = True
