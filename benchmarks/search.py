@@ -5,9 +5,10 @@
 Parts (`--only`, several with commas): `tabular` (nas_bench_macro, 100 evaluations, with and
 without a MACs limit), `nasbench201` (with a latency limit), `queries` (evaluations until the best
 of NAS-Bench-201), `macro_front` (hypervolume on NAS-Bench-Macro), `front` (hypervolume on
-mobilenet_v3), `speed`, `steer`. Data are read from $HWNAS_TEST_DATA. Every cell (part, contender,
-seed) is kept in `--cells` as soon as it is known; a run that was cut off goes on. Contenders whose
-package is missing are named in `skipped` (`pip install 'hwnas[bench]'`).
+mobilenet_v3), `speed`, `steer`, `fifty` (one search for 50 devices of FBNet). Data are read from
+$HWNAS_TEST_DATA. Every cell (part, contender, seed) is kept in `--cells` as soon as it is known; a
+run that was cut off goes on. Contenders whose package is missing are named in `skipped` (`pip
+install 'hwnas[bench]'`).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from search_parts import cells, front, queries, speed, steer, tabular
+from search_parts import cells, fifty, front, queries, speed, steer, tabular
 
 PARTS = {
     "tabular": tabular.nas_bench_macro,
@@ -30,6 +31,7 @@ PARTS = {
     "front": front.front,
     "speed": speed.speed,
     "steer": steer.steer,
+    "fifty": fifty.fifty,
 }
 
 if __name__ == "__main__":

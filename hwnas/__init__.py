@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from hwnas.api.report import report
     from hwnas.api.result import Listing, Point
     from hwnas.api.run import run
-    from hwnas.api.search import Found, Score, search
+    from hwnas.api.search import Found, FoundPerDevice, Score, search
     from hwnas.api.space import (
         space,
         space_count,
@@ -96,6 +96,7 @@ __all__ = [  # without `list`, so that `from hwnas import *` keeps the builtin
     "CheckFailed",
     "Estimate",
     "Found",
+    "FoundPerDevice",
     "HwnasError",
     "LatencyTable",
     "Listing",
@@ -168,6 +169,7 @@ _ELSEWHERE = {
     "CheckFailed": "core.errors",
     "Estimate": "latency.estimator",
     "Found": "api.search",
+    "FoundPerDevice": "api.search",
     "HwnasError": "core.errors",
     "LatencyTable": "latency.table",
     "Listing": "api.result",

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, overload
+from typing import Any, Literal, overload
 
 from numpy.typing import ArrayLike
 
@@ -15,7 +14,6 @@ from hwnas.api.options import refuse_both
 from hwnas.api.result import (
     Folder,
     Listing,
-    Point,
     ProgressFor,
     Settings,
     listed,
@@ -28,13 +26,12 @@ from hwnas.api.search_arguments import (
     scores_of,
     searcher_of,
 )
+from hwnas.api.search_devices import search_devices
+from hwnas.api.search_result import Found, FoundPerDevice, found_of
 from hwnas.api.stage import bring_up_to_date, of_search
 from hwnas.api.table import Table
 from hwnas.controller.controller import run_search
-from hwnas.controller.result import Candidate, SearchResult
 from hwnas.controller.sections import SearchConfig
-from hwnas.core.html_table import html_table
-from hwnas.core.records import dump
 from hwnas.core.stats import standard_error
 from hwnas.interfaces import PERPLEXITY, TOP1, quality_of
 from hwnas.pipeline.costs import cost_metrics, with_chances
@@ -45,10 +42,17 @@ from hwnas.spaces.load import require_space
 from hwnas.spaces.space import Codes, SearchSpace
 from hwnas.studies.winner_verdict import verdict_of_search
 
-if TYPE_CHECKING:
-    import plotly.graph_objects as go
+__all__ = [
+    "Found",
+    "FoundPerDevice",
+    "Score",
+    "search",
+    "search_changes",
+    "search_run",
+    "search_space",
+]
 
-__all__ = ["Found", "Score", "search", "search_changes", "search_run", "search_space"]
+GENERATION = 128  # proposals between two updates of the searcher
 
 Score = Callable[[Codes], ArrayLike]
 """Scores [n] of archs given as codes, int16 [n, d]; higher is better, all finite.
@@ -57,62 +61,6 @@ It is called with many archs at a time: first with 256 random archs, which set t
 then once with every proposed arch. A search that is resumed from a folder scores 16 archs again.
 `space.arch(row)` converts a row to an `Arch`.
 """
-
-GENERATION = 128
-
-
-@dataclass(frozen=True)
-class Found:
-    """Result of a search with a custom score.
-
-    top: the best archs within the limits, the winner first.
-    fronts: maps each metric key to the front of this cost and the score, cheapest arch first.
-    limits: maps each limited metric key to the maximum cost.
-    n_scored: number of scored archs.
-    """
-
-    winner: Point
-    top: tuple[Point, ...]
-    fronts: Mapping[str, tuple[Point, ...]]
-    limits: Mapping[str, float]
-    n_scored: int
-
-    def __str__(self) -> str:
-        return f"winner of {self.n_scored} scored archs: {self.winner}"
-
-    def _repr_html_(self) -> str:
-        rows = [
-            {"arch": point.arch.key, "score": point.score, **point.costs}
-            for point in (self.winner, *(one for one in self.front if one != self.winner))
-        ]
-        return html_table(rows, title=f"winner of {self.n_scored:,} scored archs, and its front")
-
-    @property
-    def front(self) -> tuple[Point, ...]:
-        """The entry of `fronts` for the first limit; without limits, for the first metric."""
-        return self.fronts[self._first]
-
-    @property
-    def _first(self) -> str:
-        return next(key for key in (*self.limits, *self.fronts) if key in self.fronts)
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON values."""
-        return dump(self, versioned=False)
-
-    def plot_front(self) -> go.Figure:
-        """Cost and score of the front, with the winner and the limit."""
-        from hwnas.reporting.data import Front
-        from hwnas.reporting.data import Point as Mark
-        from hwnas.reporting.figures import front_figure
-
-        key = self._first
-        marks = [Mark(p.costs[key], p.score, p.arch.key) for p in (self.winner, *self.front)]
-        figure = front_figure(
-            Front(key, "score", (), tuple(marks[1:]), marks[0], self.limits.get(key))
-        )
-        figure.update_yaxes(tickformat="")
-        return figure.update_xaxes(title={"text": key})
 
 
 @overload
@@ -136,6 +84,7 @@ def search(
     score: Score,
     limits: Mapping[str, float] | None = None,
     tables: Sequence[Table] = (),
+    per_device: Literal[False] = False,
     searcher: str | Mapping[str, Any] = "evolution",
     budget: int = 12_800,
     seed: int = 0,
@@ -144,20 +93,40 @@ def search(
 ) -> Found: ...
 
 
-def search(where: SearchSpace | Folder, /, **arguments: Any) -> Found | Listing:
+@overload
+def search(
+    space: SearchSpace,
+    /,
+    *,
+    score: Score,
+    limits: Mapping[str, float] | None = None,
+    tables: Sequence[Table],
+    per_device: Literal[True],
+    budget: int = 12_800,
+    seed: int = 0,
+    folder: Folder | None = None,
+    progress: ProgressFor = no_progress,
+) -> FoundPerDevice: ...
+
+
+def search(where: SearchSpace | Folder, /, **arguments: Any) -> Found | FoundPerDevice | Listing:
     """Finds the best archs under limits, of a run folder or of a space with a custom score.
 
     `search(folder, *, config, name, devices, settings, progress)` brings stage `search` of a run
     folder up to date, as `hwnas search` does, and returns the winners as rows.
 
-    `search(space, *, score, limits, tables, searcher, budget, seed, folder, progress)` maximises
-    `score`, a function from codes [n, d] to n numbers, and returns a `Found`:
+    `search(space, *, score, limits, tables, per_device, searcher, budget, seed, folder, progress)`
+    maximises `score`, a function from codes [n, d] to n numbers, and returns a `Found`:
 
     - limits: maximum cost by metric key: `macs`, `params`, `weight_bytes`, `peak_memory_bytes`,
       `latency_ms@DEVICE`, `latency_p95_ms@DEVICE`, `energy_mj@DEVICE`.
     - tables: latency tables (also names and files) that cover the space, one per device.
-    - searcher [`evolution`]: a name from `hwnas.list("searchers")`, or its settings with `name`.
-    - budget [12800]: number of proposals; repeats count, but are not scored again.
+    - per_device [False]: a winner for the device of each table, within the limits on that device
+      (returns a `FoundPerDevice`). Tables that cannot be used are skipped.
+    - searcher [`evolution`]: a name from `hwnas.list("searchers")`, or its settings with
+      `name`; not with `per_device`, which has its own (`hwnas.controller.per_device`).
+    - budget [12800]: number of proposals; repeats count, but are not scored again. With
+      `per_device`: per device, but at most four times as many in all.
     - seed [0]: seed of the searcher.
     - folder: stores the archive, from which an interrupted search resumes, if `score` is
       deterministic.
@@ -167,7 +136,8 @@ def search(where: SearchSpace | Folder, /, **arguments: Any) -> Found | Listing:
             unknown searcher, scores that are not n finite numbers, or a folder of another search.
     """
     if isinstance(where, SearchSpace):
-        return search_space(where, **arguments)
+        many = arguments.pop("per_device", False)
+        return (search_devices if many else search_space)(where, **arguments)
     if "score" in arguments:
         require_space(where)
     return search_run(where, **arguments)
@@ -273,18 +243,4 @@ def search_space(
             folder=Path(place),
             progress=progress("search"),
         )
-    return _found(space, found)
-
-
-def _found(space: SearchSpace, result: SearchResult) -> Found:
-    def point(candidate: Candidate) -> Point:
-        arch, view = candidate.arch, space.view(candidate.arch)
-        return Point(arch, view, candidate.score, None, candidate.costs)
-
-    return Found(
-        winner=point(result.winner),
-        top=tuple(map(point, result.top)),
-        fronts={key: tuple(map(point, front)) for key, front in result.fronts.items()},
-        limits=result.limits,
-        n_scored=result.n_predictions,
-    )
+    return found_of(space, found)

@@ -14,11 +14,12 @@ from hwnas.api.result import Folder
 from hwnas.api.table import as_table
 from hwnas.controller.sections import MAX_PREDICTIONS
 from hwnas.core.config import build_model
-from hwnas.core.errors import UserError
+from hwnas.core.errors import UserError, first_line
 from hwnas.core.metrics import MetricKey
 from hwnas.core.rng import stable_seed
 from hwnas.interfaces import Constraint, FloatArray, Metric, SearcherContext
 from hwnas.latency.estimator import TableEstimator
+from hwnas.latency.table import LatencyTable
 from hwnas.searchers import REGISTRY as SEARCHERS
 from hwnas.spaces.space import Codes, SearchSpace
 
@@ -43,12 +44,28 @@ def _refused(argument: str, expected: str, found: object) -> UserError:
     )
 
 
-def estimators_of(space: SearchSpace, tables: Any) -> dict[str, TableEstimator]:
-    """Maps each device to the estimator of its table; refuses two tables of one device."""
+def estimators_of(
+    space: SearchSpace, tables: Any, skipped: dict[str, str] | None = None
+) -> dict[str, TableEstimator]:
+    """Maps each device to the estimator of its table; refuses two tables of one device.
+
+    skipped: gets the tables that cannot be read or do not cover the space, with the reason. If
+        None, such a table is an error.
+    """
     if not isinstance(tables, (list, tuple)):
         raise _refused("tables", "a list of latency tables", tables)
     found: dict[str, TableEstimator] = {}
-    for table in map(as_table, tables):
+    for given in tables:
+        try:
+            table = as_table(given)
+            estimator = TableEstimator(table, space)
+        except UserError as error:
+            if skipped is None:
+                raise
+            skipped[given.device.name if isinstance(given, LatencyTable) else str(given)] = (
+                first_line(error)
+            )
+            continue
         if table.device.name in found:
             raise UserError(
                 f"two latency tables of {table.device.name}",
@@ -57,7 +74,7 @@ def estimators_of(space: SearchSpace, tables: Any) -> dict[str, TableEstimator]:
                 where="tables",
                 fix="hwnas.table_merge joins tables of one device",
             )
-        found[table.device.name] = TableEstimator(table, space)
+        found[table.device.name] = estimator
     return found
 
 

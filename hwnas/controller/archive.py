@@ -42,11 +42,19 @@ class CodeIndex:
     def add(self, codes: Codes) -> tuple[Rows, Rows]:
         """Number of every row of `codes` [n, d], and the indices of the new rows, ascending."""
         begin, known = len(self), self._numbers
-        rows = codes.astype(self._dtype)
-        keys = rows.view(f"V{rows.itemsize * codes.shape[1]}").ravel().tolist()
+        keys = self._keys(codes)
         numbers = np.array([known.setdefault(key, len(known)) for key in keys], dtype=np.intp)
         newest = np.maximum.accumulate(np.append(begin - 1, numbers))
         return numbers, np.flatnonzero(np.diff(newest))
+
+    def knows(self, codes: Codes) -> NDArray[np.bool_]:
+        """Which rows of `codes` [n, d] were added before: bool [n]."""
+        return np.array([key in self._numbers for key in self._keys(codes)], dtype=bool)
+
+    def _keys(self, codes: Codes) -> list[bytes]:
+        rows = codes.astype(self._dtype)
+        keys: list[bytes] = rows.view(f"V{rows.itemsize * codes.shape[1]}").ravel().tolist()
+        return keys
 
 
 class Archive:
@@ -83,6 +91,10 @@ class Archive:
     def evaluated(self) -> Rows:
         """Evaluated rows, in the order of their evaluation."""
         return np.asarray(self._evaluated, dtype=np.intp)
+
+    def knows(self, codes: Codes) -> NDArray[np.bool_]:
+        """Which archs of `codes` [n, d] are in the archive: bool [n]."""
+        return self._index.knows(codes)
 
     # --- writing ------------------------------------------------------------------------------
 

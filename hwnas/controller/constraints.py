@@ -16,6 +16,7 @@ from hwnas.interfaces import Constraint, CostMetric, FloatArray
 from hwnas.spaces.space import Codes, SearchSpace
 
 __all__ = [
+    "CostColumn",
     "Costs",
     "Limit",
     "Unreachable",
@@ -32,6 +33,19 @@ N_STARTS = 3  # descents from random archs, after the descent from the smallest 
 
 Costs = Mapping[str, FloatArray]
 """Maps each metric key to the costs [n] of n archs."""
+
+
+@dataclass(frozen=True)
+class CostColumn:
+    """A cost that is computed together with others: one column of `together(codes)` [n, k]."""
+
+    together: Callable[[Codes], FloatArray]
+    column: int
+
+    def __call__(self, codes: Codes) -> FloatArray:
+        """Costs [n]; `price` computes all columns in one call."""
+        column: FloatArray = self.together(codes)[:, self.column]
+        return column
 
 
 class Unreachable(UserError):
@@ -67,7 +81,14 @@ def price(metrics: Mapping[str, CostMetric], codes: Codes) -> dict[str, FloatArr
     Raises:
         UserError: a metric returned a value that is not a positive number.
     """
-    costs = {key: np.asarray(metric(codes), dtype=np.float64) for key, metric in metrics.items()}
+    joint = {one.together for one in metrics.values() if isinstance(one, CostColumn)}
+    shared = {together: together(codes) for together in joint}
+    costs: dict[str, FloatArray] = {
+        key: shared[metric.together][:, metric.column]
+        if isinstance(metric, CostColumn)
+        else np.asarray(metric(codes), dtype=np.float64)
+        for key, metric in metrics.items()
+    }
     for key, cost in costs.items():
         if not (np.isfinite(cost) & (cost > 0)).all():
             raise UserError(f"{key} of an arch is not a positive number", found=cost.min())

@@ -84,6 +84,7 @@ class TableEstimator:
     the sum of rows. Untimed sizes of the classifier are estimated from the timed ones.
 
     row_ms: latency in ms of every operator of `enumerate_ops(space)`, [ops].
+    prices: their costs in a network, according to the correction.
 
     Raises:
         UserError: the table lacks operators of the space; names settings that would work.
@@ -110,10 +111,10 @@ class TableEstimator:
             if self.correction_id == space.id and not is_of_space:
                 log.warning(STRANGE, space.id, table.device.name)
             self._formula = Formula(correction.coefficients, correction.spill)
-        self._prices = self._formula.prices(rows, ops)
+        self.prices = self._formula.prices(rows, ops)
         self._doubts, self._shifts = np.zeros(len(ops)), np.zeros(len(ops))
         self._priced = {op: nearest for op, (nearest, _) in priced.items()}
-        full = self._prices.full
+        full = self.prices.full
         for op, (nearest, row) in priced.items():
             at = ops.index(op)
             largest = max(row.p90_ms - row.median_ms, row.median_ms - row.p10_ms)
@@ -125,10 +126,14 @@ class TableEstimator:
 
     def latency_ms(self, codes: Codes) -> FloatArray:
         """Estimated median latency in ms: [n]."""
-        operators = self._prices.of(self.space, codes)
-        overhead = self._formula.coefficients.get("overhead_ms", 0.0)
-        estimate: FloatArray = np.maximum(overhead + operators, MIN_SHARE * operators)
+        operators = self.prices.of(self.space, codes)
+        estimate: FloatArray = np.maximum(self.overhead_ms + operators, MIN_SHARE * operators)
         return estimate
+
+    @property
+    def overhead_ms(self) -> float:
+        """Latency that the correction adds to every network."""
+        return self._formula.coefficients.get("overhead_ms", 0.0)
 
     def latency_p95_ms(self, codes: Codes) -> FloatArray:
         """95th percentile over runs in ms: [n]."""

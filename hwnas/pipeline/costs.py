@@ -8,11 +8,12 @@ from typing import get_args
 
 import numpy as np
 
-from hwnas.controller.constraints import metric_key, reach, resolve
+from hwnas.controller.constraints import CostColumn, metric_key, reach, resolve
 from hwnas.core.metrics import MetricKey
 from hwnas.interfaces import Constraint, CostMetric, FloatArray, LatencyEstimator
 from hwnas.latency.estimator import TableEstimator
 from hwnas.latency.spread import latency_spread
+from hwnas.latency.together import LatenciesTogether
 from hwnas.pipeline.foreign_tables import is_profiled
 from hwnas.pipeline.project import Project
 from hwnas.pipeline.winners import constraints_for, targets
@@ -37,17 +38,23 @@ def cost_metrics(
 ) -> dict[str, CostMetric]:
     """Maps each metric key to the function that computes this cost for archs of the space.
 
-    The keys are `macs`, `params`, ..., `latency_ms@device` and `latency_p95_ms@device` of every
-    estimator, and `energy_mj@device` of every table with energies.
+    The keys are `macs`, `params`, ..., `latency_ms@device` of every estimator,
+    `latency_p95_ms@device` of those whose table was validated on whole networks, and
+    `energy_mj@device` of every table with energies.
     """
 
     def analytic(metric: AnalyticMetric) -> CostMetric:
         return lambda codes: cost(space, codes, metric).astype(np.float64)
 
     metrics: dict[str, CostMetric] = {name: analytic(name) for name in get_args(AnalyticMetric)}
-    for device, estimator in estimators.items():
-        metrics[MetricKey("latency_ms", device)] = estimator.latency_ms
-        metrics[MetricKey("latency_p95_ms", device)] = estimator.latency_p95_ms
+    tables = [one for one in estimators.values() if isinstance(one, TableEstimator)]
+    together = LatenciesTogether(tables) if len(tables) == len(estimators) > 1 else None
+    for column, (device, estimator) in enumerate(estimators.items()):
+        metrics[MetricKey("latency_ms", device)] = (
+            estimator.latency_ms if together is None else CostColumn(together, column)
+        )
+        if not isinstance(estimator, TableEstimator) or estimator.table.corrections:
+            metrics[MetricKey("latency_p95_ms", device)] = estimator.latency_p95_ms
         if isinstance(estimator, TableEstimator) and estimator.table.has_energy:
             metrics[MetricKey("energy_mj", device)] = estimator.energy_mj
     return metrics

@@ -186,6 +186,8 @@ def op_counts(space: SearchSpace, codes: Codes) -> NDArray[np.float64]:
 def op_sum(space: SearchSpace, codes: Codes, per_op: NDArray[Number]) -> NDArray[Number]:
     """Sum of `per_op` [len(enumerate_ops(space))] over the operators of every row: [n].
 
+    With `per_op` [operators, k], the sums of all k columns: [n, k].
+
     This is the cost of an arch if costs are additive. It equals the sum of `per_op[op_index(...)]`
     without storing that array.
 
@@ -209,13 +211,15 @@ def live_counts(space: SearchSpace, codes: Codes) -> NDArray[np.float64]:
 def live_sum(space: SearchSpace, codes: Codes, per_op: NDArray[Number]) -> NDArray[Number]:
     """`op_sum` over the operators that run: those on a path from the image to the logits.
 
+    `per_op` is [operators] or [operators, k].
+
     Raises:
         UserError: codes that the space does not allow.
     """
     if space.macro.is_chain:
         return op_sum(space, codes, per_op)
-    values = np.append(per_op, np.zeros(1, dtype=per_op.dtype))
-    result = np.empty(len(codes), dtype=per_op.dtype)
+    values = _extended(per_op, 1)
+    result = np.empty((len(codes), *per_op.shape[1:]), dtype=per_op.dtype)
     for start in range(0, len(codes), CHUNK):
         part = slice(start, start + CHUNK)
         result[part] = values[_live_index(space, codes[part])].sum(axis=1)
@@ -240,17 +244,22 @@ def _reduce(
     for column, code in _settled(space).items():
         if (codes[:, column] != code).any():
             raise _disallowed(space)
-    result = np.zeros(len(codes), dtype=per_op.dtype)
-    values = np.append(per_op, [0, 0]).astype(per_op.dtype)  # entries for DISALLOWED and ABSENT
+    result = np.zeros((len(codes), *per_op.shape[1:]), dtype=per_op.dtype)
+    values = _extended(per_op, 2)  # DISALLOWED and ABSENT
     blocks = [(block, combine.reduce(values[block.ids], axis=0)) for block in _blocks(space)]
     for part, columns in _chunks(codes, np.int16):
         total = result[part]
         for block, value in blocks:
             rows = block.rows(columns)
-            combine(total, np.take(value, rows), out=total)
+            combine(total, np.take(value, rows, axis=0), out=total)
             if block.is_barred is not None and np.take(block.is_barred, rows).any():
                 raise _disallowed(space)
     return result
+
+
+def _extended(per_op: NDArray[Number], n: int) -> NDArray[Number]:
+    """`per_op` with n rows of zeros at its end."""
+    return np.concatenate([per_op, np.zeros((n, *per_op.shape[1:]), dtype=per_op.dtype)])
 
 
 def _chunks(codes: Codes, dtype: type[np.integer[Any]]) -> Iterator[tuple[slice, NDArray[Any]]]:
