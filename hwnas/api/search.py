@@ -32,6 +32,7 @@ from hwnas.api.stage import bring_up_to_date, of_search
 from hwnas.api.table import Table
 from hwnas.controller.controller import run_search
 from hwnas.controller.sections import SearchConfig
+from hwnas.core.errors import UserError
 from hwnas.core.stats import standard_error
 from hwnas.interfaces import PERPLEXITY, TOP1, quality_of
 from hwnas.pipeline.costs import cost_metrics, with_chances
@@ -133,11 +134,21 @@ def search(where: SearchSpace | Folder, /, **arguments: Any) -> Found | FoundPer
 
     Raises:
         UserError: a limit that cannot be priced or met, a table that does not cover the space, an
-            unknown searcher, scores that are not n finite numbers, or a folder of another search.
+            unknown searcher, `searcher` with `per_device`, scores that are not n finite numbers, or
+            a folder of another search.
     """
     if isinstance(where, SearchSpace):
-        many = arguments.pop("per_device", False)
-        return (search_devices if many else search_space)(where, **arguments)
+        if not arguments.pop("per_device", False):
+            return search_space(where, **arguments)
+        if "searcher" in arguments:
+            raise UserError(
+                "a search for each device has a searcher of its own",
+                expected="per_device=True without searcher",
+                found=f"searcher={arguments['searcher']!r}",
+                where="searcher",
+                fix="leave out searcher, or search for one device at a time",
+            )
+        return search_devices(where, **arguments)
     if "score" in arguments:
         require_space(where)
     return search_run(where, **arguments)

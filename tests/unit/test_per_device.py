@@ -138,6 +138,8 @@ def test_what_cannot_be_searched_is_refused(tmp_path: Path) -> None:
         search(limits=dict(list(LIMITS.items())[:2]))
     with pytest.raises(UserError, match="no arch of the space meets the constraints"):
         search(limits=LIMITS | {"latency_ms@simulated-3": 1e-6})
+    with pytest.raises(UserError, match=r"a searcher of its own[\s\S]*searcher='evolution'"):
+        search(searcher="evolution")
 
 
 def test_a_stored_search_resumes_with_the_same_result(
