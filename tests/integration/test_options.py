@@ -457,7 +457,7 @@ def test_profiling_for_a_run_takes_its_settings(
         app(args=["profile", "local_fp16", "--run", str(folder), *dry], standalone_mode=False)
     if is_dry:
         changed = ["--profile", "rounds=7", "--set", "profile.n_validation=9"]
-        app(args=[*asked, *changed, *dry], standalone_mode=False)
+        app(args=[*asked, *changed, *dry, "--format", "json"], standalone_mode=False)
         planned = capsys.readouterr().out
         assert "9 whole networks" in planned and "x 7 rounds" in planned
 
