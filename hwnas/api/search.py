@@ -101,7 +101,7 @@ def search(
     *,
     score: Score,
     limits: Mapping[str, float] | None = None,
-    tables: Sequence[Table],
+    tables: Sequence[Table] = (),
     per_device: Literal[True],
     budget: int = 12_800,
     seed: int = 0,

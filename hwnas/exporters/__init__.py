@@ -35,6 +35,7 @@ REGISTRY = Registry[ExporterModule](
             "opened",
             "ort_order",
             "own",
+            "own_images",
             "parity",
             "pt2e",
             "pte",

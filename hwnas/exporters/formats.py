@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Mapping
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +18,7 @@ from hwnas.core.rng import rng
 from hwnas.exporters.apart import Runner, export_safely, opened_safely
 from hwnas.exporters.by_name import exporter, open_model, planned
 from hwnas.exporters.opened import CannotRunHere
+from hwnas.exporters.own_images import as_floats, check_images
 from hwnas.exporters.parity import (
     compare_batches,
     promised,
@@ -74,20 +79,20 @@ def export(
             file of lower precision by more than rounding explains (`WRONG`). If such a file exceeds
             the tolerance of its format, a warning is logged.
     """
-    chosen, images, held_out = planned(format, settings), _floats(images), _floats(held_out)
+    chosen, images, held_out = planned(format, settings), as_floats(images), as_floats(held_out)
     shape = _input_shape(network, images)
     if held_out is not None:
-        _check_images(held_out, shape, where="held_out")
+        check_images(held_out, shape, where="held_out")
     warn_of_licence(origin_of(network))
     given = {"images": images, "held_out": held_out if chosen.precision == "int8" else None}
     facts = {key: str(fact) for key, fact in (metadata or {}).items()}
-    with Runner() as runner:
+    with _staged(Path(folder)) as staging, Runner() as runner:
         files = export_safely(
             chosen,
             network,
             runner=runner,
             input_shape=shape,
-            folder=Path(folder),
+            folder=staging,
             metadata=origin_metadata(network) | facts,
             images={name: array for name, array in given.items() if array is not None},
         )
@@ -95,39 +100,69 @@ def export(
             noise = rng(0, "exporters/parity").standard_normal((N_CHECKED, *shape))
             images = noise.astype(np.float32)
         described = chosen.exporter().describe(files)
-        _check(described, files, network, images[:N_CHECKED], runner)
-    return files
+        _check(described, files, network, images[:N_CHECKED], runner, where=Path(folder))
+        return _moved(files, Path(folder))
 
 
-def _floats(images: Any) -> Images | None:
-    """An array or a tensor of floats as a float32 array; anything else is left to the checks."""
-    import torch
+@contextlib.contextmanager
+def _staged(folder: Path) -> Iterator[Path]:
+    """A temporary folder inside `folder`, with the ONNX files from which formats start.
 
-    found: Images | None = images
-    if isinstance(images, torch.Tensor):
-        is_float = images.is_floating_point()
-        found = (images.detach().float() if is_float else images.detach()).cpu().numpy()
-    elif isinstance(images, np.ndarray) and np.issubdtype(images.dtype, np.floating):
-        found = images.astype(np.float32, copy=False)
-    return found
+    A file is moved to `folder` once it is checked, so a failed export replaces no older file.
+
+    Raises:
+        UserError: `folder` is a file, or cannot be created.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            "cannot create the folder of the exported files",
+            expected="a folder, or a path at which one can be created",
+            found="a file" if folder.is_file() else str(error.strerror),
+            where=folder,
+            fix="give another folder",
+        ) from error
+    with tempfile.TemporaryDirectory(prefix=".export-", dir=folder) as temporary:
+        for path in filter(Path.is_file, folder.glob("model*.onnx")):
+            shutil.copyfile(path, Path(temporary, path.name))
+        yield Path(temporary)
+
+
+def _moved(files: tuple[Path, ...], folder: Path) -> tuple[Path, ...]:
+    """Moves checked files to the folder, the model last; returns their paths there."""
+    for path in reversed(files):
+        os.replace(path, folder / path.name)
+    return tuple(folder / path.name for path in files)
 
 
 def _input_shape(network: torch.nn.Module, images: Images | None) -> tuple[int, ...]:
     """Input shape [C, H, W] of the network; of the images if hwnas did not build the network.
 
     Raises:
-        UserError: the network is in training mode, its shape is unknown, images have another, or it
-            does not compute logits.
+        UserError: the network or a part of it is in training mode, a weight is not finite, its
+            shape is unknown, images have another, or it does not compute logits.
     """
     from hwnas.nets.subnet import input_shape_of
 
-    if network.training:
-        raise UserError(
-            "the network is in training mode",
-            expected="a network in eval mode with its own BN statistics",
-            found=type(network).__name__,
-            fix="call network.eval()",
-        )
+    for name, module in network.named_modules():
+        if module.training:
+            raise UserError(
+                "the network is in training mode",
+                expected="a network in eval mode with its own BN statistics",
+                found=f"{type(module).__name__} in training mode",
+                where=name or None,
+                fix="call network.eval()",
+            )
+    for name, parameter in network.named_parameters():
+        if not bool(parameter.isfinite().all()):
+            raise UserError(
+                "the network has weights that are not finite",
+                expected="finite numbers",
+                found="NaN or infinity",
+                where=name,
+                fix="load weights from before the training diverged",
+            )
     has_own = hasattr(network, "definition")
     if images is None and not has_own:
         raise UserError(
@@ -141,7 +176,7 @@ def _input_shape(network: torch.nn.Module, images: Images | None) -> tuple[int, 
         shape = input_shape_of(network)
     else:
         shape = input_shape_of(network) if has_own else np.shape(images)[1:]
-        _check_images(images, shape)
+        check_images(images, shape)
     _check_output(network, shape, images)
     return shape
 
@@ -182,44 +217,14 @@ def _check_output(network: torch.nn.Module, shape: tuple[int, ...], images: Imag
             found=kind,
             fix=fix,
         )
-
-
-def _check_images(images: object, shape: tuple[int, ...], where: str = "images") -> None:
-    """Refuses images that are not floats, do not have `shape`, or have values not finite.
-
-    Raises:
-        UserError: describes what was given.
-    """
-    kind = repr(images)[:80]
-    if isinstance(images, np.ndarray):
-        kind = f"{images.dtype} {list(images.shape)}"
-        if images.dtype == np.float32 and images.shape[1:] == shape and len(images):
-            bad = np.flatnonzero(~np.isfinite(images.reshape(len(images), -1)).all(1))
-            if not len(bad):
-                return
-            raise UserError(
-                "images have values that are not finite",
-                expected="finite numbers",
-                found=f"NaN or infinity in {len(bad)} of {len(images)} images, first in image"
-                f" {bad[0]}",
-                where=where,
-            )
-    if not isinstance(images, np.ndarray) or images.dtype != np.float32:
+    if not bool(found.isfinite().all()):
         raise UserError(
-            "the images are not floating-point numbers in an array or a tensor",
-            expected="normalised images [n, C, H, W], float32 (other float types are converted)",
-            found=kind,
+            "the outputs of the network are not finite",
+            expected="finite logits",
+            found=f"NaN or infinity for {'an image of zeros' if images is None else 'image 0'}",
             where=where,
-            fix="convert pixels of 0 to 255 as in training: (images / 255 - mean) / std of every"
-            " channel, then images.astype('float32'), or images.float() of a tensor",
+            fix="check the BN statistics, divisions, roots and logarithms of the network",
         )
-    raise UserError(
-        "the images do not have the input shape of the network",
-        expected=f"float32 [n, {', '.join(map(str, shape))}], n > 0, an array or a tensor",
-        found=kind,
-        where=where,
-        fix="give images that are resized, normalised and stacked as in training, [n, C, H, W]",
-    )
 
 
 def _check(
@@ -228,8 +233,10 @@ def _check(
     network: torch.nn.Module,
     images: Images,
     runner: Runner,
+    *,
+    where: Path,
 ) -> None:
-    """Compares file and network on images; see `export`."""
+    """Compares file and network on images; see `export`. `where`: the folder of the files."""
     expected = torch_logits(network, images)
     if described.precision == "fp32":  # others have a tolerance for their own rounding
         described = promised(described, torch_rounding(network, images, expected))
@@ -260,5 +267,5 @@ def _check(
         expected=f"at most {tolerance_text(report.tolerance, report.torch_rounding)}, equal top-1"
         f" on {report.min_agreement:.1%} of the images",
         found=found,
-        where=files[0],
+        where=where / files[0].name,
     )

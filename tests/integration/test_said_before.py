@@ -178,7 +178,9 @@ def test_a_format_that_is_named_twice_is_refused(folder: Path, formats: list[str
 )
 def test_two_names_of_one_format_are_refused(folder: Path, formats: list[str], one: str) -> None:
     shown = ", ".join(formats)
-    expected = rf"named twice[\s\S]*every format once[\s\S]*{shown}[\s\S]*--formats[\s\S]*{one}"
+    expected = (
+        rf"named twice[\s\S]*every format once[\s\S]*{shown}[\s\S]*where: formats[\s\S]*{one}"
+    )
     with pytest.raises(UserError, match=expected):
         hwnas.export(folder, formats=formats)
 

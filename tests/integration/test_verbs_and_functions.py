@@ -103,17 +103,27 @@ def test_arguments_and_defaults_are_those_of_the_command(name: str, command: Com
 @pytest.mark.parametrize(
     ("public", "forms"),
     [
-        (hwnas.search, (api_search.search_run, api_search.search_space)),
-        (hwnas.export, (api_export.export_run, api_export.export_network)),
+        (
+            hwnas.search,
+            {
+                api_search.search_run: {},
+                api_search.search_space: {"per_device": False},
+                api_search.search_devices: {"per_device": inspect.Parameter.empty},
+            },
+        ),
+        (hwnas.export, {api_export.export_run: {}, api_export.export_network: {"fetch": False}}),
     ],
 )
 def test_overloads_are_the_functions_behind_them(public: Any, forms: Any) -> None:
-    def facts(form: Callable[..., Any]) -> list[tuple[str, Any]]:
+    """`forms`: the functions, and the arguments that `public` itself uses."""
+
+    def facts(form: Callable[..., Any]) -> dict[str, Any]:
         parameters = list(inspect.signature(form).parameters.values())
-        return [(p.name, p.default) for p in parameters[1:]]
+        return {p.name: p.default for p in parameters[1:]}
 
     overloads = typing.get_overloads(public)  # type: ignore[attr-defined,unused-ignore]
-    assert [facts(form) for form in overloads] == [facts(form) for form in forms]
+    expected = [facts(form) | used for form, used in forms.items()]
+    assert [facts(form) for form in overloads] == expected
 
 
 def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:

@@ -1,0 +1,67 @@
+"""Images that a caller gives with a network: conversion to arrays, and checks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from hwnas.core.errors import UserError
+from hwnas.interfaces import Images
+
+__all__ = ["as_floats", "check_images"]
+
+
+def as_floats(images: Any) -> Images | None:
+    """An array or a tensor of floats as a contiguous float32 array.
+
+    Anything else is returned unchanged; `check_images` refuses it.
+    """
+    import torch
+
+    found: Images | None = images
+    if isinstance(images, torch.Tensor):
+        is_float = images.is_floating_point()
+        found = (images.detach().float() if is_float else images.detach()).cpu().numpy()
+    elif isinstance(images, np.ndarray) and np.issubdtype(images.dtype, np.floating):
+        found = np.ascontiguousarray(images, dtype=np.float32)
+    return found
+
+
+def check_images(images: object, shape: tuple[int, ...], where: str = "images") -> None:
+    """Refuses images that are not floats, do not have `shape`, or have values not finite.
+
+    Raises:
+        UserError: describes what was given.
+    """
+    kind = repr(images)[:80]
+    if isinstance(images, np.ndarray):
+        kind = f"{images.dtype} {list(images.shape)}"
+        if images.dtype == np.float32 and images.shape[1:] == shape and len(images):
+            bad = np.flatnonzero(~np.isfinite(images.reshape(len(images), -1)).all(1))
+            if not len(bad):
+                return
+            raise UserError(
+                "images have values that are not finite",
+                expected="finite numbers",
+                found=f"NaN or infinity in {len(bad)} of {len(images)} images, first in image"
+                f" {bad[0]}",
+                where=where,
+                fix="remove these images, or correct their values",
+            )
+    if not isinstance(images, np.ndarray) or images.dtype != np.float32:
+        raise UserError(
+            "the images are not floating-point numbers in an array or a tensor",
+            expected="normalised images [n, C, H, W], float32 (other float types are converted)",
+            found=kind,
+            where=where,
+            fix="convert pixels of 0 to 255 as in training: (images / 255 - mean) / std of every"
+            " channel, then images.astype('float32'), or images.float() of a tensor",
+        )
+    raise UserError(
+        "the images do not have the input shape of the network",
+        expected=f"float32 [n, {', '.join(map(str, shape))}], n > 0, an array or a tensor",
+        found=kind,
+        where=where,
+        fix="give images that are resized, normalised and stacked as in training, [n, C, H, W]",
+    )

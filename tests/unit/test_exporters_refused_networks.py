@@ -1,0 +1,124 @@
+"""A failed export of a network of a user loses nothing, and says what is wrong with the network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import hwnas
+from hwnas.core.errors import CheckFailed, UserError
+from hwnas.exporters.formats import open_model
+from hwnas.exporters.parity import torch_logits
+
+IMAGES = np.random.default_rng(0).standard_normal((8, 3, 16, 16)).astype(np.float32)
+
+
+def network() -> nn.Sequential:
+    torch.manual_seed(0)
+    layers = nn.Conv2d(3, 8, 3, 2), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(1)
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(8, 5)).eval()
+
+
+class Random(nn.Module):
+    """Its outputs are others whenever it runs."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.mean((2, 3)) + torch.rand(x.shape[0], 3)
+
+
+class Divided(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.mean((2, 3)) / (x.mean((2, 3)) * 0)
+
+
+def test_a_file_that_fails_its_check_does_not_replace_a_good_one(tmp_path: Path) -> None:
+    (path,) = hwnas.export(network(), "onnx", tmp_path, images=IMAGES)
+    good = path.read_bytes()
+    with pytest.raises(CheckFailed, match="differ from those of the torch network") as error:
+        hwnas.export(Random().eval(), "onnx", tmp_path, images=IMAGES)
+    assert error.value.where == path
+    assert path.read_bytes() == good
+    assert list(tmp_path.iterdir()) == [path]
+    with pytest.raises(CheckFailed):
+        hwnas.export(Random().eval(), "onnx", tmp_path / "new", images=IMAGES)
+    assert not list((tmp_path / "new").iterdir())
+
+
+def test_a_checked_file_replaces_an_older_one(tmp_path: Path) -> None:
+    other = network()
+    with torch.no_grad():
+        other[0].weight.mul_(-1)  # type: ignore[operator]
+    (path,) = hwnas.export(network(), "onnx", tmp_path, images=IMAGES)
+    assert hwnas.export(other, "onnx", tmp_path, images=IMAGES) == (path,)
+    found = open_model("onnx", path).logits(IMAGES)
+    np.testing.assert_allclose(found, torch_logits(other, IMAGES), atol=1e-5)
+
+
+def test_a_format_that_starts_from_the_onnx_file_finds_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hwnas.exporters import float_graph
+
+    net = network()
+    hwnas.export(net, "onnx", tmp_path, images=IMAGES)
+    monkeypatch.setattr(float_graph, "exported", lambda *_, **__: pytest.fail("exported again"))
+    assert hwnas.export(net, "ort", tmp_path, images=IMAGES)[0].parent == tmp_path
+
+
+def test_flipped_and_strided_images_are_copied(tmp_path: Path) -> None:
+    for number, images in enumerate((IMAGES[:, :, ::-1, ::-1], IMAGES[::2, :, ::2])):
+        net = network()
+        (path,) = hwnas.export(net, "onnx", tmp_path / str(number), images=images)
+        same = np.ascontiguousarray(images)
+        found = open_model("onnx", path).logits(same)
+        np.testing.assert_allclose(found, torch_logits(net, same), atol=1e-5)
+
+
+def test_a_part_in_training_mode_is_named_and_left_as_it_is(tmp_path: Path) -> None:
+    net = network()
+    net[1].train()
+    with pytest.raises(UserError, match="in training mode") as error:
+        hwnas.export(net, "onnx", tmp_path, images=IMAGES)
+    assert (error.value.where, error.value.found) == ("1", "BatchNorm2d in training mode")
+    assert net[1].training
+
+
+@pytest.mark.parametrize(
+    ("net", "wrong", "where"),
+    [
+        (network(), "weights that are not finite", "5.bias"),
+        (Divided().eval(), "outputs of the network are not finite", "images"),
+    ],
+)
+def test_what_is_not_finite_is_said_before_the_conversion(
+    net: nn.Module, wrong: str, where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hwnas.exporters import formats
+
+    monkeypatch.setattr(formats, "export_safely", lambda *_, **__: pytest.fail("converted"))
+    if isinstance(net, nn.Sequential):
+        with torch.no_grad():
+            net[5].bias[2] = float("nan")  # type: ignore[index]
+    with pytest.raises(UserError, match=wrong) as error:
+        hwnas.export(net, "onnx", tmp_path, images=IMAGES)
+    assert error.value.where == where and error.value.fix
+
+
+@pytest.mark.parametrize("name", ["file", "file/deeper"])
+def test_a_file_instead_of_the_folder_is_said_before_the_conversion(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hwnas.exporters import formats
+
+    monkeypatch.setattr(formats, "export_safely", lambda *_, **__: pytest.fail("converted"))
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(UserError, match="cannot create the folder") as error:
+        hwnas.export(network(), "onnx", tmp_path / name, images=IMAGES)
+    known: Any = error.value
+    assert known.where == tmp_path / name and known.fix
+    assert (tmp_path / "file").read_text() == "mine"
