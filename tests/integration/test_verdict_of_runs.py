@@ -72,7 +72,7 @@ def test_hits_of_another_verification_do_not_count(run: hwnas.Run) -> None:
     assert verdict is not None and not verdict.gains[0].is_paired
     text = file.path.read_text()
     file.path.write_text(text.replace(str(N_TEST), "999"))
-    with pytest.raises(UserError, match="45 bytes for 999 bits"):
+    with pytest.raises(UserError, match=r"125 bytes, for 999 bits\n  found: 45 bytes"):
         winner_verdict(run.project)
 
 
