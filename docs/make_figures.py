@@ -272,6 +272,65 @@ def winners_curse() -> str:
     return page(480, 390, "The best predictions of many are too good; simulated", plot.parts)
 
 
+def ranking() -> str:
+    """Kendall's tau of a good and of a bad predictor on the same held-out archs; simulated."""
+    rng = np.random.default_rng(0)
+    true = rng.uniform(0.1, 0.9, 40)
+    parts = []
+    for n, (name, noise) in enumerate([("a good predictor", 0.08), ("a bad predictor", 0.6)]):
+        x0, side = 45 + 225 * n, 195
+        seen = true + rng.normal(0, noise, 40)
+        low, high = float(seen.min()), float(seen.max())
+        kinds = np.sign(np.subtract.outer(true, true) * np.subtract.outer(seen, seen))
+        tau = float(kinds.sum() / (40 * 39))
+        parts += [
+            text(x0 + side / 2, 24, name, size=14, bold=True),
+            f'<path d="M{x0} 40V{40 + side}H{x0 + side}" fill="none" stroke="{GREY}"/>',
+            text(x0 + side / 2, 260, "evaluated score"),
+            text(x0 + side / 2, 290, f"Kendall's tau {tau:.2f}", colour=(GREEN_INK, RED_INK)[n]),
+        ]
+        for x, y in zip(true, (seen - low) / (high - low), strict=True):
+            at = f'cx="{x0 + side * x:.1f}" cy="{40 + side * (0.95 - 0.9 * y):.1f}" r="4"'
+            parts.append(f'<circle {at} fill="{(BLUE, ORANGE)[n]}" fill-opacity="0.75"/>')
+    y = '<g transform="rotate(-90 22 138)">{}</g>'
+    parts.append(y.format(text(22, 138, "predicted score")))
+    return page(480, 310, "How well two predictors rank the same archs; simulated", parts)
+
+
+def front() -> str:
+    """Archs by latency and simulated accuracy, with the Pareto front, a limit and the winner."""
+    space = hwnas.space("mobilenet_v3", resolutions=[128, 160, 192, 224])
+    archs = space.sample(300, seed=0)
+    ms = hwnas.latency_table(TABLE).estimate(space, archs).ms
+    rng = np.random.default_rng(0)
+    accuracy = 76 + 3 * np.log2(ms / np.median(ms)) + rng.normal(0, 1.2, 300)
+    top = float(np.ceil(ms.max() / 5) * 5)
+    low, high = 4 * float(np.floor(accuracy.min() / 4)), 4 * float(np.ceil(accuracy.max() / 4))
+    names = ("estimated latency, ms", "accuracy, %; simulated")
+    plot = Plot((0, top), (low, high), names=names)
+    limit = float(np.median(ms))
+    plot.line([(limit, low), (limit, high)], RED, "7 5")
+    for x, y in zip(ms, accuracy, strict=True):
+        plot.dot(float(x), float(y), SKY)
+    best, stairs = -np.inf, []
+    for i in np.argsort(ms):
+        if accuracy[i] > best:
+            stairs += [(float(ms[i]), float(best))] if stairs else []
+            best = accuracy[i]
+            stairs.append((float(ms[i]), float(best)))
+            plot.dot(float(ms[i]), float(best), BLUE)
+    plot.line(stairs, BLUE)
+    meets = np.flatnonzero(ms <= limit)
+    winner = meets[accuracy[meets].argmax()]
+    plot.dot(float(ms[winner]), float(accuracy[winner]), RED, square=True, r=6)
+    words = f"limit {limit:.1f} ms"
+    plot.parts += [
+        text(plot.at(limit, low)[0] + 8, 318, words, anchor="start", colour=RED_INK),
+        text(455, 295, "line: front, square: winner", anchor="end"),
+    ]
+    return page(480, 390, "The front, a limit, and the winner", plot.parts)
+
+
 def judgement() -> str:
     """What `verify` says, by where the re-timed latency lies."""
     rows = [
@@ -310,6 +369,8 @@ FIGURES = {
     "concepts/macs": macs,
     "concepts/interval": interval,
     "concepts/sharing": sharing,
+    "concepts/ranking": ranking,
+    "concepts/front": front,
     "concepts/curse": winners_curse,
     "concepts/judgement": judgement,
 }

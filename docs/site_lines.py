@@ -36,6 +36,12 @@ BREAK = re.compile(r"(?<=\w)[/:](?=[\w*])")
 CELL = re.compile(r"<td\b.*?</td>", re.DOTALL)
 CODE = re.compile(r"(?<=<code>)[^<>\s]{1,16}(?=</code>)")
 """Code of one short word: in the narrow column of a table, a browser would end a line inside."""
+COMMAND = re.compile(r"(?<=<code>)(?:(?!<wbr>|</code>).)*\s(?:(?!<wbr>|</code>).)*(?=</code>)")
+"""Code of several words in a table, which may end a line between the words."""
+PART = re.compile(r"(?<!\S)[^\s<>-][^\s<>]{1,13}(?!\S)")
+"""A word of such code that is short enough to stay in one line."""
+HEAD = re.compile(r"(?<=>)\w+_\w+(?=</th>)")
+"""The name of a column, which is longer than the numbers below it."""
 JOINT = re.compile(r"(?<=\w)(?=\.[A-Za-z])|(?<=[a-z0-9]_)(?=[a-z0-9])")
 """A place where the name of a setting may continue on the next line."""
 
@@ -53,7 +59,20 @@ def on_page_content(content: str, *, page: Any, config: Any, files: Files) -> st
             parts[n] = f"<code>{OPTION.sub(_whole, words)}</code>"
         parts[n + 1] = ""  # the name of the tag, which `split` returns
     text = "".join(parts)
-    return text if has_keys else CELL.sub(lambda cell: CODE.sub(_whole, cell[0]), text)
+    text = HEAD.sub(lambda name: JOINT.sub("<wbr>", name[0]), text)
+    return text if has_keys else CELL.sub(_cell, text)
+
+
+def _cell(match: re.Match[str]) -> str:
+    """A cell of a table in which no short word of code is broken."""
+    return COMMAND.sub(_command, CODE.sub(_whole, match[0]))
+
+
+def _command(match: re.Match[str]) -> str:
+    """Code whose short words stay whole."""
+    parts = TAG.split(match[0])
+    parts[::2] = [PART.sub(_whole, words) for words in parts[::2]]
+    return "".join(parts)
 
 
 def _block(match: re.Match[str]) -> str:

@@ -20,6 +20,8 @@ __all__ = ["readme"]
 MOST_CLASSES = 20  # classes that the README names
 LICENCES = {"sign_digits": "Apache-2.0 (Sign Language Digits Dataset, arXiv:2011.08927)"}
 """Licences of the photos that ship with hwnas."""
+LICENCE_OF_WEIGHTS = re.compile(r", licence (MIT|Apache-2\.0|BSD-[23]-Clause)$")
+"""The licence at the end of `provenance.weights`, if huggingface.co has its name, in lower case."""
 LINK = re.compile(r"\[([^\]]+)\]\(\.\./[^)]*\)")
 """Links in the page of the kit that point out of its folder; in a bundle they would point nowhere.
 """
@@ -76,7 +78,9 @@ def _metadata(manifest: Manifest) -> Iterator[str]:
         for fact in manifest.accuracy
     ]
     formats = sorted({model.format for model in manifest.models})
+    licence = LICENCE_OF_WEIGHTS.search(manifest.provenance.get("weights", ""))
     card = {
+        **({"license": licence[1].lower()} if licence else {}),
         "library_name": "hwnas",
         "pipeline_tag": "image-classification",
         "tags": ["hwnas", "neural-architecture-search", *formats],

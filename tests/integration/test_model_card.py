@@ -167,6 +167,7 @@ def test_a_card_is_metadata_of_huggingface_and_the_facts_of_the_bundle(tmp_path:
     assert (data.library_name, data.pipeline_tag) == ("hwnas", "image-classification")
     assert data.tags == ["hwnas", "neural-architecture-search", "onnx"]
     assert data.model_name == 'colours: "#1"'
+    assert data.license == "mit"
     (result,) = data.eval_results
     assert (result.metric_type, result.metric_value, result.dataset_split) == (
         "accuracy", 0.9, "test",

@@ -20,8 +20,35 @@ from tests.old_runs import unpacked_run
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = typer.main.get_command(app)
+TROUBLESHOOTING = ROOT / "docs" / "troubleshooting.md"
 USAGE_ERROR = typer.BadParameter.__base__
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+
+
+def test_results_are_newest_first():
+    """Each section has its dates; the last one only links to pages with results of their own."""
+    text = (ROOT / "docs" / "results.md").read_text()
+    *sections, links = re.split(r"^## ", text, flags=re.M)[1:]
+    assert "*Measured " not in links and links.startswith("Predictor and search")
+    day = r"2026-\d\d-\d\d"
+    newest = []
+    for section in sections:
+        stated = re.match(rf".+\n\n\*Measured (?:{day} to )?({day})\.\*\n", section)
+        assert stated, section.split("\n")[0]
+        newest.append(stated[1])
+        assert max(re.findall(day, section)) == stated[1], section.split("\n")[0]
+    assert newest == sorted(newest, reverse=True) and len(newest) > 10
+
+
+COMMANDS_OF_SYMPTOMS = re.compile(r"`(?:hwnas|python3?|pip|ssh|adb|ss|hostname|chromium|ls) ")
+
+
+def test_every_symptom_has_a_command_that_shows_its_cause():
+    rows = re.findall(r"^\| (.+) \| (.+) \| .+ \|$", TROUBLESHOOTING.read_text(), re.M)
+    rows = [row for row in rows if row[0] != "symptom" and not row[0].startswith("---")]
+    assert len(rows) > 30
+    for symptom, command in rows:
+        assert COMMANDS_OF_SYMPTOMS.search(command), symptom
 
 
 def smoke_blocks() -> list[tuple[str, str]]:

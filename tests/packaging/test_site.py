@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -122,6 +123,21 @@ def test_figures_have_a_text_for_those_who_do_not_see_them() -> None:
         assert min(letters) * min(1, 358 / int(width)) >= 9, f"{figure}: letters on a phone"
 
 
+def test_concepts_stand_beside_their_figures() -> None:
+    """Every idea of the page has a figure, and every group of the glossary names its figures."""
+    ideas, run = (DOCS / "concepts.md").read_text().split("\n## A run\n")
+    sections = re.split(r"^## ", ideas, flags=re.M)[1:]
+    shown = [re.findall(r"!\[[^\]]+\]\(img/([\w/]+\.svg)\)", section) for section in sections]
+    assert all(len(found) == 1 for found in shown), shown
+    drawn = {path.relative_to(DOCS / "img").as_posix() for path in (DOCS / "img").rglob("*.svg")}
+    assert {found for (found,) in shown} == drawn
+    titles = [section.split("\n")[0] for section in sections]
+    anchors = {re.sub(r"[^a-z ]", "", title.lower()).replace(" ", "-") for title in titles}
+    groups = re.split(r"^### ", run.partition("\n## Glossary\n")[2], flags=re.M)[1:]
+    linked = [re.findall(r"\(#([a-z-]+)\)", group.partition("| term")[0]) for group in groups]
+    assert all(linked) and {one for found in linked for one in found} == anchors
+
+
 def test_the_citation_names_this_version() -> None:
     import hwnas
 
@@ -130,6 +146,30 @@ def test_the_citation_names_this_version() -> None:
     cited = {one["identifiers"][0]["value"] for one in found["references"]}
     text = (ROOT / "README.md").read_text()
     assert all(paper.removeprefix("arXiv:") in text for paper in cited) and len(cited) == 4
+
+
+def test_words_of_tables_are_not_broken() -> None:
+    """Short words of commands stay whole, and names of columns end a line after a `_` only."""
+    pytest.importorskip("mkdocs", reason="not installed: pip install 'hwnas[docs]'")
+    spec = importlib.util.spec_from_file_location("site_lines", DOCS / "site_lines.py")
+    assert spec is not None and spec.loader is not None
+    hook = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(hook)
+    page = SimpleNamespace(file=SimpleNamespace(src_uri="troubleshooting.md"))
+
+    def made(content: str) -> str:
+        return hook.on_page_content(content, page=page, config=None, files=None)
+
+    def whole(words: str) -> str:
+        return f'<span class="whole">{words}</span>'
+
+    assert made('<td><code>python -c "print(hwnas)" 123456789.12345</code></td>') == (
+        f"<td><code>{whole('python')} {whole('-c')} {whole(chr(34) + 'print(hwnas)' + chr(34))}"
+        " 123456789.12345</code></td>"
+    )
+    assert made("<p><code>python my file</code></p>") == "<p><code>python my file</code></p>"
+    assert made("<th style='a:b'>constraint_met</th>") == "<th style='a:b'>constraint_<wbr>met</th>"
+    assert made("<td><code>a/b.py</code></td>") == "<td><code>a/<wbr>b.py</code></td>"
 
 
 def test_what_a_function_returns_is_one_entry() -> None:
@@ -250,7 +290,7 @@ def test_the_search_works_from_a_file(site: Path, tmp_path: Path) -> None:
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium")
 @pytest.mark.parametrize(
-    ("page", "most"), [("figures.html", 4), ("tutorials/reading-the-report.html", 3)]
+    ("page", "most"), [("concepts.html", 11), ("tutorials/reading-the-report.html", 3)]
 )
 def test_prints_have_whole_figures(site: Path, tmp_path: Path, page: str, most: int) -> None:
     """Two figures share a sheet, and the picture of a report fits on one."""
@@ -370,7 +410,7 @@ def test_no_words_of_a_figure_are_crossed_or_at_the_edge(tmp_path: Path) -> None
         "1: box at the edge; crossed: one."
     )
     drawn = [path.read_text() for path in sorted((DOCS / "img").rglob("*.svg"))]
-    assert len(drawn) == 6 and found(*drawn) == "6: ."
+    assert len(drawn) == 8 and found(*drawn) == "8: ."
 
 
 def test_lines_end_between_words(site: Path) -> None:

@@ -73,6 +73,23 @@ def test_the_licence_of_the_photos_is_said_where_it_is_known(data: str, text: st
     assert f"- Trained on: {escaped}. The licence of the images {text}" in found
 
 
+@pytest.mark.parametrize(
+    ("weights", "line"),
+    [
+        ("started from n (h), licence Apache-2.0", "license: apache-2.0"),
+        ("started from n (h), licence BSD-3-Clause", "license: bsd-3-clause"),
+        ("started from n (h), licence research only", None),
+        (None, None),
+    ],
+)
+def test_the_metadata_name_a_licence_of_weights_that_the_hub_knows(
+    weights: str | None, line: str | None
+) -> None:
+    provenance = {} if weights is None else {"weights": weights}
+    found = [one for one in page(provenance=provenance).splitlines() if one.startswith("license")]
+    assert found == ([line] if line else [])
+
+
 @pytest.mark.parametrize("n", [MOST_CLASSES, MOST_CLASSES + 1])
 def test_the_first_classes_are_named(n: int) -> None:
     spec = replace(colour_manifest().input, class_names=tuple(f"c{i}" for i in range(n)))
