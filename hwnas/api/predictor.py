@@ -104,7 +104,8 @@ def predictor_eval(
         given = "neither" if folder is None else "both"
         raise UserError(
             "predictor eval needs one source of labels",
-            expected="RUN, or --records FILE",
+            expected="a run folder (RUN; in Python `folder`), or a file (--records FILE; in Python"
+            " `records`)",
             found=given,
         )
     if folder is not None:

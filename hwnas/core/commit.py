@@ -72,7 +72,15 @@ def finish(root: Path, owned: Sequence[str]) -> None:
         return
     path, change = inside(root, FILE), commit_file(root).read()
     for name in _names(change):
-        require_below(owned, name, "a change of the folder reaches files of others", where=path)
+        require_below(
+            owned,
+            name,
+            "an unfinished change of the run folder would touch files that do not belong to hwnas",
+            where=path,
+            fix="if a newer hwnas wrote this file, use that version; otherwise remove this file:"
+            " then the change stays unfinished, and `hwnas check` lists files that it left"
+            " damaged or missing",
+        )
     _apply(root, change)
 
 

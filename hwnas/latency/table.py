@@ -66,7 +66,10 @@ class LatencyTable:
         networks. `correction_for` finds the correction for any space.
     facts: runtime and host at the first measurement.
     warnings: rows that noise made unreliable.
-    source: `simulated` for synthetic numbers, with a device named `simulated-*`.
+    source: origin of the rows. `measured`: timed by hwnas; `converted`: timed by other programs;
+        `fitted`: computed from timings of whole networks; `transferred`: computed from tables of
+        other devices and timings of a few networks; `simulated`: synthetic numbers, for a device
+        named `simulated-*`.
     pace: time of the plan's reference model in successive parts of the measurement, relative to
         its median; empty if unknown. The intervals of estimates include its spread.
     """
