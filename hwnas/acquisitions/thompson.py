@@ -13,8 +13,8 @@ __all__ = ["Config", "build"]
 class Config(StrictModel):
     """No parameters.
 
-    The draws for different archs are independent, as in BANANAS (White et al. 1910.11858, independent
-    Thompson sampling).
+    The draws for different archs are independent, as in BANANAS (White et al. 1910.11858,
+    independent Thompson sampling).
     """
 
     name: Literal["thompson"] = "thompson"

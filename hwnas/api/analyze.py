@@ -104,8 +104,7 @@ def analyze(
         given = "neither" if folder is None else "both"
         raise UserError(
             "analyze needs one source of archs",
-            expected="a run folder (RUN; in Python `folder`), or a file (--records FILE; in Python"
-            " `records`)",
+            expected="RUN (in Python `folder`), or --records FILE (in Python `records`)",
             found=given,
         )
     if records is not None:

@@ -104,8 +104,7 @@ def predictor_eval(
         given = "neither" if folder is None else "both"
         raise UserError(
             "predictor eval needs one source of labels",
-            expected="a run folder (RUN; in Python `folder`), or a file (--records FILE; in Python"
-            " `records`)",
+            expected="RUN (in Python `folder`), or --records FILE (in Python `records`)",
             found=given,
         )
     if folder is not None:

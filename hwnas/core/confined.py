@@ -70,9 +70,7 @@ def _n_bytes(part: str) -> int:
     return len(part.encode(errors="surrogatepass"))
 
 
-def require_below(
-    patterns: Sequence[str], name: str, problem: str, *, where: object, fix: str | None = None
-) -> None:
+def require_below(patterns: Sequence[str], name: str, problem: str, *, where: object) -> None:
     """Refuses a relative path whose first part matches none of the name patterns.
 
     Raises:
@@ -84,7 +82,6 @@ def require_below(
             expected=f"a path that begins with one of {', '.join(patterns)}",
             found=repr(name),
             where=where,
-            fix=fix,
         )
 
 

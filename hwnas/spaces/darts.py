@@ -113,10 +113,7 @@ class DartsCells(Skeleton):
         return {choice.name: column for column, choice in enumerate(self.choices())}
 
     def codes_of(self, text: str) -> tuple[int, ...] | None:
-        """Codes of a genotype (see `read_genotype`), at the largest resolution.
-
-        Returns None if `text` is not a genotype.
-        """
+        """Codes of a genotype at the largest resolution; None if `text` is not a genotype."""
         cells = read_genotype(text, self.ops)
         if cells is None:
             return None

@@ -88,7 +88,7 @@ def test_more_labels_than_there_are_and_no_labels_are_errors(records: Path):
         evaluate("--records", records, "--train-size", 79)
     with pytest.raises(
         UserError,
-        match=r"expected: a run folder .*`folder`.*--records FILE.*`records`\)\n  found: neither",
+        match=r"expected: RUN \(in Python `folder`\), or --records FILE .*`records`\)\n  found: neither",
     ):
         evaluate("--train-size", 10)
     with pytest.raises(UserError, match="no column 'late'"):
