@@ -1,4 +1,4 @@
-"""The largest of random draws, one per arch, from the predicted distribution of its score."""
+"""The largest random draw: for each arch, one draw from its predicted distribution of scores."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ __all__ = ["Config", "build"]
 class Config(StrictModel):
     """No parameters.
 
-    Draws of different archs are independent, as in BANANAS (White et al. 1910.11858, independent
-    Thompson sampling).
+    The draws for different archs are independent, as in BANANAS (White et al. 1910.11858,
+    independent Thompson sampling).
     """
 
     name: Literal["thompson"] = "thompson"

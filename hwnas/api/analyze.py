@@ -104,7 +104,7 @@ def analyze(
         given = "neither" if folder is None else "both"
         raise UserError(
             "analyze needs one source of archs",
-            expected="a run folder, or --records FILE",
+            expected="RUN (in Python `folder`), or --records FILE (in Python `records`)",
             found=given,
         )
     if records is not None:

@@ -230,7 +230,7 @@ def _prepared(image: Image, spec: Mapping[str, Any]) -> NDArray[np.float32]:
             )
         if pixels.shape[2] == 3 and spec["shape"][0] == 1:
             raise UserError(
-                "a colour image for a network of grey images",
+                "the image has colours, but the network takes grey images",
                 expected=f"{spec['shape'][0]} channel",
                 found=f"{pixels.shape[2]} channels",
                 where=name,

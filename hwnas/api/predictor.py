@@ -104,7 +104,7 @@ def predictor_eval(
         given = "neither" if folder is None else "both"
         raise UserError(
             "predictor eval needs one source of labels",
-            expected="RUN, or --records FILE",
+            expected="RUN (in Python `folder`), or --records FILE (in Python `records`)",
             found=given,
         )
     if folder is not None:

@@ -52,7 +52,7 @@ def search_devices(
     estimators = estimators_of(space, tables, skipped)
     if not estimators:
         raise UserError(
-            "a search for each device needs their latency tables",
+            "a search with `per_device` needs latency tables",
             expected="at least one table that covers the space",
             found="; ".join(f"{name}: {reason}" for name, reason in skipped.items()) or "none",
             where="tables",

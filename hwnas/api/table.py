@@ -187,7 +187,7 @@ def table_validate(
 def table_fit(
     run: Folder, *, device: str = "local", progress: ProgressFor = no_progress
 ) -> LatencyTable:
-    """Rebuilds the table of a run from its stored samples, without timing."""
+    """Rebuilds the table of a run from its stored timings, without timing again."""
     from hwnas.pipeline.opening import open_project
     from hwnas.pipeline.stages.profile import refit
 

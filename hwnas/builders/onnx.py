@@ -81,6 +81,6 @@ def micro(
 
 
 def context(channels: int, hw: int, *, batch: int = 1, seed: int = 0) -> onnx.ModelProto:
-    """The empty context: the two neighbours of `micro`, with `channels` channels in between."""
+    """The empty context: the two convolutions of `micro`, with `channels` channels in between."""
     before = OpSpec("conv", NEIGHBOUR_CHANNELS, channels, hw, hw)
     return micro(before, before=False, batch=batch, seed=seed)

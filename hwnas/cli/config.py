@@ -26,7 +26,7 @@ def register(parent: typer.Typer) -> None:
 @app.command()
 def show(
     config: Annotated[
-        str, typer.Argument(help="A YAML file, a name of `hwnas list configs`, or a run folder.")
+        str, typer.Argument(help="A YAML file, a name from `hwnas list configs`, or a run folder.")
     ],
     settings: SetOption = None,
     format: FormatOption = Format.table,

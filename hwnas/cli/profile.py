@@ -47,7 +47,7 @@ DeviceArgument = Annotated[
     str, typer.Argument(metavar="DEVICE", help="A name (`hwnas list devices`) or a YAML file.")
 ]
 SpaceOption = Annotated[
-    str | None, typer.Option("--space", help="A name of `hwnas space list`, or a YAML file.")
+    str | None, typer.Option("--space", help="A name from `hwnas space list`, or a YAML file.")
 ]
 ResolutionsOption = Annotated[
     str | None, typer.Option("--resolutions", help="Input resolutions in px, e.g. 128,160,192.")

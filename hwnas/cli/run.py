@@ -25,7 +25,7 @@ def register(parent: typer.Typer) -> None:
 
 
 def run(
-    config: Annotated[str, typer.Argument(help="A shipped name (`hwnas list configs`) or a path.")],
+    config: Annotated[str, typer.Argument(help="A name from `hwnas list configs`, or a path.")],
     folder: Annotated[
         Path | None,
         typer.Option("--run", metavar="DIR", readable=False, help="Run folder [runs/CONFIG]."),

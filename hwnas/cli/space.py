@@ -25,7 +25,7 @@ __all__ = ["register"]
 app = typer.Typer(help="Show and check search spaces.", no_args_is_help=True, rich_markup_mode=None)
 
 NameArgument = Annotated[
-    str, typer.Argument(metavar="SPACE", help="A name of `hwnas space list`, or a YAML file.")
+    str, typer.Argument(metavar="SPACE", help="A name from `hwnas space list`, or a YAML file.")
 ]
 
 

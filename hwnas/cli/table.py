@@ -40,7 +40,7 @@ app = typer.Typer(
 
 TableArgument = Annotated[
     str,
-    typer.Argument(metavar="TABLE", help="A shipped name (`hwnas table list`) or a .json file."),
+    typer.Argument(metavar="TABLE", help="A name from `hwnas table list`, or a .json file."),
 ]
 
 
@@ -102,7 +102,7 @@ def _served_row(row: dict[str, Any]) -> dict[str, Any]:
 def estimate(
     table: TableArgument,
     space: Annotated[
-        str, typer.Option("--space", help="A name of `hwnas space list`, or a YAML file.")
+        str, typer.Option("--space", help="A name from `hwnas space list`, or a YAML file.")
     ],
     arch: Annotated[
         list[str] | None,
@@ -154,12 +154,15 @@ def validate(
 @app.command()
 def fit(
     run: Annotated[
-        Path, typer.Argument(metavar="RUN", readable=False, help="Run folder with timed samples.")
+        Path,
+        typer.Argument(
+            metavar="RUN", readable=False, help="Run folder that has timings of the device."
+        ),
     ],
     device: Annotated[str, typer.Option("--device", help="Device of the table.")] = "local",
     format: FormatOption = Format.table,
 ) -> None:
-    """Rebuild the table of a run from its stored samples, without timing."""
+    """Rebuild the table of a run from its stored timings, without timing again."""
     show_table(hwnas.table_fit(run, device=device, progress=progress_for), format)
 
 

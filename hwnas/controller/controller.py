@@ -235,7 +235,10 @@ class _Search:
 
 
 def _tracked(metrics: Mapping[str, CostMetric], limits: tuple[Limit, ...]) -> tuple[str, ...]:
-    """Metrics priced for every arch: constrained metrics, latencies and energies; else MACs."""
+    """Metrics that are computed for every arch: constrained metrics, latencies and energies.
+
+    MACs if there are none of these.
+    """
     constrained = {limit.key for limit in limits}
     kept = [key for key in metrics if key in constrained or _has_a_front(key)]
     return tuple(kept or [key for key in metrics if key == "macs"])

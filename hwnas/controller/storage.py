@@ -1,4 +1,7 @@
-"""The folder of one search: its archive, and the state that marks its valid part."""
+"""The folder of one search: the archive, and the state of the search.
+
+The state says how many records of the archive are valid.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,7 @@ __all__ = ["STATE", "Progressed", "SearchFolder"]
 log = logging.getLogger(__name__)
 
 STATE = "state.json"
-"""File that records the valid part of the archive."""
+"""File with the state of the search."""
 STATE_OF_SEARCH = "state of a search"
 
 

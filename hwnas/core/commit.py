@@ -12,12 +12,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hwnas.core.confined import inside, require_below
+from hwnas.core.errors import UserError
 from hwnas.core.records import STRICT, RecordFile
 from hwnas.core.store import explained, write_text
 
 __all__ = ["FILE", "Commit", "commit", "commit_file", "finish", "is_unfinished"]
 
 FILE = "commit.json"
+OF_OTHERS = "an unfinished change of the run folder would touch files that do not belong to hwnas"
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,15 @@ def finish(root: Path, owned: Sequence[str]) -> None:
         return
     path, change = inside(root, FILE), commit_file(root).read()
     for name in _names(change):
-        require_below(owned, name, "a change of the folder reaches files of others", where=path)
+        try:
+            require_below(owned, name, OF_OTHERS, where=path)
+        except UserError as error:
+            error.add_way_out(
+                "if a newer hwnas wrote this file, use that version; otherwise remove this file:"
+                " then the change stays unfinished, and `hwnas check` lists files that it left"
+                " damaged or missing"
+            )
+            raise
     _apply(root, change)
 
 

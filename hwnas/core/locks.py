@@ -74,7 +74,7 @@ def require_readable(folder: Path) -> None:
 
 
 def _lock(stream: IO[bytes], how: int) -> str | None:
-    """Locks a file; returns the error of a file system without locks, else None."""
+    """Locks a file. Returns None, or the error of the system if the file system has no locks."""
     try:
         fcntl.lockf(stream, how)
     except OSError as error:

@@ -145,7 +145,7 @@ class Registry(Generic[M]):
         return cast(M, self._import_outside(place))
 
     def _warn_of_rivals(self, name: str) -> None:
-        """Warns once about variants of other packages that have a name of hwnas."""
+        """Warns once about variants of other packages whose names hwnas uses already."""
         for rival in self.problems:
             if rival.name == name and rival not in self._warned:
                 self._warned.add(rival)

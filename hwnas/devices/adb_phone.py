@@ -196,7 +196,7 @@ def _listed(states: Mapping[str, str]) -> str:
 
 
 def fast_processors(speeds: Sequence[tuple[int, int]], n_threads: int) -> list[int]:
-    """The `n_threads` fastest processors, and all others as fast as the slowest of these.
+    """The `n_threads` fastest processors, and all others that are as fast as the slowest of these.
 
     speeds: (processor, capacity or frequency) of every processor; 0: unknown.
     """

@@ -60,7 +60,7 @@ def folder_of(carried: CarriedRuntime) -> str:
 
 
 def put_runtime(reach: Reach, folder: str, carried: CarriedRuntime) -> None:
-    """Copies Python and a runtime into `folder`, unless this version is there.
+    """Copies Python and a runtime into `folder`, unless the device has this version already.
 
     Raises:
         UserError: the device has another architecture or a full disk, or the cache lacks the file.

@@ -195,7 +195,7 @@ def _limits(manifest: Manifest) -> Iterator[str]:
 
 
 def _command(manifest: Manifest) -> str:
-    """The script that runs the first model."""
+    """The command, without arguments, that runs the first model of the bundle."""
     model = manifest.models[0]
     is_onnx = model.path.endswith((".onnx", ".ort"))
     devices = [fact.device for fact in manifest.latency if fact.model == model.path]

@@ -34,7 +34,10 @@ def not_installed() -> dict[str, str]:
 
 
 def _absent(name: str) -> str:
-    """A package or downloaded files that a format lacks, and the command for it; else empty."""
+    """A package or downloaded files that a format lacks, and the command that installs them.
+
+    Empty if nothing is missing.
+    """
     variant = REGISTRY.describe(name)
     if variant.missing:
         return f"{', '.join(variant.missing)} is not installed; {variant.install}"

@@ -264,8 +264,9 @@ def _check(
         return
     raise CheckFailed(
         "the outputs of the exported file differ from those of the torch network",
-        expected=f"at most {tolerance_text(report.tolerance, report.torch_rounding)}, equal top-1"
-        f" on {report.min_agreement:.1%} of the images",
-        found=found,
+        expected="a difference, relative to the largest logit, of at most"
+        f" {tolerance_text(report.tolerance, report.torch_rounding)}; and equal top-1 on at least"
+        f" {report.min_agreement:.1%} of the images",
+        found=f"a difference of {found}",
         where=where / files[0].name,
     )

@@ -1,7 +1,7 @@
 """Interprets ML programs of Core ML in torch: the operators of common image classifiers.
 
-Arithmetic is float32. Every value is rounded to the type that the program declares for it, as
-processors do that multiply in half precision and add in single precision.
+Arithmetic is float32. Every value is rounded to the type that the program declares for it.
+Processors that multiply in half precision and add in single precision round in the same way.
 """
 
 from __future__ import annotations

@@ -62,7 +62,7 @@ class _Onnx(OnnxRuntimeFormat):
     TAKES_TOKENS: ClassVar[bool] = True
 
     def contents(self, source: Source) -> dict[str, bytes]:
-        """The graph. `metadata` goes into metadata_props of the file."""
+        """The file with the graph; the metadata of `source` are its `metadata_props`."""
         graph = source.graph(opset=self.config.opset, dynamic_batch=self.config.dynamic_batch)
         return {FILE_NAME: graph.SerializeToString()}
 

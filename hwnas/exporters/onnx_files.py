@@ -18,12 +18,13 @@ FILES = {"onnx": "model.onnx", "fp16": "model.fp16.onnx", "int8": "model.int8.on
 def find_onnx(
     folder: Path, format: str, *, symmetric: bool = False, largest_batch: int = 1
 ) -> Path | None:
-    """The first fitting file of the format `onnx`, `fp16` or `int8`; None without files.
+    """Finds the file of the format `onnx`, `fp16` or `int8` in a bundle; None if there is none.
 
-    If no file fits all conditions, any file of the format is returned.
+    If the bundle has several files of the format, the first one that meets both conditions is
+    returned. If none does, the first of all is returned.
 
-    symmetric: selects the int8 file whose metadata state signed activations.
-    largest_batch: files with a smaller fixed batch size do not fit.
+    symmetric: whether the metadata of an int8 file must state signed activations.
+    largest_batch: the fixed batch size of a file, if it has one, must be at least this.
     """
     import onnx
 

@@ -19,7 +19,7 @@ EXEMPT = {"runs_here": "engines run on their GPU"}
 
 
 class Config(EngineConfig):
-    """Precision, batch sizes and GPUs of the engine."""
+    """Precision and batch sizes of the engine, and the kind of GPU for which it is built."""
 
     name: Literal["tensorrt_rtx"] = "tensorrt_rtx"
     capability: (

@@ -136,12 +136,13 @@ def _rounded(
 
 
 class _Grams(LayerCalls):  # type: ignore[no-untyped-call]
-    """Adds the products of all pairs of inputs of layers that run: [groups, inputs, inputs].
+    """Sums the products of all pairs of inputs of each layer that runs, [groups, inputs, inputs].
 
     The last input of a layer with a bias is the constant 1. The inputs of a convolution are those
     of its operator, so they have the padding of any kind of layer.
 
-    shared: layers whose weight or bias something else reads, for which it must not be adapted.
+    shared: layers whose weight or bias is also read elsewhere. Such a weight must not be adapted to
+        the inputs of the layer.
     """
 
     def __init__(self, layers: Sequence[Layer]) -> None:

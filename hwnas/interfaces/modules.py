@@ -57,7 +57,11 @@ __all__ = [
 
 @dataclass(frozen=True)
 class DatasetContext:
-    """`seed` fixes splits and augmentation. `n_workers`: processes that prepare images; 0: none."""
+    """Arguments of `DatasetModule.build`.
+
+    seed: determines the splits and the augmentation.
+    n_workers: number of processes that prepare images; 0: the process that trains prepares them.
+    """
 
     seed: int
     n_workers: int = 0

@@ -74,9 +74,10 @@ class CleaningTransport(Protocol):
     """A Transport that leaves files on the device. Other transports need not implement it."""
 
     def leftovers(self, home: Mapping[str, int]) -> list[Leftover]:
-        """Lists the kits on the device, one per plan.
+        """Lists what can be removed from the device.
 
-        Samples that exist only on the device are kept, and so is a running kit.
+        These are the kit of each plan, copied runtimes and tried models. `Leftover.remove` keeps
+        samples that exist only on the device, and a running kit.
 
         home: sizes in bytes of the results files that exist here, by name without suffix.
 

@@ -38,7 +38,7 @@ def borders(op: OpSpec) -> tuple[Border | None, Border | None]:
 
 
 def contexts(ops: Iterable[OpSpec]) -> tuple[Border, ...]:
-    """All borders of `ops`, sorted. Their empty contexts are timed as well."""
+    """All borders of `ops`, sorted. For each border, the empty context is timed as well."""
     found = {border for op in ops for border in borders(op) if border is not None}
     return tuple(sorted(found))
 

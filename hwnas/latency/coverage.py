@@ -95,9 +95,10 @@ def working_values(table: LatencyTable, space: SearchSpace) -> dict[str, tuple[V
 def working_settings(
     table: LatencyTable, name: str, *, num_classes: int = 1000, in_channels: int = 3
 ) -> tuple[dict[str, Any], SearchSpace] | None:
-    """Settings with which the table covers the registered space `name`, and that space; else None.
+    """Finds settings with which the table covers the registered space `name`.
 
     It tries the defaults of the space, and the defaults with the resolutions that the table has.
+    Returns the settings and the space, or None if neither works.
     """
     if name not in REGISTRY.names:
         return None

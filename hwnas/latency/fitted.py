@@ -129,7 +129,12 @@ def _timings(
 def fit_rows(
     ops: tuple[OpSpec, ...], counts: FloatArray, measured_ms: FloatArray, strength: float
 ) -> FittedRows:
-    """Prices of `ops` from networks with operator counts [n, p] and latencies [n]."""
+    """Fits one price per operator to the latencies of networks, see the module.
+
+    counts: [n, p], how often each network contains each of `ops`.
+    measured_ms: [n].
+    strength: weight of the term that keeps prices near their starting values.
+    """
     start = starting_prices(ops, counts, measured_ms)
     shares = counts * start / measured_ms[:, None]  # [n, p]: shares of time at the start
     multiples, curvature, noise = _solve(shares, strength)

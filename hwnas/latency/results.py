@@ -88,7 +88,7 @@ def read_results(plan: Plan) -> Results:
         warnings: tuple[str, ...] = ()
         for line in lines:
             if set(line) == {"warnings"}:
-                warnings = tuple(_text(warning) for warning in line["warnings"])
+                warnings = tuple(_text(warning, "warnings") for warning in line["warnings"])
             else:
                 turns += _turns(line, len(plan.ids), has_gaps=has_gaps)
         if len({(turn.round, turn.item) for turn in turns}) != len(turns):
@@ -110,47 +110,51 @@ def _turns(line: dict[str, Any], n_items: int, *, has_gaps: bool) -> list[Turn]:
         raise Invalid("a list of turns", f"{line['turns']!r:.40}")
     marks: list[list[int]] = [[] for _ in line["turns"]]
     for turn, sample in line["preempted"]:
-        marks[_whole(turn, 0, len(marks) - 1)].append(sample)
+        marks[_whole(turn, 0, len(marks) - 1, "preempted, turn")].append(sample)
     turns = []
     for (number, item, *nanoseconds), interrupted in zip(line["turns"], marks, strict=True):
         if not 2 <= len(nanoseconds) <= MAX_SAMPLES:
-            raise Invalid(f"2 to {MAX_SAMPLES} samples per turn", len(nanoseconds))
-        marked = tuple(_whole(sample, 0, len(nanoseconds) - 1) for sample in interrupted)
+            raise Invalid(f"2 to {MAX_SAMPLES} samples per turn", len(nanoseconds), "turns")
+        last = len(nanoseconds) - 1
+        marked = tuple(_whole(sample, 0, last, "preempted, sample") for sample in interrupted)
         turns.append(
             Turn(
-                _whole(number, 0, MAX_ROUNDS),
-                _whole(item, -n_items, n_items - 1),
-                tuple(_whole(value, 1, MAX_NS) for value in nanoseconds),
+                _whole(number, 0, MAX_ROUNDS, "turns, round"),
+                _whole(item, -n_items, n_items - 1, "turns, item"),
+                tuple(_whole(value, 1, MAX_NS, "turns, nanoseconds") for value in nanoseconds),
                 marked if has_gaps else (),
             )
         )
     return turns
 
 
-def _whole(value: Any, least: int, most: int) -> int:
+def _whole(value: Any, least: int, most: int, key: str) -> int:
+    """Returns `value`. key: the field that has it, for the error."""
     if type(value) is not int or not least <= value <= most:
-        raise Invalid(f"a whole number in [{least}, {most}]", f"{value!r:.40}")
+        raise Invalid(f"a whole number in [{least}, {most}]", f"{value!r:.40}", key)
     return value
 
 
 def _check_header(header: dict[str, Any]) -> None:
     """Allows only short texts and numbers, because these facts are shown in tables and reports."""
     for key in HEADER_TEXTS:
-        _text(header[key])
+        _text(header[key], key)
     for key, value in header["host"].items():
-        _text(key)
+        place = f"host, {_text(key, 'host')}"
         if isinstance(value, list):
-            [_whole(number, 0, 1 << 20) for number in value]
+            [_whole(number, 0, 1 << 20, place) for number in value]
         elif isinstance(value, (int, float)) and abs(value) <= MAX_FACT:
             continue  # NaN and infinity are excluded
         elif value is not None:
-            _text(value)
-    _text(header["host"]["cpu"])
+            _text(value, place)
+    _text(header["host"]["cpu"], "host, cpu")
 
 
-def _text(value: Any) -> str:
+def _text(value: Any, key: str) -> str:
+    """Returns `value`. key: the field that has it, for the error."""
     if not isinstance(value, str) or len(value) > MAX_TEXT or not value.isprintable():
-        raise Invalid(f"a printable text of at most {MAX_TEXT} characters", f"{value!r:.40}")
+        expected = f"a printable text of at most {MAX_TEXT} characters"
+        raise Invalid(expected, f"{value!r:.40}", key)
     return value
 
 

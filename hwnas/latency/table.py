@@ -62,11 +62,11 @@ class Protocol:
 class LatencyTable:
     """Latency per operator on one device. A table serves every space whose operators it has.
 
-    corrections: maps the `SearchSpace.id` of a space to the correction that was fitted on its
-        networks. `correction_for` finds the correction for any space.
+    corrections: by `SearchSpace.id`, fitted on networks of this space; see `correction_for`.
     facts: runtime and host at the first measurement.
     warnings: rows that noise made unreliable.
-    source: `simulated` for synthetic numbers, with a device named `simulated-*`.
+    source: `measured` by hwnas, `converted` from timings of other programs, `fitted` to whole
+        networks, `transferred` from other devices, or `simulated` (for a device `simulated-*`).
     pace: time of the plan's reference model in successive parts of the measurement, relative to
         its median; empty if unknown. The intervals of estimates include its spread.
     """

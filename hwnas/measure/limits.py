@@ -32,7 +32,7 @@ class VerifyConfig(StrictModel):
         Field(
             ge=0,
             description="Uncertainty of a timing, as a multiple of the repeat noise of the device;"
-            " a check fails only if its bound is exceeded by more than this.",
+            " a check fails only if the value exceeds its bound by more than this uncertainty.",
         ),
     ] = 2.0
     parity_batches: Annotated[

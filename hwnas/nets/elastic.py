@@ -109,7 +109,8 @@ class ElasticConv2d(nn.Module):
         for large, small in pairwise(self.kernels):
             if small < layer.kernel:
                 break
-            edge = (large - small + 1) // 2  # the extra row and column of even windows come last
+            # in windows of even size, the extra row and column come last
+            edge = (large - small + 1) // 2
             weight = weight[:, :, edge : edge + small, edge : edge + small]
             if self.transforms:
                 flat = weight.reshape(-1, small**2)

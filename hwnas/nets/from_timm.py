@@ -52,7 +52,7 @@ def require_timm_name(name: str) -> None:
     if name not in known:
         raise UserError(
             f"timm {timm.__version__} has no model {name!r}",
-            expected="a name of timm.list_models() or timm.list_pretrained()",
+            expected="a name from timm.list_models() or timm.list_pretrained()",
             fix=did_you_mean(name, known, otherwise=f"`{LIST_MODELS}` lists the names"),
         )
 

@@ -105,7 +105,7 @@ def _config(name: str) -> Any:
         names = list_pretrained()
         raise UserError(
             f"timm publishes no weights of {name!r}",
-            expected="a name of timm.list_pretrained(), e.g. mobilenetv2_100 or"
+            expected="a name from timm.list_pretrained(), e.g. mobilenetv2_100 or"
             " mobilenetv2_100.ra_in1k",
             where=PREFIX + name,
             fix=did_you_mean(name, names, otherwise="see `hwnas pretrained list`"),

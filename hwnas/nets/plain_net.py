@@ -1,9 +1,9 @@
 """A network of inverted residuals from its JSON definition; needs only torch.
 
 It supports operators that timm's mobile blocks lack: grouped 1x1 convolutions with or without
-channel shuffle, even windows, residual connections with average pooling and a 1x1 convolution, an
-activation after the residual add, and the blocks of ResNet-18. Parameters are named and initialised
-as in timm.
+channel shuffle, windows of even size (2x2, 4x4), residual connections with average pooling and a
+1x1 convolution, an activation after the residual add, and the blocks of ResNet-18. Parameters are
+named and initialised as in timm.
 """
 
 import json

@@ -1,4 +1,8 @@
-"""Errors for weights that do not fit; they name the first wrong tensor and the likely network."""
+"""Errors for starting weights that do not fit the space.
+
+They name the first tensor that does not fit, and the published network whose tensors are the most
+similar.
+"""
 
 from __future__ import annotations
 

@@ -32,8 +32,10 @@ def read_torch(path: Path) -> dict[str, Tensor]:
     """
     data = read_regular(path, at_most=MAX_BYTES)
     try:
-        _require_stored(data)
+        _require_stored(data, path)
         found = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except UserError:
+        raise
     except Exception as error:  # damaged pickles can raise nearly any exception
         raise _refused(path, error) from error
     for key in _NESTED:
@@ -50,17 +52,23 @@ def read_torch(path: Path) -> dict[str, Tensor]:
     return {name: tensor.detach() for name, tensor in found.items()}
 
 
-def _require_stored(data: bytes) -> None:
+def _require_stored(data: bytes, path: Path) -> None:
     """Refuses compressed archives, whose few bytes can become many; `torch.save` writes none.
 
     Raises:
-        ValueError: a part is compressed.
+        UserError: a part is compressed.
     """
     if data.startswith(b"PK"):
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             packed = [one.filename for one in archive.infolist() if one.compress_type]
         if packed:
-            raise ValueError(f"{packed[0]} is compressed")
+            raise UserError(
+                "cannot read the weights: the file is a compressed archive",
+                expected="an archive without compression, as torch.save writes it",
+                found=f"{packed[0]} is compressed",
+                where=path,
+                fix="save the weights again with torch.save, which does not compress",
+            )
 
 
 def _is_entry(name: Any, value: Any) -> bool:

@@ -81,10 +81,10 @@ def reads_the_data(project: Project) -> None:
 
 
 def optimizer_exists(config: OptimizerConfig, setting: str) -> None:
-    """Refuses an unknown optimiser, and settings that timm cannot create it with.
+    """Refuses an optimiser that timm does not have, or cannot create with these settings.
 
     Raises:
-        UserError: timm does not have the optimiser, or it refuses the settings.
+        UserError: timm cannot create the optimiser.
     """
     if config.name in COMMON_OPTIMIZERS:
         return

@@ -134,7 +134,7 @@ class ExperimentConfig(StrictModel):
         " available, else the CPU.",
     )
     space: variant(SPACES)  # type: ignore[valid-type]
-    """Search space: a section with settings, a name of `hwnas space list`, or a YAML file."""
+    """Search space: a section with settings, a name from `hwnas space list`, or a YAML file."""
     restrict: dict[str, tuple[int | float | str, ...]] = Field(
         default={},
         description="Values of the space that are kept, by choice, as `hwnas analyze --prune`"

@@ -203,10 +203,11 @@ def validation_can_be_halved(project: Project) -> None:
 
 
 def recipe_fits(project: Project, recipe: TrainConfig | FinetuneConfig, setting: str) -> None:
-    """Refuses a recipe that needs too many training images, or worker processes that cannot run.
+    """Refuses a recipe that needs more training images than there are.
 
     Raises:
-        UserError: as in `enough_images`; or /dev/shm, which worker processes need, cannot be used.
+        UserError: as in `enough_images`; or worker processes are set, and /dev/shm, which they
+            need, cannot be used.
     """
     if project.config.workers:
         _processes_can_talk()

@@ -86,7 +86,7 @@ class Exported:
     files: names in the folder of the arch, the model first; empty if the export failed.
     parity: result of the comparison; None if the files cannot run on this host, or are missing.
     not_run: why they cannot run on this host; empty if they can.
-    failure: why the export failed, or how the runtime of the files crashed; else empty.
+    failure: why the export failed, or how the runtime of the files crashed; empty if neither did.
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT

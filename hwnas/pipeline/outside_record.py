@@ -41,12 +41,12 @@ _COPIES = "copies/"
 
 
 def copy_fact(device: str, text: str) -> OutsideFile:
-    """Record of the run folder's copy of a device definition, which contains `text`."""
+    """Record of a device definition that is copied into the run folder. text: its content."""
     digest = hashlib.sha256(text.encode()).hexdigest()
     return OutsideFile(f"{_COPIES}{device}", device, f"outside/devices/{device}.yaml", digest)
 
 
 def copied_device(file: OutsideFile) -> str | None:
-    """The device, if the file is a copy of a device definition; else None."""
+    """Name of the device, if the file is a copy of its definition; otherwise None."""
     name = file.setting.removeprefix(_COPIES)
     return name if name != file.setting and DEVICE_NAME.fullmatch(name) else None

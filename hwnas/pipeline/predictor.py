@@ -50,7 +50,10 @@ def held_out(project: Project) -> tuple[list[Evaluation], NDArray[np.int64]]:
 
 
 def also_learned(project: Project) -> list[Evaluation]:
-    """Supernet labels that a predictor of stand-alone accuracy also learns; else none."""
+    """The supernet labels, from which a predictor of stand-alone accuracy also learns.
+
+    Empty if the predictor predicts supernet scores.
+    """
     return project.files.read_labels() if learns_truth(project) else []
 
 
@@ -71,7 +74,7 @@ def build_predictor(project: Project) -> AccuracyPredictor:
 
 
 def load_predictor(project: Project) -> AccuracyPredictor:
-    """The fitted predictor."""
+    """Reads the predictor that `hwnas predictor fit` stored in the run folder."""
     path = project.run.made(project.files.predictor, "predictor fit")
     problem = "cannot read the fitted predictor"
     fix = command_line("predictor", "fit", project.run.root)

@@ -99,7 +99,11 @@ def warn_of_padding(project: Project) -> None:
 
 
 def _padding_of_weights(project: Project) -> PadMode | None:
-    """The padding of an 8-bit network, or of a published network that hwnas knows; else None."""
+    """The padding of the network that the starting weights belong to; None if it is unknown.
+
+    It is known for 8-bit networks, and for weights `timm:NAME` of the networks that `hwnas space
+    models` lists.
+    """
     from hwnas.nets.folded import published_of_folded
     from hwnas.nets.hub import PREFIX
     from hwnas.nets.pretrained_source import source_of

@@ -244,10 +244,12 @@ def _members(
 def _least_squares(
     outputs: FloatArray, targets: FloatArray, seen: NDArray[np.bool_]
 ) -> tuple[FloatArray, FloatArray]:
-    """Line from the outputs to the seen targets, per member: gain and offset, [e, 1] each.
+    """Fits, for each member, a line from its outputs to the targets: gain and offset, [e, 1] each.
 
-    A ranking loss does not determine scale and origin. With the squared error the line is the
-    identity.
+    A ranking loss does not determine the scale and the origin of the outputs. With the squared
+    error, the line is close to the identity.
+
+    seen: [e, n], whether member e was trained on label n. Only these labels are used.
     """
     weights = seen / seen.sum(axis=1, keepdims=True)
     mean_out = (weights * outputs).sum(axis=1, keepdims=True)

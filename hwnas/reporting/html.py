@@ -20,7 +20,7 @@ from hwnas.reporting.thinning import thinned
 
 __all__ = ["render_report", "write_report"]
 
-MAX_BYTES = 5_000_000  # the code of plotly takes 4.8 MB of it
+MAX_BYTES = 5_000_000  # 2.0 MB of it is the compressed code of plotly
 N_DRAWN = (3000, 1000, 300, 100, 30)  # points per line of a plot; the first number that fits
 N_PLOTTED = 8  # devices with plots, and with tables of classes
 N_LISTED = 500  # classes of such a table

@@ -69,9 +69,9 @@ class CellMacro(Skeleton):
         return (*found, "norm", "pool", "classifier")
 
     def codes_of(self, text: str) -> tuple[int, ...] | None:
-        """Reads a cell in the notation of NAS-Bench-201, `|op~0|+|op~0|op~1|+|op~0|op~1|op~2|`.
+        """Codes of a cell in the notation of NAS-Bench-201, `|op~0|+|op~0|op~1|+...`.
 
-        The resolution is the largest one.
+        The resolution is the largest one. Returns None if `text` has no `|`.
         """
         if "|" not in text:
             return None

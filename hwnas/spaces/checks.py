@@ -138,5 +138,5 @@ def checked_count(n: Any) -> int:
     """Number of requested archs: an integer in [0, `MAX_SAMPLED`]."""
     if not isinstance(n, (int, np.integer)) or not 0 <= n <= MAX_SAMPLED:
         expected = f"an integer from 0 to {MAX_SAMPLED:,}"
-        raise UserError("cannot sample that many archs", expected=expected, found=repr(n))
+        raise UserError("not a valid number of archs", expected=expected, found=repr(n))
     return int(n)

@@ -113,7 +113,7 @@ class DartsCells(Skeleton):
         return {choice.name: column for column, choice in enumerate(self.choices())}
 
     def codes_of(self, text: str) -> tuple[int, ...] | None:
-        """Reads a genotype (`read_genotype`). The resolution is the largest one."""
+        """Codes of a genotype at the largest resolution; None if `text` is not a genotype."""
         cells = read_genotype(text, self.ops)
         if cells is None:
             return None

@@ -64,7 +64,10 @@ class RecurrentCell(Skeleton):
     lacks: ClassVar[Mapping[Ability, str]] = {}
 
     def choices(self) -> tuple[Choice, ...]:
-        """The resolution (one value), then the input and the activation of each node."""
+        """The resolution (one value), then the input and the activation of each node.
+
+        Node 1 has no choice of input, because value 0 is the only earlier value.
+        """
         found = [Choice("resolution", "resolution", self.resolutions)]
         for node in NODES:
             if node > 1:
@@ -90,7 +93,7 @@ class RecurrentCell(Skeleton):
         return tuple(found)
 
     def codes_of(self, text: str) -> tuple[int, ...] | None:
-        """Reads a genotype (`read_recurrent`)."""
+        """Codes of a genotype (see `read_recurrent`); None if `text` is not a genotype."""
         nodes = read_recurrent(text)
         if nodes is None:
             return None

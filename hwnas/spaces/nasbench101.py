@@ -68,7 +68,7 @@ class GraphCells(Skeleton):
 
     @cached_property
     def graphs(self) -> tuple[CellGraph, ...]:
-        """The graphs in the order of their codes: by vertices, then by edges."""
+        """All graphs that a cell can have, sorted by their numbers of vertices, then of edges."""
         return tuple(g for n in range(2, self.max_vertices + 1) for g in graphs_of(n))
 
     @property
@@ -125,10 +125,10 @@ class GraphCells(Skeleton):
         return found
 
     def codes_of(self, text: str) -> tuple[int, ...] | None:
-        """Reads a cell `{"matrix": [[0, 1], [0, 0]], "ops": ["input", "output"]}`.
+        """Codes of a cell `{"matrix": [[0, 1], [0, 0]], "ops": ["input", "output"]}`.
 
         The operators include those of input and output, as in the code of NAS-Bench-101. The
-        resolution is the largest one.
+        resolution is the largest one. Returns None if `text` does not begin with `{`.
         """
         if not text.lstrip().startswith("{"):
             return None

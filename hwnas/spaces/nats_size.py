@@ -65,9 +65,9 @@ class SizeMacro(CellMacro):
         return ""
 
     def codes_of(self, text: str) -> tuple[int, ...] | None:
-        """Reads the widths in the notation of NATS-Bench, `8:16:24:64:64`.
+        """Codes of the arch with widths in the notation of NATS-Bench, `8:16:24:64:64`.
 
-        The resolution is the largest one.
+        The resolution is the largest one. Returns None if `text` has no colon.
         """
         if ":" not in text:
             return None

@@ -229,7 +229,10 @@ def _memory() -> tuple[int, int]:
 
 
 def _probe(code: str) -> dict[str, Any]:
-    """The JSON that a program prints in a process of its own, because an import may crash."""
+    """Runs a Python program in a process of its own, and returns the JSON that it prints.
+
+    An import of the program can crash its process; then the result has the key `error`.
+    """
     try:
         done = subprocess.run(
             [sys.executable, "-c", code],

@@ -227,7 +227,7 @@ def prediction_data(project: Project) -> Prediction:
 
 
 def training_data(project: Project) -> Training | None:
-    """Curves of the supernet training; None before the first point."""
+    """Curves of the supernet training; None if the training has not recorded a point yet."""
     rows = training_rows(project.run)
     if not rows:
         return None

@@ -48,15 +48,22 @@ def listed_classes(classes: str, root: Path) -> tuple[str, ...]:
             where=path,
         ) from error
     names = [one_form(line.split()[0]) for line in text.splitlines() if line.strip()]
-    if len(names) < 2 or len(set(names)) < len(names):
-        twice = next((name for name in names if names.count(name) > 1), None)
+    if (twice := next((name for name in names if names.count(name) > 1), None)) is not None:
         raise UserError(
-            "the list of classes needs at least two distinct names"
-            if twice is None
-            else "the list of classes has a duplicate",
-            expected="one line per class, which begins with the name of its folder",
-            found=twice or f"{len(names)} names",
+            "the list of classes has a duplicate",
+            expected="one line per class, and each line begins with another name",
+            found=f"{names.count(twice)} lines begin with {twice}",
             where=path,
+            fix="correct or remove one of these lines; the order of the lines is that of the"
+            " classifier's outputs",
+        )
+    if len(names) < 2:
+        raise UserError(
+            "the list of classes is too short",
+            expected="at least two lines, each of which begins with the name of a class",
+            found=f"{len(names)} line{'s' * (len(names) != 1)}",
+            where=path,
+            fix="add the missing classes, in the order of the classifier's outputs",
         )
     check_class_names(names, where=path)
     return tuple(names)

@@ -31,8 +31,9 @@ ROWS = 256  # photos per block that are compared with all others
 class Looks:
     """Features of n photos.
 
-    They are the bits of the hashes, -1 or 1, [n, 64], and grey copies with mean 0 and length 1, [n,
-    288]. The copy of a uniform photo is 0, so it matches no other photo.
+    bits: bits of the difference hashes (dHash), as -1 or 1, [n, 64].
+    copies: small grey copies of the photos, flattened, with mean 0 and Euclidean norm 1, [n, 288].
+        The copy of a uniform photo is all zeros, so it matches no other photo.
     """
 
     bits: torch.Tensor

@@ -26,7 +26,7 @@ class Stepper:
     """An optimiser of timm for `model`. The learning rate only depends on the step number.
 
     Raises:
-        UserError: timm has no such optimiser, or it refuses the settings.
+        UserError: timm does not have the optimiser, or cannot create it with these settings.
     """
 
     def __init__(

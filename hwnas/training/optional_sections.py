@@ -32,14 +32,15 @@ class RankingConfig(StrictModel):
     `both` also raises the loss of the other.
     """
     schedule: Literal["constant", "warmup", "sine", "trapezoid"] = "warmup"
-    """Schedule of the weight of the ranking loss. `warmup` rises and stays; `trapezoid` also falls
-    at the end.
+    """Schedule of the weight of the ranking loss. `constant`: always `peak`; `warmup`: the weight
+    rises from 0 to `peak` and stays; `trapezoid`: it also falls to 0 at the end; `sine`: half a
+    sine wave from 0 over `peak` to 0.
     """
     peak: float = Field(default=2.0, gt=0)
     """Largest weight of the ranking loss."""
     ramp: float = Field(default=0.2857, gt=0, le=1)
-    """Share of the steps in which the weight of the ranking loss rises to `peak`, for `warmup` and
-    `trapezoid`.
+    """Share of the steps in which the weight of the ranking loss rises from 0 to `peak`, with
+    `warmup` and `trapezoid`. With `trapezoid`, it falls during the same share at the end.
     """
     min_distance: Count = 1
     """Minimum number of choices in which the archs of a ranking pair differ, if there are such
@@ -51,8 +52,8 @@ class TeacherConfig(StrictModel):
     """A trained timm model as a teacher besides the labels: (1 - w) * labels + w * its logits."""
 
     model: str
-    """Teacher in addition to the labels, by a name from timm.list_models(); by default there is
-    none.
+    """Name of a timm model that is the teacher, in addition to the labels (from
+    timm.list_models()). By default there is no such teacher.
     """
     weights: Path
     """File with the weights of the teacher, .safetensors or .npz; nothing is downloaded."""

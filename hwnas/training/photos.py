@@ -183,7 +183,7 @@ class PhotoData:
                 num_workers=self.n_workers,
                 collate_fn=lambda arrays: arrays,  # not the default: keep numpy
                 worker_init_fn=ignore_interrupts,
-                generator=torch.Generator(),  # else it draws from the global generator
+                generator=torch.Generator(),  # the default draws from the global generator
                 multiprocessing_context="fork",  # shares the pixels
             )
         try:

@@ -62,9 +62,11 @@ class OptimizerConfig(StrictModel):
     """An optimiser of timm with linear warm-up and one of timm's schedules, per step."""
 
     name: str = "adamw"
-    """Optimiser, by a name from timm.optim.list_optimizers()."""
+    """Name of the optimiser, from timm.optim.list_optimizers()."""
     lr: float = Field(default=2e-2, gt=0)
-    """Learning rate after the warm-up, the largest one; it is not scaled by the batch size."""
+    """Peak learning rate, which is reached at the end of the warm-up. The batch size has no
+    influence on it.
+    """
     min_lr: float = Field(default=0.0, ge=0)
     """Learning rate at the end of the schedule."""
     schedule: Annotated[Literal["cosine", "step", "poly", "tanh", "constant"], LATER] = "cosine"
@@ -142,9 +144,9 @@ class TrainConfig(StrictModel):
     largest arch computes once; for a `supernet.init` with other classes. 0: none.
     """
     elastic_warmup: Annotated[float, LATER] = Field(default=0.0, ge=0, le=1)
-    """Share of the steps, at the start, in which the values of choices are added one after the
-    other, from the largest down; at first only the largest arch is trained. 0: all values from the
-    start.
+    """Share of the steps, from the start of the training, in which smaller values of the choices
+    are added step by step. At first only the largest arch is trained; after this share, all values
+    are used. 0: all values are used from the start.
     """
     accumulation: Annotated[Count, LATER] = 1
     """Number of parts into which each batch is split. They run one after the other, each with its

@@ -103,10 +103,10 @@ def _passes(
 
 
 def _seconds(work: Callable[[], None], device: torch.device, busy: float) -> float:
-    """Seconds of the fastest of a few calls, after one that warms up.
+    """Seconds of the fastest of a few calls; the call before them is a warm-up.
 
-    A short call may have a busy processor for itself, but later calls will not. So the result is at
-    least its processor time on all threads, times `busy`.
+    On a busy processor, a short call may run undisturbed, but a long training will not. So the
+    result is at least the processor time per thread, times `busy`.
     """
     work()
     times, used = [], []

@@ -155,7 +155,7 @@ def losses_of(
 
 @dataclass
 class Trials:
-    """Scores archs for a `LearningSampler` on batches of validation images."""
+    """Computes losses of archs on validation images, from which a `LearningSampler` learns."""
 
     step: SupernetStep
     data: DataModule
@@ -168,7 +168,10 @@ class Trials:
         return torch.cat(xs), torch.cat(ys)
 
     def before(self, step: int) -> None:
-        """Scores the archs that the sampler requests before step `step`, and lets it learn."""
+        """Gives the sampler the losses of the archs that it requests before step `step`.
+
+        Does nothing if the sampler does not learn or requests no archs.
+        """
         sampler = self.step.sampler
         if not isinstance(sampler, LearningSampler) or not (archs := sampler.trials(step)):
             return

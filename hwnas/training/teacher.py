@@ -48,7 +48,7 @@ def load_teacher(config: TeacherConfig, info: DataInfo, device: torch.device) ->
     except (RuntimeError, TypeError, ValueError) as error:
         raise UserError(
             "timm cannot create the teacher",
-            expected="a name of timm.list_models()",
+            expected="a name from timm.list_models()",
             found=f"{config.model}: {error}",
             where="train.teacher.model",
         ) from error

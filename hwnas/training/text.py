@@ -104,12 +104,27 @@ def _content(path: Path) -> bytes:
     except (OSError, EOFError, zlib.error) as error:
         raise UserError("cannot read the text", found=error, where=path) from error
     if len(content) > at_most:
-        raise UserError(
-            "the text is too large",
-            expected=f"at most {at_most >> 20} MB; for .gz, {MAX_RATIO} times the compressed size",
-            where=path,
-        )
+        raise _too_large(path, size, at_most)
     return content
+
+
+def _too_large(path: Path, size: int, at_most: int) -> UserError:
+    """The error for a text with more than `at_most` bytes in a file of `size` bytes."""
+    limit, is_packed = f"at most {at_most >> 20:,} MiB", path.suffix == ".gz"
+    if at_most == MAX_BYTES:
+        fix = "use a part of the text"
+    else:
+        limit += (
+            f" of text from a compressed file of {size:,} bytes"
+            if at_most == FREE_BYTES
+            else f" of text, {MAX_RATIO} times the size of the compressed file"
+        )
+        fix = (
+            "if you trust the source of the file, decompress it with `gunzip`, and name the"
+            " decompressed file in data.files"
+        )
+    found = "more after decompression" if is_packed else f"{size / 2**20:,.0f} MiB"
+    return UserError("the text is too large", expected=limit, found=found, where=path, fix=fix)
 
 
 def vocabulary(words: Iterable[str], min_count: int, *, where: object) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""The data module of language models: windows of tokens, and the token after each of them."""
+"""The data module of language models: windows of tokens, with the next token of each token."""
 
 from __future__ import annotations
 

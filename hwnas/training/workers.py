@@ -1,4 +1,4 @@
-"""Processes that prepare images: their global generators and signals."""
+"""Random state and signal handling of the processes that prepare images."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ __all__ = ["ignore_interrupts", "own_global_state", "seed_globals"]
 
 @contextlib.contextmanager
 def own_global_state() -> Iterator[None]:
-    """Restores the global generators, from which augmentation libraries draw."""
+    """Context manager: on exit, restores the state of the global random generators.
+
+    These are the generators of Python, numpy and torch, which augmentation libraries use.
+    """
     before = random.getstate(), np.random.get_state(), torch.get_rng_state()
     try:
         yield
@@ -26,14 +29,17 @@ def own_global_state() -> Iterator[None]:
 
 
 def seed_globals(seed: int) -> None:
-    """Seeds the global generators."""
+    """Seeds the global random generators of Python, numpy and torch."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.default_generator.manual_seed(seed)
 
 
 def ignore_interrupts(worker: int) -> None:
-    """Workers ignore Ctrl-C, which reaches all processes; the main process ends them."""
+    """Start function of a worker process, which makes it ignore Ctrl-C.
+
+    Ctrl-C reaches all processes, and the main process then ends the workers.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)

@@ -86,7 +86,8 @@ def test_more_labels_than_there_are_and_no_labels_are_errors(records: Path):
         evaluate("--records", records, "--train-size", 79)
     with pytest.raises(UserError, match=r"fix: lower --train-size to at most 78, or label more"):
         evaluate("--records", records, "--train-size", 79)
-    with pytest.raises(UserError, match=r"expected: RUN, or --records FILE\n  found: neither"):
+    sources = r"expected: RUN \(in Python `folder`\), or --records FILE .*`records`\)\n"
+    with pytest.raises(UserError, match=rf"{sources}  found: neither"):
         evaluate("--train-size", 10)
     with pytest.raises(UserError, match="no column 'late'"):
         evaluate("--records", records, "--target", "late")

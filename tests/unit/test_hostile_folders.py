@@ -235,6 +235,20 @@ def test_names_that_no_file_has_are_refused(name: str, folder: Path) -> None:
             read(folder)
 
 
+def test_an_unfinished_change_never_touches_files_of_others(folder: Path) -> None:
+    """Removing the file is a safe way out: only the change itself is lost."""
+    (folder / "notes.txt").write_text("mine")
+    before = hwnas.check(folder)
+    unfinished = commit_file(folder)
+    unfinished.write(Commit(texts={"notes.txt": None}))
+    pattern = r"do not belong to hwnas\n[\s\S]*found: 'notes\.txt'\n[\s\S]*fix: [\s\S]*hwnas check"
+    with pytest.raises(UserError, match=pattern):
+        hwnas.undo(folder)
+    assert (folder / "notes.txt").read_text() == "mine"
+    unfinished.path.unlink()
+    assert hwnas.check(folder) == before
+
+
 def test_paths_inside_are_plain_and_links_below_the_root_are_refused(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("/tmp")
     assert inside(tmp_path, "a/b", "c.json") == tmp_path / "a" / "b" / "c.json"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 
 from hwnas.core.errors import UserError
 from hwnas.latency import samples as samples_module
-from hwnas.latency.plan import Plan
+from hwnas.latency.plan import PROTOCOL, Plan
 from hwnas.latency.results import Turn, read_results
 from hwnas.latency.samples import FEW_ITEMS, MAX_SLICES, Samples, Timing, read_samples
 from tests.limits import bounded
@@ -200,3 +201,26 @@ def test_results_that_are_too_large_are_refused(
     path.write_bytes(b" " * 3 * 2**20)
     with pytest.raises(UserError, match=r"too large\n[\s\S]*found: 3 MiB\n[\s\S]*fix: restore"):
         read_results(Plan(tmp_path / "plan", path, "", ("0",)))
+
+
+@pytest.mark.parametrize(
+    ("header", "turn", "place"),
+    [
+        ({"runtime": 1}, [0, 0, 5, 5], "runtime: a printable"),
+        ({"host": {"cpu": 7}}, [0, 0, 5, 5], "host, cpu: a printable"),
+        ({"host": {"cpu": "x", "cores": ["a"]}}, [0, 0, 5, 5], "host, cores: a whole"),
+        ({}, [-1, 0, 5, 5], "turns, round: a whole"),
+        ({}, [0, 9, 5, 5], "turns, item: a whole"),
+        ({}, [0, 0, 5, 0], "turns, nanoseconds: a whole"),
+    ],
+)
+def test_a_malformed_field_of_results_is_named(
+    header: dict[str, object], turn: list[int], place: str, tmp_path: Path
+) -> None:
+    facts = dict.fromkeys(("runtime", "runtime_version", "provider", "precision"), "x")
+    first = {"protocol": PROTOCOL, "plan_hash": "p", "interrupted_runs": "kept", **facts}
+    lines = [{**first, "host": {"cpu": "x"}, **header}, {"turns": [turn], "preempted": []}]
+    path = tmp_path / "results.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with pytest.raises(UserError, match=f"malformed results\n  expected: {place}"):
+        read_results(Plan(tmp_path / "plan", path, "p", ("0",)))

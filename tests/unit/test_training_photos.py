@@ -373,7 +373,11 @@ def test_imagenet_lists_its_folders_in_the_order_of_classifiers(tmp_path: Path):
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("ant\n", "1 names"), ("ant\nbee\nant\n", "has a duplicate"), ("bee\ncat\n", "lists")],
+    [
+        ("ant\n", r"too short[\s\S]*found: 1 line\n[\s\S]*fix: add"),
+        ("ant\nbee\nant\n", r"has a duplicate[\s\S]*found: 2 lines begin with ant[\s\S]*fix: "),
+        ("bee\ncat\n", "lists"),
+    ],
 )
 def test_lists_that_do_not_fit_are_refused(tmp_path: Path, text: str, message: str):
     root = class_folders(tmp_path / "pets", CLASSES, 4)

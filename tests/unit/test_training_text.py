@@ -16,6 +16,7 @@ from hwnas.core.errors import DataAbsent, UserError
 from hwnas.interfaces import PERPLEXITY, TOP1, DatasetContext
 from hwnas.nets.supernet import Supernet
 from hwnas.spaces.load import build_space
+from hwnas.training import text as text_files
 from hwnas.training.datasets import text
 from hwnas.training.evaluate import SupernetEvaluator, evaluate
 from hwnas.training.losses import by_position
@@ -125,9 +126,37 @@ def test_a_small_file_does_not_become_a_huge_text(tmp_path: Path):
     (tmp_path / "a.txt.gz").write_bytes(gzip.compress(bytes(1 << 28), 1))
     with (
         bounded(seconds=20, memory=1 << 28),
-        pytest.raises(UserError, match=r"(?s)the text is too large.*100 times"),
+        pytest.raises(UserError, match=r"(?s)too large.*111 MiB of text, 100 times.*more.*gunzip"),
     ):
         text.ends(config(tmp_path, files=["a.txt.gz"]))
+
+
+@pytest.mark.parametrize(
+    ("name", "limits", "words"),
+    [
+        ("a.txt", (64, 16), ("expected: at most 0 MiB\n", "fix: use a part")),
+        ("a.txt.gz", (64, 16), ("expected: at most 0 MiB\n", "fix: use a part")),
+        ("a.txt.gz", (1 << 24, 16), ("100 times the size of the compressed", "gunzip")),
+        ("a.txt.gz", (1 << 24, 1 << 14), ("from a compressed file of 135 bytes", "gunzip")),
+    ],
+)
+def test_a_text_that_is_too_large_names_the_limit_that_applies(
+    name: str,
+    limits: tuple[int, int],
+    words: tuple[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(text_files, "MAX_BYTES", limits[0])
+    monkeypatch.setattr(text_files, "FREE_BYTES", limits[1])
+    content = b"a " * 50_000
+    packed = gzip.compress(content, mtime=0)
+    (tmp_path / name).write_bytes(packed if name.endswith(".gz") else content)
+    with pytest.raises(UserError, match="the text is too large") as caught:
+        text.ends(config(tmp_path, files=[name]))
+    said = str(caught.value).replace(f"{len(packed):,} bytes", "135 bytes")
+    assert all(word in said for word in words) and "found: " in said, said
+    assert ("times" in said) == ("times" in words[0])
 
 
 def test_perplexity_is_that_of_its_definition():

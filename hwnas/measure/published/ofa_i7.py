@@ -1,4 +1,4 @@
-"""Converts the Core i7-8700K table of NSGANetV2 (2007.10396), which describes OFA's MobileNetV3."""
+"""Converts NSGANetV2's table (2007.10396) for OFA's MobileNetV3 on a Core i7-8700K."""
 
 from __future__ import annotations
 

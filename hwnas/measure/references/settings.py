@@ -44,7 +44,9 @@ class ReferencesConfig(StrictModel):
     space.
     """
     train: Annotated[tuple[Name, ...], Field(max_length=64)] = ()
-    """Published networks that are also fine-tuned by the winner's recipe, at its resolution."""
+    """Published networks that are also trained on the data, with the recipe and at the resolution
+    of the winner (see `start`). Their accuracies are compared with that of the winner.
+    """
     start: Literal["published", "scratch"] = "published"
     """How the networks of `train` are trained. `published`: the published weights are fine-tuned
     like the winner; `scratch`: fresh weights are trained without a teacher.

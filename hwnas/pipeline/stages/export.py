@@ -155,7 +155,7 @@ def export(project: Project, progress: Progress) -> None:
     if failed:
         raise CheckFailed(
             "the outputs of an exported file differ from those of the torch network",
-            expected="relative difference of logits within the tolerance, equal top-1",
+            expected="a relative difference of the logits within the tolerance, and equal top-1",
             found=failed,
             where=project.files.exported,
         )

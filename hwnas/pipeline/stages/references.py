@@ -137,7 +137,10 @@ def _timed(
 
 
 def _chosen(project: Project, config: ReferencesConfig) -> list[Reference]:
-    """All networks at all resolutions, for the classes and channels of the run's images."""
+    """All reference networks in the settings, at all their resolutions.
+
+    They have as many classes and image channels as the data of the run.
+    """
     in_channels, num_classes = project.source.ends
     return [
         Reference(name, px, num_classes, in_channels)

@@ -82,7 +82,7 @@ def stage(project: Project) -> Stage:
 
 
 def check(project: Project) -> None:
-    """Refuses to verify on a local device if another machine measured its up-to-date table.
+    """Refuses a local device if its table is up to date but was measured on another machine.
 
     A table that is not up to date is measured again before this stage.
 

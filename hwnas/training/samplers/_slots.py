@@ -89,7 +89,8 @@ class CostConfig(StrictModel):
     """Settings of samplers that use the cost of archs."""
 
     metric: BalanceMetric = Field(
-        default="macs", description="Cost of an arch that the sampler uses."
+        default="macs",
+        description="The cost that the sampler considers: MACs, parameters, or estimated latency.",
     )
     device: str = Field(
         default="local",

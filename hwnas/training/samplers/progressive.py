@@ -50,7 +50,10 @@ class Phase(StrictModel):
 
 
 class Config(StrictModel):
-    """Phases in order; the default is that of Once-for-all, including the archs per step."""
+    """The phases of the training, in their order.
+
+    The default has the phases of Once-for-all, with as many archs per step.
+    """
 
     name: Literal["progressive"] = "progressive"
     phases: tuple[Phase, ...] = Field(
