@@ -105,7 +105,8 @@ def read_csv(path: Path, columns: Sequence[str], also: Sequence[str] = ()) -> Cs
             fix=did_you_mean(path.name, _files_beside(path), otherwise="check the path"),
         ) from error
     except (OSError, csv.Error, UnicodeDecodeError) as error:
-        fix = "save the table as CSV in UTF-8" if isinstance(error, UnicodeDecodeError) else None
+        is_read = not isinstance(error, OSError)
+        fix = "save the table as CSV in UTF-8" if is_read else "check the permissions of the file"
         raise UserError(
             "cannot read the file as CSV",
             expected="a CSV table in UTF-8",
@@ -172,8 +173,9 @@ def _check_size(text: str, separators: str, path: Path) -> None:
             raise UserError(
                 "a CSV file is too large",
                 expected=f"at most {most:,} {what}",
-                found=f"about {n:,}",
+                found=f"about {n:,} {what}",
                 where=path,
+                fix="remove the rows and columns that are not needed",
             )
 
 

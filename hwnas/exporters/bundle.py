@@ -92,7 +92,13 @@ def write_bundle(
     _check_golden(manifest, golden_input, golden_output)
     _check_samples(manifest, samples)
     if sorted(names := [model.path for model in manifest.models]) != sorted(models):
-        raise UserError("not the models of the manifest", expected=names, found=sorted(models))
+        raise UserError(
+            "the given model files differ from those of the manifest",
+            expected=f"files for {', '.join(sorted(names)) or 'no models'}",
+            found=f"files for {', '.join(sorted(models)) or 'no models'}",
+            where=folder,
+            fix="give one file for every `path` of `manifest.models`",
+        )
     parts: dict[str, Path | bytes] = {
         manifest.golden.input: npy(golden_input.astype(np.float32)),
         manifest.golden.output: npy(golden_output.astype(np.float32)),
@@ -199,6 +205,7 @@ def _check_golden(
             "golden inputs do not have the input shape of the model",
             expected=f"shape [n, {', '.join(map(str, manifest.input.shape))}], n > 0",
             found=f"shape {list(inputs.shape)}",
+            where="golden_input",
         )
     shape = (len(inputs), len(manifest.input.class_names))
     if outputs.shape != shape:
@@ -206,6 +213,7 @@ def _check_golden(
             "golden outputs do not have the shape of the logits",
             expected=f"shape {list(shape)}",
             found=f"shape {list(outputs.shape)}",
+            where="golden_output",
         )
     if not (np.isfinite(inputs).all() and np.isfinite(outputs).all()):
         n_in, n_out = (int((~np.isfinite(values)).sum()) for values in (inputs, outputs))
@@ -224,8 +232,8 @@ def _check_samples(manifest: Manifest, samples: Sequence[SampleImage]) -> None:
         if sample.pixels.shape != expected or sample.pixels.dtype != np.uint8:
             raise UserError(
                 "a sample image does not fit the model",
-                expected=f"uint8 {expected}",
-                found=f"{sample.pixels.dtype} {sample.pixels.shape}",
+                expected=f"pixels of uint8 with shape {list(expected)}",
+                found=f"pixels of {sample.pixels.dtype} with shape {list(sample.pixels.shape)}",
             )
 
 

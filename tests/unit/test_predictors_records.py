@@ -271,8 +271,10 @@ def test_archs_of_another_space_are_refused(tmp_path: Path, own_space):
     path = tmp_path / "x.json"
     for digits in ("0000000", "000000000", "00000003"):
         write_macro(path, **{f"_{digits}": macro_entry(45)})
-        with pytest.raises(UserError, match="arch belongs to another space"):
+        with pytest.raises(UserError, match="arch belongs to another space") as caught:
             open_records(path)
+        assert str(caught.value.found).startswith(("the key", "the value 3"))
+        assert "give the space of these archs" in str(caught.value.fix)
     cells = write_cells(tmp_path / "x.csv", f"7,{CELL.replace('none', 'dil_conv_5x5')},93.5,80")
     with pytest.raises(UserError, match=r"another space[\s\S]*dil_conv_5x5"):
         open_records(cells)
@@ -397,5 +399,5 @@ def test_other_dialects_are_named(tmp_path: Path) -> None:
 def test_lines_of_a_table_are_those_of_its_file(tmp_path: Path) -> None:
     path = excel(tmp_path / "x.csv", first="sep=,", last="\r\n,\r\nno cell,1")
     n = len(CELLS)
-    with pytest.raises(UserError, match=rf"(?s)not a NAS-Bench-201 cell.*:{n + 5}$"):
+    with pytest.raises(UserError, match=rf"(?s)not a NAS-Bench-201 cell.*~2\|\n.*:{n + 5}\n"):
         open_records(path)
