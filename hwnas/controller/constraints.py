@@ -94,7 +94,7 @@ def price(metrics: Mapping[str, CostMetric], codes: Codes) -> dict[str, FloatArr
         if not is_valid.all():
             raise UserError(
                 f"{key} of an arch is not a positive number",
-                expected=f"a finite {key} above 0 for every arch",
+                expected="a finite number above 0 for every arch",
                 found=f"{(~is_valid).sum()} of {len(cost)} archs with other values, such as"
                 f" {cost[~is_valid][0]:g}",
             )

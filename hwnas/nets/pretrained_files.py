@@ -72,6 +72,8 @@ def _unlike(found: object) -> str:
     if not found:
         return "an empty dictionary"
     name, value = next(entry for entry in found.items() if not _is_entry(*entry))
+    if not isinstance(name, str):
+        return f"the key {name!r:.80}, which is not a text"
     if not isinstance(value, Tensor):
         return f"the key {name!r:.80} with an object of the type {type(value).__name__}"
     layout, device = str(value.layout).removeprefix("torch."), value.device

@@ -51,7 +51,7 @@ def labels(folder: Path) -> object:
 CASES: dict[str, tuple[Callable[[Path], Any], str, str]] = {
     "a cost": (
         lambda _: price({"macs": lambda codes: np.array([1.0, -2.0])}, CODES),
-        "a finite macs above 0 for every arch",
+        "a finite number above 0 for every arch",
         "1 of 2 archs with other values, such as -2",
     ),
     "an integer": (

@@ -103,7 +103,7 @@ def test_a_truncated_file_is_refused(kept: float, tmp_path: Path, *, legacy: boo
         ),
         (
             {"state_dict": {1: torch.ones(2)}},
-            "the key 1 with a tensor of the layout strided on the device cpu",
+            "the key 1, which is not a text",
         ),
         (
             {"w": torch.ones(3).to_sparse()},
@@ -134,7 +134,7 @@ def test_weights_of_another_network_name_the_tensor_and_the_nearest(tmp_path: Pa
     with pytest.raises(UserError, match=r"first_conv\.conv\.weight") as caught:
         start_from(supernet, path)
     assert "attentive_nas" in str(caught.value.fix)
-    assert str(caught.value.expected).startswith("a tensor of shape [")
+    assert "a tensor of shape [" in str(caught.value)
     assert all(torch.equal(v, before[n]) for n, v in supernet.state_dict().items())
     assert supernet.origin is None
 
