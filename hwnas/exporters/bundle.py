@@ -91,14 +91,8 @@ def write_bundle(
     manifest = load(Manifest, dump(manifest, versioned=False), where=folder, versioned=False)
     _check_golden(manifest, golden_input, golden_output)
     _check_samples(manifest, samples)
-    if sorted(names := [model.path for model in manifest.models]) != sorted(models):
-        raise UserError(
-            "the given model files differ from those of the manifest",
-            expected=f"files for {', '.join(sorted(names)) or 'no models'}",
-            found=f"files for {', '.join(sorted(models)) or 'no models'}",
-            where=folder,
-            fix="give one file for every `path` of `manifest.models`",
-        )
+    names = [model.path for model in manifest.models]
+    _check_models(names, models, folder)
     parts: dict[str, Path | bytes] = {
         manifest.golden.input: npy(golden_input.astype(np.float32)),
         manifest.golden.output: npy(golden_output.astype(np.float32)),
@@ -197,6 +191,15 @@ def _kit_page() -> str:
     return "\n## ".join(kept)
 
 
+def _check_models(names: list[str], models: Mapping[str, Path], folder: Path) -> None:
+    if sorted(names) != sorted(models):
+        wanted, found = (", ".join(sorted(of)) or "no model" for of in (names, models))
+        what = "the given model files differ from those of the manifest"
+        fix = "give one file for every `path` of `manifest.models`"
+        parts = {"expected": f"files for {wanted}", "found": f"files for {found}", "fix": fix}
+        raise UserError(what, where=folder, **parts)
+
+
 def _check_golden(
     manifest: Manifest, inputs: NDArray[np.float32], outputs: NDArray[np.float32]
 ) -> None:
@@ -205,7 +208,6 @@ def _check_golden(
             "golden inputs do not have the input shape of the model",
             expected=f"shape [n, {', '.join(map(str, manifest.input.shape))}], n > 0",
             found=f"shape {list(inputs.shape)}",
-            where="golden_input",
         )
     shape = (len(inputs), len(manifest.input.class_names))
     if outputs.shape != shape:
@@ -213,7 +215,6 @@ def _check_golden(
             "golden outputs do not have the shape of the logits",
             expected=f"shape {list(shape)}",
             found=f"shape {list(outputs.shape)}",
-            where="golden_output",
         )
     if not (np.isfinite(inputs).all() and np.isfinite(outputs).all()):
         n_in, n_out = (int((~np.isfinite(values)).sum()) for values in (inputs, outputs))

@@ -43,7 +43,6 @@ def convert(path: Path, column: str) -> LatencyTable:
         raise UserError(
             f"Accel-NASBench has no device {column!r}",
             expected=f"one of {', '.join(COLUMNS)}",
-            found=column,
             where="--device",
             fix=did_you_mean(column, tuple(COLUMNS), otherwise="use one of the expected names"),
         )
