@@ -243,7 +243,13 @@ class Archive:
         n_codes = [len(choice.values) for choice in self.space.choices]
         if (rows["codes"].max(axis=0) >= n_codes).any():
             raise ValueError("a code outside the space")
-        self.record(rows["codes"].astype(np.int16), lambda new: {**columns, **costs})
+
+        def described(new: Codes) -> dict[str, NDArray[np.generic]]:
+            if len(new) != len(rows):
+                raise ValueError("a duplicate arch")
+            return {**columns, **costs}
+
+        self.record(rows["codes"].astype(np.int16), described)
         if len(self) != begin + len(rows):
             raise ValueError("a duplicate arch")
 

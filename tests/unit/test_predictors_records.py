@@ -251,7 +251,9 @@ def test_an_unknown_column_lists_the_known_ones(tmp_path: Path):
 
 def test_values_out_of_the_declared_unit_are_refused(tmp_path: Path, own_space):
     path = write_macro(tmp_path / "x.json", _00000000=macro_entry(45), _00000001=macro_entry(145))
-    with pytest.raises(UserError, match=r"unit \(percent\)[\s\S]*1 of 2 values, the first 145"):
+    with pytest.raises(
+        UserError, match=r"unit \(percent\)[\s\S]*1 of 2 values outside it, the first 145"
+    ):
         open_records(path).records()
     with pytest.raises(
         UserError, match=r"column flops has values outside the range of its unit \(percent\)"
