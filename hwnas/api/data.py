@@ -82,7 +82,7 @@ def _report(folder: Path, config: str | None, settings: Settings) -> PhotoReport
         raise UserError(
             "no report for this kind of data set",
             expected="photos in your folders or archives, e.g. data.name: image_folder",
-            found=section.name,
+            found=f"data.name: {section.name}",
             where=where,
         )
     if not is_run:

@@ -85,7 +85,7 @@ def require_place(out: Folder | None, suffix: str = "") -> None:
             expected=f"a name that ends with {suffix}",
             found=repr(path.name)[:200],
             where="out",
-            fix=f"write {path.stem}{suffix}",
+            fix=f"use the name {path.stem}{suffix}",
         )
 
 

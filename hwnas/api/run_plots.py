@@ -83,7 +83,10 @@ class RunPlots:
         if found is None:
             raise UserError(
                 f"the latency table of {name!r} was never validated on networks of this space",
-                where=self.project.run.root,
+                expected="timings of whole networks in the table",
+                found="none",
+                where=self.project.files.table(name),
+                fix=command_line("profile", name, "--run", self.project.run.root),
             )
         return latency_figure(found)
 

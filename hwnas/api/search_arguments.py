@@ -124,13 +124,14 @@ def scores_of(score: Callable[[Codes], ArrayLike], codes: Codes) -> tuple[FloatA
     given = score(codes.copy())
     try:
         found = np.asarray(given).astype(np.float64, casting="same_kind")
-        kind = f"shape {list(found.shape)}, {int((~np.isfinite(found)).sum())} not finite"
+        n_bad = int((~np.isfinite(found)).sum())
+        kind = f"an array of shape {list(found.shape)}, {n_bad} of its numbers not finite"
     except (TypeError, ValueError, RuntimeError) as error:  # errors of numpy or torch
         found, kind = np.empty(()), f"{type(given).__name__}: {error}"
     if found.shape != (len(codes),) or not np.isfinite(found).all():
         raise UserError(
             "the score function must return one finite number per arch",
-            expected=f"shape [{len(codes)}], finite",
+            expected=f"an array of shape [{len(codes)}] of finite numbers",
             found=kind,
             where="score(codes)",
         )

@@ -145,7 +145,10 @@ def space_from_timm(model: torch.nn.Module | str, *, out: Folder | None = None) 
     if out is not None:
         if Path(out).suffix not in (".yaml", ".yml"):
             raise UserError(
-                "a space is written to a YAML file", expected="FILE.yaml", found=out, where="out"
+                "a space is written to a YAML file",
+                expected="a name that ends with .yaml or .yml",
+                found=f"the name {Path(out).name}",
+                where="out",
             )
         text = f"name: timm\nnetwork:\n{indent(to_yaml(network), '  ')}"
         write_text(Path(out), text)

@@ -68,9 +68,8 @@ def table_list(*, run: Folder | None = None) -> Listing:
         found.check()
         files = Artifacts(found)
         if not files.config.is_file():
-            raise UserError(
-                "this is not a run folder", expected=f"a file {files.config}", found="none"
-            )
+            config = f"a file {files.config}"
+            raise UserError("this is not a run folder", expected=config, found="none", where=run)
         every = files.table("*")
         paths = sorted(every.parent.glob(every.name))
         rows += [_facts(str(path), LatencyTable.load(path)) for path in paths]
@@ -180,7 +179,8 @@ def table_validate(
     missed = missed_bounds(found, max_mape=max_mape, max_p95=max_p95, min_tau=min_tau)
     if missed:
         where = found.device.name if isinstance(table, LatencyTable) else table
-        raise CheckFailed("estimates exceed the error bound", found=missed, where=where)
+        what = "the errors or the ranking of the estimates miss a bound on held-out networks"
+        raise CheckFailed(what, found=missed, where=where)
     return describe(found)
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from hwnas.controller.archive_format import AGAIN, EVALUATED, about, code_type, cost_keys, row_type
 from hwnas.controller.record_log import append_records, cut_records, read_records
-from hwnas.core.errors import UserError
+from hwnas.core.errors import UserError, parts_of
 from hwnas.core.pareto import non_dominated
 from hwnas.interfaces import FloatArray
 from hwnas.spaces.space import Codes, SearchSpace
@@ -227,7 +227,10 @@ class Archive:
                 archive._replay_evaluated(rows)
         except (ValueError, IndexError) as error:
             raise UserError(
-                "the archive of a search is damaged", found=repr(error), where=folder, fix=AGAIN
+                "the archive of a search is damaged",
+                **{"expected": "archs of the space, each once", **parts_of(error)},
+                where=folder,
+                fix=AGAIN,
             ) from error
         archive._n_saved, archive._n_evaluated_saved = n, m
         return archive
@@ -240,7 +243,13 @@ class Archive:
         n_codes = [len(choice.values) for choice in self.space.choices]
         if (rows["codes"].max(axis=0) >= n_codes).any():
             raise ValueError("a code outside the space")
-        self.record(rows["codes"].astype(np.int16), lambda new: {**columns, **costs})
+
+        def described(new: Codes) -> dict[str, NDArray[np.generic]]:
+            if len(new) != len(rows):
+                raise ValueError("a duplicate arch")
+            return {**columns, **costs}
+
+        self.record(rows["codes"].astype(np.int16), described)
         if len(self) != begin + len(rows):
             raise ValueError("a duplicate arch")
 

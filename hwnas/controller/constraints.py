@@ -90,8 +90,14 @@ def price(metrics: Mapping[str, CostMetric], codes: Codes) -> dict[str, FloatArr
         for key, metric in metrics.items()
     }
     for key, cost in costs.items():
-        if not (np.isfinite(cost) & (cost > 0)).all():
-            raise UserError(f"{key} of an arch is not a positive number", found=cost.min())
+        is_valid = np.isfinite(cost) & (cost > 0)
+        if not is_valid.all():
+            raise UserError(
+                f"{key} of an arch is not a positive number",
+                expected="a finite number above 0 for every arch",
+                found=f"{(~is_valid).sum()} of {len(cost)} archs with other values, such as"
+                f" {cost[~is_valid][0]:g}",
+            )
     return costs
 
 

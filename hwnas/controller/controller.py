@@ -92,7 +92,7 @@ def run_search(
         _restore(searcher, done, folder)
     scorer = Scorer(space, predict, metrics, limits, archive, rescoring, seed, acquisition)
     if stored is not None and len(archive):
-        scorer.check_resumed()
+        scorer.check_resumed(folder)
     scorer.rows(anchor)
     scorer.begin(min(config.n_initial, config.n_evaluations), unchanged)
     search = _Search(searcher, config, metrics, limits, store, archive, scorer, done, unit)

@@ -72,7 +72,7 @@ def search_per_device(
     archive, done = (Archive(space, keys), None) if stored is None else stored
     scorer = Scorer(space, predict, metrics, every, archive, None, seed)
     if len(archive):
-        scorer.check_resumed()
+        scorer.check_resumed(folder)
     niches = _Niches(archive, [*limits.values()])
     scorer.rows(np.concatenate(anchors))
     begin = saved = time.monotonic()

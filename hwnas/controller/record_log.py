@@ -19,6 +19,7 @@ from hwnas.core.confined import open_private, open_regular
 from hwnas.core.errors import UserError
 from hwnas.core.json_data import parse_json
 from hwnas.core.store import canonical_json, explained
+from hwnas.core.text import kind_of
 
 __all__ = ["RecordLog", "append_records", "cut_records", "read_records"]
 
@@ -95,7 +96,12 @@ def read_records(path: Path) -> RecordLog:
         return RecordLog(path)
     about = parse_json(head, where=path, problem="damaged first line of a file")
     if not isinstance(about, dict):
-        raise UserError("damaged first line of a file", expected="a JSON object", where=path)
+        raise UserError(
+            "damaged first line of a file",
+            expected="a JSON object",
+            found=kind_of(about),
+            where=path,
+        )
     return RecordLog(path, about, len(head), n_bytes)
 
 

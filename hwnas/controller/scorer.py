@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -93,8 +94,10 @@ class Scorer:
         """Archive rows of `codes`; new archs are priced and predicted first."""
         return self._archive.record(codes, self._describe)
 
-    def check_resumed(self) -> None:
+    def check_resumed(self, folder: Path) -> None:
         """Refuses to resume an archive whose predictions come from another function.
+
+        folder: the folder of the search, for the error.
 
         Raises:
             UserError: stored and current predictions differ.
@@ -106,10 +109,11 @@ class Scorer:
         known = self._archive.column("predicted")[rows]
         if not np.allclose(now, known, rtol=1e-3, atol=1e-3 * self._spread):
             raise UserError(
-                "this folder contains a search with another score function",
-                expected=f"the stored scores, such as {known.max():.6g}",
-                found=f"{now[known.argmax()]:.6g} for the same arch",
-                fix="use the same deterministic score function, or another folder",
+                "the stored scores of this search come from another score function",
+                expected=f"{known.max():.6g}, the stored score of an arch",
+                found=f"{now[known.argmax()]:.6g}, the score of this arch now",
+                where=folder,
+                fix="use the same deterministic score function, or give another folder",
             )
 
     def _describe(self, fresh: Codes) -> dict[str, NDArray[np.generic]]:

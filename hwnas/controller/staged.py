@@ -16,6 +16,7 @@ from hwnas.controller.result import Candidate, SearchResult
 from hwnas.controller.sections import SearchConfig, SearchStage
 from hwnas.core.command import command_line
 from hwnas.core.errors import UserError, did_you_mean
+from hwnas.core.text import in_words
 from hwnas.spaces.choice import Value
 from hwnas.spaces.space import SearchSpace
 
@@ -48,9 +49,10 @@ def check_stages(space: SearchSpace, config: SearchConfig) -> None:
         if n > getattr(config, key):
             raise UserError(
                 f"the budget is too small for a search in {n} stages",
-                expected=f"at least {n}, 1 for each stage",
-                found=getattr(config, key),
+                expected=f"{key} of at least {n}: 1 for each stage",
+                found=f"{key}: {getattr(config, key)}",
                 where=f"search.{key}",
+                fix=f"raise search.{key}, or remove stages from search.stages",
             )
 
 
@@ -120,8 +122,8 @@ def _first_held(space: SearchSpace, config: SearchConfig) -> dict[str, Value]:
             if value not in allowed[name]:
                 raise UserError(
                     f"search.held has a value that the choice {name} lacks",
-                    expected=f"one of {', '.join(map(str, allowed[name]))}",
-                    found=value,
+                    expected=f"one of the values {', '.join(map(str, allowed[name]))}",
+                    found=f"the value {in_words(value)}",
                     where=f"search.held.{pattern}",
                 )
             held[name] = value

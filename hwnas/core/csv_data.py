@@ -22,6 +22,7 @@ from hwnas.core.errors import UserError, did_you_mean
 __all__ = ["CsvTable", "names_of", "read_csv", "separator", "text_of"]
 
 MAX_BYTES = 64 * 1024 * 1024
+_PERMISSIONS = "check the permissions of the file"
 MAX_ROWS, MAX_CELLS, MAX_COLUMNS = 1_000_000, 8_000_000, 10_000
 SEPARATORS = ",;\t"
 MARKS = (
@@ -105,7 +106,7 @@ def read_csv(path: Path, columns: Sequence[str], also: Sequence[str] = ()) -> Cs
             fix=did_you_mean(path.name, _files_beside(path), otherwise="check the path"),
         ) from error
     except (OSError, csv.Error, UnicodeDecodeError) as error:
-        fix = "save the table as CSV in UTF-8" if isinstance(error, UnicodeDecodeError) else None
+        fix = _PERMISSIONS if isinstance(error, OSError) else "save the table as CSV in UTF-8"
         raise UserError(
             "cannot read the file as CSV",
             expected="a CSV table in UTF-8",
@@ -172,8 +173,9 @@ def _check_size(text: str, separators: str, path: Path) -> None:
             raise UserError(
                 "a CSV file is too large",
                 expected=f"at most {most:,} {what}",
-                found=f"about {n:,}",
+                found=f"about {n:,} {what}",
                 where=path,
+                fix="remove the rows and columns that are not needed",
             )
 
 

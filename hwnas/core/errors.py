@@ -153,8 +153,8 @@ def out_of_memory(error: BaseException) -> UserError | None:
     return UserError(
         "too little memory",
         found=text.splitlines()[0][:200] if text else None,
-        fix="stop other programs, raise the limit (ulimit -v), or use smaller batches; then repeat"
-        " the command, earlier results are kept",
+        fix="stop other programs, raise the limit (ulimit -v), or use smaller batches, then repeat"
+        " the command; earlier results are kept",
     )
 
 
@@ -186,8 +186,8 @@ def worker_killed(error: BaseException) -> WorkerKilled | None:
     killed = WorkerKilled(
         "a process that prepares images was killed",
         found=text.splitlines()[0][:200].strip(),
-        fix="repeat the command, earlier results are kept; if there was too little memory, set"
-        " workers=0 or stop other programs",
+        fix="repeat the command (earlier results are kept); if there was too little memory, first"
+        " set workers=0 or stop other programs",
     )
     killed.by_termination = "Terminated" in text
     return killed

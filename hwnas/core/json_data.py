@@ -44,7 +44,7 @@ def strict_json(content: bytes | str) -> Any:
     """
     data = content.encode() if isinstance(content, str) else content
     if len(data) > MAX_VALUES and (n := sum(map(data.count, (b",", b"[", b"{")))) > MAX_VALUES:
-        raise Invalid(f"at most {MAX_VALUES:,} values", f"about {n:,}")
+        raise Invalid(f"at most {MAX_VALUES:,} values", f"about {n:,} values")
     text = data.decode("utf-8")
     value = (_DECODER if _LONG_NUMBER.search(text) else _FAST_DECODER).decode(text)
     if _ESCAPED_SURROGATE.search(data):  # an unpaired one raises UnicodeEncodeError, a ValueError

@@ -26,8 +26,8 @@ __all__ = [
 LEDGER, _CONFIG = "stages.json", "config.yaml"
 _KEYS = {"schema_version", "check", "changes", "stages"}
 WAY_OUT = (
-    "put back a copy of this file; or remove it: the next `hwnas run` then runs the stages again,"
-    " and reuses the timings, evaluations and checkpoints in the folder"
+    "restore a copy of this file, or remove it: the next `hwnas run` then runs the stages again"
+    " from the existing timings, evaluations and checkpoints"
 )
 
 OWNED = (
@@ -115,7 +115,7 @@ def read_ledger(path: Path) -> Ledger:
         if not isinstance(data, dict) or not isinstance(data.get("stages"), dict):
             raise UserError(
                 "the file is not a ledger of stages",
-                expected="a JSON object whose key `stages` has an object with keys",
+                expected="a JSON object in which the value of `stages` is a JSON object",
                 found="no such object under `stages`" if isinstance(data, dict) else kind_of(data),
                 where=path,
             )

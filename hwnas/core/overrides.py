@@ -86,7 +86,12 @@ def _plain(value: Any, path: str) -> Any:
             where=path,
         )
     if isinstance(value, int) and not -MAX_INT - 1 <= value <= MAX_INT:
-        raise UserError("integer is too large", expected="at most 64 bits", found=value, where=path)
+        raise UserError(
+            "integer is too large",
+            expected="an integer of at most 64 bits",
+            found=f"an integer of {value.bit_length() + 1} bits",
+            where=path,
+        )
     return value
 
 

@@ -196,7 +196,14 @@ class Registry(Generic[M]):
         ]
         duplicates = sorted({name for name in found if found.count(name) > 1})
         if duplicates:
-            raise UserError(f"duplicate {self.kind} names", found=duplicates, where=self.package)
+            names = ", ".join(duplicates)
+            raise UserError(
+                f"duplicate {self.kind} names",
+                expected="one module for each name",
+                found=f"several modules for {names}",
+                where=self.package,
+                fix="reinstall hwnas",
+            )
         return {name: Place(name, f"{self.package}.{name}") for name in found}
 
     @cached_property

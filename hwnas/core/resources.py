@@ -31,7 +31,7 @@ def resource(*parts: str) -> Path:
             return path
     raise UserError(
         "a file that ships with hwnas is missing",
-        expected="/".join(parts),
+        expected=f"the file or folder {'/'.join(parts)}",
         where=" or ".join(str(root) for root in _ROOTS),
         fix="reinstall hwnas",
     )

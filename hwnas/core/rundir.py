@@ -206,7 +206,7 @@ class RunDir:
         for number, row in enumerate(iter_jsonl(path), start=1):
             if row.get("stage") == stage and key in row:
                 if type(row[key]) not in (int, float):
-                    raise UserError(problem, found=repr(row[key])[:80], where=f"{path}:{number}")
+                    raise UserError(problem, found=f"{row[key]!r:.80}", where=f"{path}:{number}")
                 yield row
 
     def metrics(

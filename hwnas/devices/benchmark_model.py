@@ -44,6 +44,7 @@ TURNS_PER_CALL = 24
 LEAST_S = 0.02  # minimum duration of the timed runs of a turn
 COOL_STEP_S = 5.0
 MARK = "hwnas-turn"
+COMPLETE = "the latencies of all models are complete"
 FAILED = "hwnas-exit"
 BINARY = "benchmark_model"
 PROFILED = ("--enable_op_profiling=true", "--use_profiler=true")
@@ -213,10 +214,12 @@ class BenchmarkModel:
     def _failure(self, what: str, found: object, there: str) -> UserError:
         return UserError(
             f"benchmark_model: {what}",
-            expected="the binary of TensorFlow Lite or LiteRT for Android on arm64",
+            expected="benchmark_model of TensorFlow Lite or LiteRT for Android on arm64"
+            " (android_aarch64), and its usual output",
             found=found,
             where=f"{self.phone.where}:{there}",
-            fix="run it by hand with `adb shell`, and compare with docs/profile-my-board.md",
+            fix="check that the binary is for android_aarch64 (docs/profile-my-board.md), and run"
+            " it on the phone with `adb shell` to see its full output",
         )
 
     def _cool(self, left_s: float, progress: Progress) -> float:
@@ -278,16 +281,14 @@ class BenchmarkModel:
         if path.is_file():
             return
         item = next(item for item in plan["items"] if item["id"] == plan["reference"])
+        lacking = f"{item['id']}: the times of its single operators were not measured"
         try:
             (run,) = self._run([item["file"]], there, plan, *PROFILED)
         except UserError as error:
-            log.warning("the operators of the models were not timed: %s", error)
+            log.warning("%s; %s: %s", lacking, COMPLETE, error)
             return
         if not run.operators:
-            log.warning(
-                "the operators of the models were not timed, because %s does not print their times",
-                self.binary or self.binary_on_phone,
-            )
+            log.warning("%s, because %s does not print them; %s", lacking, BINARY, COMPLETE)
             return
         if slow := sorted({one.kind for one in run.operators if not one.is_delegated}):
             log.warning("%s: XNNPACK does not run %s", item["id"], ", ".join(slow))

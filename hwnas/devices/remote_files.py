@@ -120,7 +120,8 @@ def words(reach: Reach, script: str, pattern: str) -> list[str]:
     if not re.fullmatch(pattern, " ".join(found)):
         raise UserError(
             "unexpected output from the remote shell",
-            expected=f"only the output of the command, which matches `{pattern}`",
+            expected="only the output of the command, words that match the regular expression"
+            f" `{pattern}`",
             found=" ".join(found)[:200],
             where=reach.where,
             fix="make the shell of the device print nothing when it starts",

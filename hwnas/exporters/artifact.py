@@ -107,7 +107,7 @@ def artifact_of(formats: Iterable[PlannedFormat], device: DeviceSpec) -> Planned
     raise UserError(
         f"no exported file runs on the device {device.name!r}",
         expected=f"a format for {_words(device)}",
-        found=", ".join(one.name for one in formats),
+        found=f"the formats {', '.join(one.name for one in formats) or '(none)'}",
         fix="export with this device in `devices`; hwnas then adds the format that it needs",
     )
 

@@ -91,8 +91,8 @@ def write_bundle(
     manifest = load(Manifest, dump(manifest, versioned=False), where=folder, versioned=False)
     _check_golden(manifest, golden_input, golden_output)
     _check_samples(manifest, samples)
-    if sorted(names := [model.path for model in manifest.models]) != sorted(models):
-        raise UserError("not the models of the manifest", expected=names, found=sorted(models))
+    names = [model.path for model in manifest.models]
+    _check_models(names, models, folder)
     parts: dict[str, Path | bytes] = {
         manifest.golden.input: npy(golden_input.astype(np.float32)),
         manifest.golden.output: npy(golden_output.astype(np.float32)),
@@ -191,6 +191,15 @@ def _kit_page() -> str:
     return "\n## ".join(kept)
 
 
+def _check_models(names: list[str], models: Mapping[str, Path], folder: Path) -> None:
+    if sorted(names) != sorted(models):
+        wanted, found = (", ".join(sorted(of)) or "no model" for of in (names, models))
+        what = "the given model files differ from those of the manifest"
+        fix = "give one file for every `path` of `manifest.models`"
+        parts = {"expected": f"files for {wanted}", "found": f"files for {found}", "fix": fix}
+        raise UserError(what, where=folder, **parts)
+
+
 def _check_golden(
     manifest: Manifest, inputs: NDArray[np.float32], outputs: NDArray[np.float32]
 ) -> None:
@@ -224,8 +233,8 @@ def _check_samples(manifest: Manifest, samples: Sequence[SampleImage]) -> None:
         if sample.pixels.shape != expected or sample.pixels.dtype != np.uint8:
             raise UserError(
                 "a sample image does not fit the model",
-                expected=f"uint8 {expected}",
-                found=f"{sample.pixels.dtype} {sample.pixels.shape}",
+                expected=f"pixels of uint8 with shape {list(expected)}",
+                found=f"pixels of {sample.pixels.dtype} with shape {list(sample.pixels.shape)}",
             )
 
 

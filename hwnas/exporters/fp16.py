@@ -107,8 +107,8 @@ def _check_range(graph: onnx.ModelProto) -> None:
             if not largest <= limit:
                 raise UserError(
                     "a weight does not fit into half precision",
-                    expected=f"magnitudes of at most {limit:g}",
-                    found=largest,
+                    expected=f"weights with magnitudes of at most {limit:g}",
+                    found=f"a weight with the magnitude {largest:g}",
                     where=tensor.name,
                     fix="remove fp16 from the formats to export (`--formats`, or `export` in the"
                     " configuration), or train with weight decay on this layer",

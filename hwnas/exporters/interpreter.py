@@ -71,8 +71,8 @@ class Interpreted:
         if x.shape[1:] != (channels, height, width):
             raise UserError(
                 "the images do not have the input size of the file",
-                expected=f"[n, {channels}, {height}, {width}]",
-                found=list(x.shape),
+                expected=f"images of shape [n, {channels}, {height}, {width}]",
+                found=f"images of shape {list(x.shape)}",
                 where=self._where,
                 fix="the file may belong to another network: export this network again",
             )
@@ -81,7 +81,7 @@ class Interpreted:
                 raise UserError(
                     "the file has a fixed batch size",
                     expected=f"batches of {self.batch} images",
-                    found=f"a batch of {len(x)}",
+                    found=f"a batch of {len(x)} images",
                     where=self._where,
                     fix="give batches of this size, or export with dynamic_batch=true",
                 )

@@ -58,8 +58,8 @@ TargetAgreement = Annotated[
     Field(
         gt=0,
         le=1,
-        description="Share of images on which top-1 of the `int8` file must agree with the float"
-        " network. Below it, some layers stay in float.",
+        description="Minimum share of images on which the `int8` file and the float network must"
+        " have the same top-1 class. If the share is lower, some layers stay in float.",
     ),
 ]
 MaxFloatLayers = Annotated[
@@ -240,9 +240,10 @@ def calibration(source: Source, n: int, seed: int, stream: str) -> Calibration:
         if array is not None and array.shape[1:] != tuple(source.input_shape):
             raise UserError(
                 "the calibration images do not have the input size of the network",
-                expected=f"[n, {', '.join(map(str, source.input_shape))}]",
-                found=list(array.shape),
+                expected=f"images of shape [n, {', '.join(map(str, source.input_shape))}]",
+                found=f"images of shape {list(array.shape)}",
                 where=name,
+                fix="give images that are resized and normalised as in training",
             )
     order = rng(seed, stream).permutation(len(images))
     chosen, others = order[:n], order[n:]

@@ -185,11 +185,19 @@ class Correction:
             return
         errors = [abs(net.forecast_ms / net.measured_ms - 1) for net in nets]
         claimed = self.validation.forecast
-        for claim, found in ((claimed.mape, sum(errors) / len(errors)), (claimed.max, max(errors))):
+        for key, claim, found in (
+            ("mape", claimed.mape, sum(errors) / len(errors)),
+            ("max", claimed.max, max(errors)),
+        ):
             if claim < found - TOLERANCE * max(1.0, found):
-                raise Invalid(f"the error of `nets`, {found:.4g}", f"{claim:.4g}")
-        for share, limit in ((claimed.within_5, 0.05), (claimed.within_10, 0.1)):
-            inside = sum(error <= limit + TOLERANCE for error in errors) / len(errors)
+                expected = f"at least {found:.4g}, the error computed from `nets`"
+                raise Invalid(expected, f"{claim:.4g}", f"validation.forecast.{key}")
+        for share, percent in ((claimed.within_5, 5), (claimed.within_10, 10)):
+            inside = sum(error <= percent / 100 + TOLERANCE for error in errors) / len(errors)
             if share is not None and share > inside + TOLERANCE:
-                expected = f"the share of `nets` within {limit}, {inside:.4g}"
-                raise Invalid(expected, f"{share:.4g}")
+                raise Invalid(
+                    f"at most {inside:.4g}, the share of the networks in `nets` whose estimate is"
+                    f" wrong by at most {percent}%",
+                    f"{share:.4g}",
+                    f"validation.forecast.within_{percent}",
+                )

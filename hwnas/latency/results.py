@@ -92,9 +92,12 @@ def read_results(plan: Plan) -> Results:
             else:
                 turns += _turns(line, len(plan.ids), has_gaps=has_gaps)
         if len({(turn.round, turn.item) for turn in turns}) != len(turns):
-            raise ValueError("two turns of one model in one round")
-        if turns and max(turn.round for turn in turns) >= len(turns):
-            raise ValueError("a round with a higher number than there are turns")
+            raise Invalid(
+                "at most one turn of each model in a round", "two turns of one model in one round"
+            )
+        if turns and (last := max(turn.round for turn in turns)) >= len(turns):
+            most = f"round numbers from 0 to {len(turns) - 1}, because there are {len(turns)} turns"
+            raise Invalid(most, f"the round number {last}")
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         raise UserError(
             "malformed results",

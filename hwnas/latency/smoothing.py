@@ -41,7 +41,7 @@ def smooth_additively(
         raise UserError(
             "too few timed networks to smooth their latencies",
             expected="at least 2 timed networks",
-            found=len(timed),
+            found=f"{len(timed)} timed networks",
         )
     require_positive(y, "latencies of known devices must be positive and finite")
     centre, mean = x.mean(axis=0), y.mean(axis=0)

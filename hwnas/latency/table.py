@@ -84,11 +84,13 @@ class LatencyTable:
         if (self.source == "simulated") != self.device.name.startswith("simulated-"):
             raise UserError(
                 "the device must be named simulated-* if, and only if, the table is simulated",
+                expected="the source `simulated` and a device simulated-*, or neither",
                 found=f"source {self.source}, device {self.device.name}",
             )
         if min(self.device.batch, self.device.threads) < 1:
             raise UserError(
                 "a latency table needs batch >= 1 and threads >= 1",
+                expected="batch and threads of at least 1",
                 found=f"batch {self.device.batch}, threads {self.device.threads}",
             )
 
@@ -192,21 +194,14 @@ class LatencyTable:
             check_operator(row.op, (row.p90_ms, row.p95_ms, row.cold_ms or 0.0), where=path)
             if row.op in rows:
                 raise UserError("duplicate rows in a latency table", found=row.op, where=path)
-            rows[row.op] = Timing(
-                row.median_ms,
-                row.p10_ms,
-                row.p90_ms,
-                row.p95_ms,
-                row.n,
-                row.cold_ms,
-                row.energy_mj,
-            )
+            rows[row.op] = Timing(**{f.name: getattr(row, f.name) for f in fields(Timing)})
         keys = {op.key for op in rows}
         for space, correction in stored.corrections.items():
             if lost := set(correction.covers or ()) - keys:
                 raise UserError(
                     f"the correction of {space} covers operators that the table lacks",
-                    found=", ".join(sorted(lost)[:3]),
+                    expected="rows for all operators in the list `covers` of the correction",
+                    found=f"no rows for {len(lost)} of them, such as {min(lost)}",
                     where=path,
                 )
         kept = {f.name: getattr(stored, f.name) for f in fields(LatencyTable) if f.name != "rows"}
@@ -289,10 +284,11 @@ def check_operator(op: OpSpec, ms: Iterable[float], *, where: object) -> None:
         or min(counts) < 0
         or max(*extents, *counts, op.kernel) > MAX_SIZE
     ):
-        raise UserError("an operator has an impossible shape", found=op, where=where)
-    if not all(value < MAX_MS for value in ms):
-        limit = f"less than {MAX_MS:g} ms"
-        raise UserError("operator latency out of range", expected=limit, found=op, where=where)
+        sizes = f"channels, map sizes, kernel and strides from 1 to {MAX_SIZE:,}"
+        raise UserError("an operator has an invalid shape", expected=sizes, found=op, where=where)
+    if high := [value for value in ms if not value < MAX_MS]:
+        limit, found = f"less than {MAX_MS:g} ms", f"{high[0]:g} ms for {op}"
+        raise UserError("operator latency out of range", expected=limit, found=found, where=where)
 
 
 def _order(op: OpSpec) -> tuple[Any, ...]:

@@ -193,9 +193,8 @@ def choose_networks(
     """
     pool = np.arange(len(prior.mu)) if pool is None else pool
     if n > len(pool):
-        raise UserError(
-            "too few networks to choose from", expected=f"at least {n}", found=len(pool)
-        )
+        found = f"{len(pool)} networks"
+        raise UserError("too few networks to choose from", expected=f"at least {n}", found=found)
     noise, particular = (float(np.median(grid)) for grid in (NOISE, PARTICULAR))
     scaled = prior.features[pool] * prior.scales(particular)
     covariance = scaled @ scaled.T
@@ -220,8 +219,8 @@ def fit_device(
     Raises:
         UserError: fewer than three timings, or one that is not positive and finite.
     """
-    if len(timed) < 3:
-        raise UserError("too few networks timed", expected="at least 3", found=len(timed))
+    if (n := len(timed)) < 3:
+        raise UserError("too few networks timed", expected="at least 3", found=f"{n} networks")
     require_positive(measured_ms, "latencies of networks must be positive and finite")
     scale = float(np.median(measured_ms / prior.mu[timed]))
     target = measured_ms / (scale * prior.mu[timed]) - 1

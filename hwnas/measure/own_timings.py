@@ -121,7 +121,7 @@ def _read(space: SearchSpace, path: Path) -> _Timings:
         else:
             _add(found.networks, _arch(space, text, table.where(row)), timing, table, row)
     if not (found.models or found.operators or found.networks):
-        raise UserError("no timings in the file", expected="numbers in column ms", where=path)
+        raise UserError("no timings in the file", expected="a number in column `ms`", where=path)
     return found
 
 
@@ -136,7 +136,7 @@ def _with_ms(table: CsvTable) -> CsvTable:
             raise UserError(
                 f"{len(found)} columns match {wanted!r}" if found else f"no column {wanted!r}",
                 expected=f"one column of {STATISTICS[wanted]} latencies in milliseconds",
-                found=", ".join(found or table.columns),
+                found=f"the columns {', '.join(found or table.columns)}",
                 where=table.path,
                 fix=f"give the name `{wanted}` to the column that hwnas should read",
             )
@@ -171,7 +171,7 @@ def _add(found: dict[T, Timing], name: T, timing: Timing, table: CsvTable, row: 
         raise UserError(
             "the file has two timings for one name",
             expected="one row for each name",
-            found=name,
+            found=f"a second row for {name}",
             where=table.where(row),
             fix="remove one of the rows",
         )
@@ -183,7 +183,7 @@ def _operator(text: str, ops: Mapping[str, OpSpec], where: str) -> OpSpec:
         names = [name for name in ops if " " in name]
         raise UserError(
             "not an operator of the space",
-            expected=f"one of {len(names)}, such as {names[0]!r}",
+            expected=f"one of the {len(names)} operators of the space, such as {names[0]!r}",
             found=text[:200],
             where=where,
             fix=did_you_mean(
@@ -267,7 +267,7 @@ def _require(
         raise UserError(
             f"{len(listed)} {what} {kind}",
             expected=f"the {len(wanted)} {what} of this space, device, settings and seed",
-            found=", ".join(listed[:N_SHOWN]) + more,
+            found=f"{'no rows' if missing else 'rows'} for {', '.join(listed[:N_SHOWN])}{more}",
             where=path,
             fix="compare the file with the list of `hwnas profile pack DEVICE --out FILE.csv`",
         )

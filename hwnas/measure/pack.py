@@ -73,6 +73,7 @@ def _read_results(path: Path) -> bytes:
                     expected="one .jsonl file",
                     found=f"{len(names)} .jsonl files",
                     where=path,
+                    fix="give the results.jsonl of this device itself",
                 )
             with archive.open(names[0]) as stream:
                 return _bounded(stream, path)
@@ -99,6 +100,7 @@ def _bounded(stream: IO[bytes], path: Path) -> bytes:
         raise UserError(
             "results are too large",
             expected=f"at most {MAX_RESULTS_BYTES / 2**20:.0f} MiB",
+            found="a larger file",
             where=path,
             fix="copy the file from the device again",
         )

@@ -257,7 +257,12 @@ def _content(name: str, model: Path | bytes) -> bytes | TimedFile:
     if isinstance(model, bytes):
         return model
     if not model.is_file():
-        raise UserError(f"the file of the model {name!r} is missing", where=model)
+        raise UserError(
+            f"the file of the model {name!r} is missing",
+            expected="a model file",
+            where=model,
+            fix="restore the file, or export the model again",
+        )
     return TimedFile.of(model)
 
 

@@ -135,7 +135,9 @@ def _candidates(known: Sequence[LatencyTable], space: SearchSpace, seed: int) ->
 
 def _choose(candidates: _Candidates, n: int) -> NDArray[np.int64]:
     if n < MIN_TIMED:
-        raise UserError("too few networks to time", expected=f"at least {MIN_TIMED}", found=n)
+        raise UserError(
+            "too few networks to time", expected=f"at least {MIN_TIMED}", found=f"{n} networks"
+        )
     return choose_networks(candidates.prior, min(n, len(candidates.codes)))
 
 

@@ -30,8 +30,8 @@ def features_only(network: nn.Module, strides: Sequence[int] = ()) -> FeaturePyr
     if any(stride not in found for stride in wanted):
         raise UserError(
             "the network has no feature maps of these strides",
-            expected=f"some of {', '.join(map(str, found))}",
-            found=wanted,
+            expected=f"strides among {', '.join(map(str, found))}",
+            found=f"the strides {', '.join(map(str, wanted))}",
             where="strides",
         )
     pyramid = FeaturePyramid(network, [found.index(stride) for stride in wanted])

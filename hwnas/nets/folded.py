@@ -36,6 +36,7 @@ __all__ = [
 
 _KINDS = ("conv", "depthwise")
 _WITHOUT_WEIGHTS = ("add", "global_avg")
+MAX_LAYERS = 4096
 _BACKGROUND = 1001  # classes of TensorFlow's ImageNet; the first is "background"
 _LAYER = re.compile(r"\d+\.(weight|w_scale|w_zero|bias|mean|var)")
 
@@ -185,8 +186,12 @@ def read_folded(path: Path) -> Folded:
             layers=tuple(_layers(layers, arrays)),
         )
         classes = int(data["classes"])
-        if not 0 < len(found.layers) <= 4096 or len(found.layers[-1].bias) != classes:
-            raise ValueError(f"the last layer does not have {classes} outputs")
+        if not 0 < len(found.layers) <= MAX_LAYERS:
+            raise ValueError(
+                f"{len(found.layers):,} layers with weights, instead of 1 to {MAX_LAYERS:,}"
+            )
+        if (n := len(found.layers[-1].bias)) != classes:
+            raise ValueError(f"{n} outputs of the last layer, instead of {classes} classes")
     except (KeyError, IndexError, TypeError, ValueError, OverflowError, ZeroDivisionError) as error:
         raise UserError(
             "the files of an 8-bit network do not have the expected layout",

@@ -49,8 +49,8 @@ def require_images(x: torch.Tensor, px: int, channels: int, *, where: str) -> No
     if x.ndim != 4 or tuple(x.shape[1:]) != (channels, px, px):
         raise UserError(
             "images do not have the resolution of the arch",
-            expected=f"[B, {channels}, {px}, {px}]",
-            found=list(x.shape),
+            expected=f"images of shape [B, {channels}, {px}, {px}]",
+            found=f"images of shape {list(x.shape)}",
             where=where,
             fix="resize the batch to the arch's resolution first",
         )

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from hwnas.core.errors import UserError
 from hwnas.nets.extract import subnet_tensors
-from hwnas.nets.pretrained_errors import another_space, other_network
+from hwnas.nets.pretrained_errors import another_space, other_network, shape_in_words
 from hwnas.nets.pretrained_layout import (
     fit,
     has_published_names,
@@ -121,7 +121,7 @@ def network_with(
         if name.endswith(_NOT_LEARNED[:2]) and name not in named:
             raise UserError(
                 "the weights have no BN statistics",
-                expected=name,
+                expected=f"the tensor {name}",
                 found="no such tensor",
                 where=source.where,
                 fix="start a supernet from them, extract the network, and recalibrate it",
@@ -191,12 +191,12 @@ def copy_weights(weights: Mapping[str, Tensor], into: Mapping[str, Tensor], sour
     """Copies every tensor to the tensor of the same name, after checking all names and shapes."""
     for name, tensor in into.items():
         if name not in weights or weights[name].shape != tensor.shape:
-            found = list(weights[name].shape) if name in weights else "no such tensor"
-            raise another_space(source, name, expected=list(tensor.shape), found=found)
+            found = shape_in_words(weights[name].shape if name in weights else None)
+            raise another_space(source, name, expected=shape_in_words(tensor.shape), found=found)
     for name in weights:
         if name not in into and not name.endswith(_NOT_LEARNED):
-            found = list(weights[name].shape)
-            raise another_space(source, name, expected="no such tensor", found=found)
+            found = shape_in_words(weights[name].shape)
+            raise another_space(source, name, expected=shape_in_words(None), found=found)
     for name, tensor in into.items():
         tensor.copy_(weights[name])
 

@@ -6,6 +6,8 @@ similar.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from hwnas.core.command import command_line
 from hwnas.core.errors import UserError
 from hwnas.nets.pretrained_layout import Fit, nearest
@@ -14,7 +16,12 @@ from hwnas.nets.pretrained_networks import CLASSIFIER, candidates
 from hwnas.nets.pretrained_source import Source
 from hwnas.spaces.space import SearchSpace
 
-__all__ = ["another_space", "other_network", "unknown_network"]
+__all__ = ["another_space", "other_network", "shape_in_words", "unknown_network"]
+
+
+def shape_in_words(shape: Sequence[int] | None) -> str:
+    """`a tensor of shape [8, 3]`; None: `no such tensor`."""
+    return "no such tensor" if shape is None else f"a tensor of shape {list(shape)}"
 
 
 def other_network(source: Source, found: Fit, space: SearchSpace) -> UserError:
@@ -25,8 +32,8 @@ def other_network(source: Source, found: Fit, space: SearchSpace) -> UserError:
     settings = "".join(f", {key}: {value}" for key, value in network.settings.items())
     return UserError(
         f"the weights belong to another network: {name} does not fit",
-        expected=expected or "no such tensor",
-        found=actual or "no such tensor",
+        expected=shape_in_words(expected),
+        found=shape_in_words(actual),
         where=f"{source.where}: {name}; the space is {space.id}",
         fix=f"space: {{name: {network.space}{settings}}}, because the weights"
         f" {'belong to' if not best.misfits else 'are most similar to'} its published network"
@@ -60,7 +67,9 @@ def unknown_network(source: Source, network: Network, found: Fit) -> UserError:
         return UserError(
             "the weights belong to no network that can be imported",
             expected=f"tensors named as those of {known}, or of a network of timm",
-            found=next(iter(source.tensors), "no tensors"),
+            found=f"tensors with other names, such as {next(iter(source.tensors))}"
+            if source.tensors
+            else "no tensors",
             where=source.where,
             fix="see `hwnas pretrained list`",
         )
@@ -70,15 +79,15 @@ def unknown_network(source: Source, network: Network, found: Fit) -> UserError:
     tensor, expected, actual = misfit
     return UserError(
         f"the weights belong to no known network: {tensor} does not fit the most similar, {name}",
-        expected=expected or "no such tensor",
-        found=actual or "no such tensor",
+        expected=shape_in_words(expected),
+        found=shape_in_words(actual),
         where=f"{source.where}: {tensor}; {n_fitting} tensors fit",
         fix=f"use weights of {known} or of a network of timm, see `hwnas pretrained list`; for"
         " further networks of timm, see `hwnas space from-timm`",
     )
 
 
-def another_space(source: Source, name: str, *, expected: object, found: object) -> UserError:
+def another_space(source: Source, name: str, *, expected: str, found: str) -> UserError:
     """The error for weights that do not fit a space, because the tensor `name` does not."""
     if name.startswith(f"{CLASSIFIER}."):
         fix = (

@@ -45,9 +45,11 @@ def read_torch(path: Path) -> dict[str, Tensor]:
     if not isinstance(found, Mapping) or not found or not all(_is_entry(*i) for i in found.items()):
         raise UserError(
             "the file has no state dict",
-            expected="a dictionary of tensors by name, or one under `state_dict` or `model`",
-            found=type(found).__name__,
+            expected="a dictionary from names to dense tensors, at the top level or under the key"
+            " `state_dict` or `model`",
+            found=_unlike(found),
             where=path,
+            fix="save the weights with torch.save(model.state_dict(), FILE)",
         )
     return {name: tensor.detach() for name, tensor in found.items()}
 
@@ -69,6 +71,21 @@ def _require_stored(data: bytes, path: Path) -> None:
                 where=path,
                 fix="save the weights again with torch.save, which does not compress",
             )
+
+
+def _unlike(found: object) -> str:
+    """Why `found` is no state dict: its type, or its first entry that is not allowed."""
+    if not isinstance(found, Mapping):
+        return f"an object of the type {type(found).__name__}"
+    if not found:
+        return "an empty dictionary"
+    name, value = next(entry for entry in found.items() if not _is_entry(*entry))
+    if not isinstance(name, str):
+        return f"the key {name!r:.80}, which is not a text"
+    if not isinstance(value, Tensor):
+        return f"the key {name!r:.80} with an object of the type {type(value).__name__}"
+    layout, device = str(value.layout).removeprefix("torch."), value.device
+    return f"the key {name!r:.80} with a tensor of the layout {layout} on the device {device}"
 
 
 def _is_entry(name: Any, value: Any) -> bool:

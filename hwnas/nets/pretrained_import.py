@@ -130,10 +130,11 @@ def _settings(source: Source, space: SearchSpace | str | None) -> dict[str, Any]
         models = ", ".join(one.model for one in found)
         raise UserError(
             "several networks have these tensors but compute different outputs",
-            expected="the network that the weights were trained for",
-            found=models,
+            expected="tensors that only one network has",
+            found=f"tensors that all of these have: {models}",
             where=source.where,
-            fix=f"--space {found[-1].model}, or another of these",
+            fix=f"name the network that the weights were trained for: --space {found[-1].model}, or"
+            " another of these",
         )
     return {"name": "timm", "model": found[0].model}
 

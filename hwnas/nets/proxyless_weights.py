@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from hwnas.core.arrays import read_npz
-from hwnas.core.errors import UserError
+from hwnas.core.errors import UserError, parts_of
 from hwnas.core.store import content_hash, read_json
 from hwnas.nets.definition import define, places, timm_names
 from hwnas.nets.subnet import active_slots, build_from_definition
@@ -56,9 +56,13 @@ def read_proxyless(description: Path, weights: Path) -> nn.Module:
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise UserError(
             "not a layer list of ProxylessNAS",
-            expected="the keys first_conv, blocks, feature_mix_layer, classifier, bn, resolution",
-            found=repr(error),
+            **{
+                "expected": "the keys first_conv, blocks, feature_mix_layer, classifier and bn, in"
+                " the layout of the layer lists of ProxylessNAS",
+                **parts_of(error),
+            },
             where=description,
+            fix="copy or download the list of this network again",
         ) from error
     name = f"proxyless_{content_hash([op.key for _, op in slots])}"
     model = build_from_definition(define(slots, name=name, bn_eps=bn_eps), seed=None)
@@ -68,8 +72,9 @@ def read_proxyless(description: Path, weights: Path) -> nn.Module:
         raise UserError(
             "the weights do not fit the layer list",
             expected="one array for every tensor of the network that the list describes",
-            found=error,
+            found=parts_of(error)["found"],
             where=f"{weights}, {description}",
+            fix="give the weights and the layer list of the same network",
         ) from error
     return model.eval()
 

@@ -95,11 +95,19 @@ def _check(network: Folded, expected: list[tuple[str, Tensor]]) -> None:
         ):
             raise UserError(
                 f"the weights belong to another network: {name} does not fit",
-                expected="no such layer" if ours is None else list(ours.shape),
-                found="no such layer" if theirs is None else list(theirs.shape),
-                where=f"layer {number} with weights of {network.name}",
+                expected=_weights(ours, is_last=is_last),
+                found=_weights(theirs, is_last=is_last),
+                where=f"{network.name}, layer {number} (counted from 0, only layers with weights)",
                 fix="use the space of this network: `hwnas pretrained list`",
             )
+
+
+def _weights(weights: Tensor | None, *, is_last: bool) -> str:
+    if weights is None:
+        return "no further layer"
+    if is_last:
+        return f"weights with {weights.shape[1]} inputs"
+    return f"weights of shape {list(weights.shape)}"
 
 
 def _known(norms: dict[str, FoldedLayer]) -> dict[str, Moments] | None:

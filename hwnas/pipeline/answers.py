@@ -19,7 +19,6 @@ from pydantic import Field
 
 from hwnas.core.errors import Invalid
 from hwnas.core.records import STRICT, Count, Share
-from hwnas.core.text import in_words
 from hwnas.exporters.samples import denormalise
 from hwnas.interfaces import DataInfo, Images
 from hwnas.spaces.arch import Arch
@@ -79,11 +78,12 @@ class Answered:
     def __post_init__(self) -> None:
         n = len(self.confusion)
         if any(len(row) != n for row in self.confusion):
-            lengths = sorted({len(row) for row in self.confusion})
-            raise Invalid(f"{n} rows of {n} numbers", f"rows of {in_words(lengths)}", "confusion")
+            other = next(len(row) for row in self.confusion if len(row) != n)
+            square = f"{n} rows of {n} numbers, one row and one column for each class"
+            raise Invalid(square, f"a row of {other} numbers", "confusion")
         most = max((max(p.label, p.predicted) for p in (*self.right, *self.wrong)), default=-1)
         if most >= n:
-            raise Invalid(f"numbers of classes below {n}", most, "photos")
+            raise Invalid(f"class numbers from 0 to {n - 1}", f"the class number {most}", "photos")
 
 
 @dataclass(frozen=True)

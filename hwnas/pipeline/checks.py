@@ -114,15 +114,15 @@ def auxiliary_exists(project: Project, recipe: FinetuneConfig, setting: str) -> 
     if recipe.dropout and not project.space.macro.reads_tokens:
         raise UserError(
             "networks of this space have no locked dropout; only recurrent networks have it",
-            expected="0, or the space darts_ptb",
-            found=recipe.dropout,
+            expected="dropout 0, or the space darts_ptb",
+            found=f"dropout {recipe.dropout:g}, space {project.space.name}",
             where=f"{setting}.dropout",
         )
     if recipe.auxiliary and not project.space.macro.auxiliary_slot:
         raise UserError(
             "networks of this space have no place for an auxiliary classifier",
-            expected="0, or the space darts",
-            found=recipe.auxiliary,
+            expected="auxiliary 0, or the space darts",
+            found=f"auxiliary {recipe.auxiliary:g}, space {project.space.name}",
             where=f"{setting}.auxiliary",
         )
 
@@ -143,8 +143,8 @@ def can_learn(project: Project) -> None:
     least = next(k for k in range(n, 1000) if _is_enough(k, config.seed))
     raise UserError(
         "too few labelled archs to fit a predictor and to test it on held-out archs",
-        expected=f"at least {least}",
-        found=n if n == config.label.n_archs else f"{n}, all archs of the space",
+        expected=f"at least {least} archs",
+        found=f"{n} archs" + ", all of the space" * (n != config.label.n_archs),
         where="label.n_archs",
         fix=f"label.n_archs={least}",
     )
@@ -172,8 +172,8 @@ def device_runs(project: Project, device: str) -> None:
     if is_here and (lacks := describe_runtime(spec.runtime)).missing:
         raise UserError(
             f"device {device!r} is timed with {spec.runtime}, which is not installed",
-            expected=", ".join(lacks.missing),
-            found="not installed",
+            expected=f"the installed package {', '.join(lacks.missing)}",
+            found=f"no package {', '.join(lacks.missing)}",
             where="devices",
             fix=lacks.install or "install it, or remove the device",
         )

@@ -137,8 +137,9 @@ class ExperimentConfig(StrictModel):
     """Search space: a section with settings, a name from `hwnas space list`, or a YAML file."""
     restrict: dict[str, tuple[int | float | str, ...]] = Field(
         default={},
-        description="Values of the space that are kept, by choice, as `hwnas analyze --prune`"
-        " writes them; other choices keep all values.",
+        description="Values that a choice keeps, listed under the name of the choice, e.g."
+        " `stage1.width: [16, 24]`; `hwnas analyze --prune` writes this section. A choice that is"
+        " not listed keeps all its values.",
     )
     data: variant(DATASETS)  # type: ignore[valid-type]
     """Data set of images or text; see `hwnas list datasets`."""
@@ -174,8 +175,9 @@ class ExperimentConfig(StrictModel):
     @classmethod
     def _has_onnx(cls, export: tuple[Any, ...]) -> tuple[Any, ...]:
         if not any(config.name == "onnx" for config in export):
-            given = ", ".join(config.name for config in export) or "no formats"
-            raise Invalid("a list with onnx, from which the other formats are made", given)
+            names = ", ".join(config.name for config in export)
+            expected = "a list with onnx, from which the other formats are made"
+            raise Invalid(expected, f"a list of {names}" if names else "an empty list")
         if problem := duplicates(export):
             raise Invalid("formats that write different files", f"a section that {problem}")
         return export

@@ -224,7 +224,7 @@ def _require_files(stage: Stage) -> None:
         if not path.is_file():
             raise UserError(
                 f"stage {stage.name!r} needs a file that does not exist",
-                expected=path,
+                expected=f"the file {path}",
                 found="no such file",
                 where=setting,
                 fix="add the file, or change the setting",

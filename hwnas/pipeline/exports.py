@@ -62,12 +62,14 @@ def exported_artifact(project: Project, arch: Arch, device: DeviceSpec) -> Expor
         UserError: an earlier version did not export it.
     """
     path = artifact_of(project.formats, device).path
-    for one in exports_of(project, arch):
+    exported = exports_of(project, arch)
+    for one in exported:
         if one.model.path == path:
             return one
     raise UserError(
         f"the network {arch.key} was not exported for the device {device.name!r}",
-        expected=path,
+        expected=f"the file {path}",
+        found=f"the files {', '.join(one.model.path for one in exported) or '(none)'}",
         where=project.files.exported_network(arch),
         fix=command_line("export", project.run.root),
     )

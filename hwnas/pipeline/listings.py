@@ -41,9 +41,9 @@ class TrainingRow:
 
     def __post_init__(self) -> None:
         if self.top1.keys() != self.val_loss.keys():
-            raise Invalid(
-                f"the curves {in_words(list(self.top1))}", in_words(list(self.val_loss)), "val_loss"
-            )
+            of = (self.top1, self.val_loss)
+            known, found = (f"the curves {', '.join(one)}" if one else "no curves" for one in of)
+            raise Invalid(known, found, "val_loss")
 
 
 def training_rows(run: RunDir) -> list[TrainingRow]:
@@ -90,8 +90,8 @@ def listed(found: Mapping[str, T], name: str, *, what: str, where: Path, fix: st
     if name not in found:
         raise UserError(
             f"a list of the run has no entry for {what}",
-            expected=name,
-            found=", ".join(found) or "nothing",
+            expected=f"an entry {name}",
+            found=f"the entries {', '.join(found)}" if found else "no entries",
             where=where,
             fix=fix,
         )

@@ -56,7 +56,7 @@ class SeenData:
     def __post_init__(self) -> None:
         check_name(self.digest, where="data of a run")
         if not self.info.digests.keys() >= set(SPLITS):
-            found = in_words(list(self.info.digests))
+            found = f"the splits {in_words(list(self.info.digests))}"
             raise Invalid(f"the splits {in_words(SPLITS)}", found, "info.digests")
 
 
@@ -71,7 +71,9 @@ class DataRecord:
 
     def __post_init__(self) -> None:
         if not 0 <= self.last < len(self.seen):
-            raise Invalid(f"an index of `seen`, below {len(self.seen)}", self.last, "last")
+            raise Invalid(
+                f"an index of `seen`, below {len(self.seen)}", f"the index {self.last}", "last"
+            )
 
     @property
     def latest(self) -> SeenData:

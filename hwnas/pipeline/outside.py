@@ -19,6 +19,7 @@ from hwnas.core.env import user_path
 from hwnas.core.errors import UserError
 from hwnas.core.records import RecordFile
 from hwnas.core.store import file_hash
+from hwnas.core.text import in_words
 from hwnas.devices.spec import DEVICE_NAME, device_file, device_settings
 from hwnas.nets.pretrained_named import file_of, is_file
 from hwnas.pipeline.config import ExperimentConfig
@@ -193,16 +194,18 @@ class Outside:
             return copy, ""
         source = self._source(given)
         if source is None:
-            fix = "if the file was moved: --set 'devices=[PATH]'"
-            return copy, f"device {name}: no file {given}; the run's copy is used; {fix}"
+            why = f"the file {given} does not exist, so the copy in the run folder is used"
+            fix = "if the file was moved, give its new place: --set 'devices=[PATH]'"
+            return copy, f"device {name}: {why}; {fix}"
         try:
             before, now = device_settings(copy), device_settings(source)
         except UserError as error:
             if not self.read_only:
                 raise
-            return copy, f"device {name}: the run's copy is used: {error}"
+            why = f"{copy} and {source} cannot be compared, so the former is used"
+            return copy, f"device {name}: {why}: {error}"
         changes = [
-            f"{key} {before.get(key)!r} -> {now.get(key)!r}"
+            f"{key} from {in_words(before.get(key))} to {in_words(now.get(key))}"
             for key in before | now
             if before.get(key) != now.get(key)
         ]

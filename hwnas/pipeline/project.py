@@ -175,25 +175,22 @@ class Project:
         if setting in self._records:
             return self._records[setting]
         config, path = self.config, self.outside.path(setting)
-        is_label = setting == "label.records"
-        reader, target = (
-            (config.label.reader, config.label.target)
-            if is_label
-            else (config.search.evaluator.reader, config.search.evaluator.target)
-        )
+        section = config.label if setting == "label.records" else config.search.evaluator
         expected = self.outside.sha256(setting)
         found = open_records(
             path,
-            reader=reader,
+            reader=section.reader,
             space=config.space.name,
             settings=config.space.model_dump(mode="json", exclude={"name"}),
             num_classes=self.space.macro.num_classes,
-        ).records(target)
+        ).records(section.target)
         if file_hash(path) != expected:
             raise UserError(
                 "the file changed while the command was running",
+                expected="the content that the file had when the command started",
+                found="other content: its sha256 is different",
                 where=path,
-                fix="repeat the command when nothing writes to it",
+                fix="repeat the command when no other program writes to this file",
             )
         return self._records.setdefault(setting, found)
 

@@ -79,9 +79,10 @@ def look_after(plan: Plan, run: RunDir) -> None:
         return
     for name in (*run.altered(record.kept), *run.rewritten(record)):
         log.warning(
-            "stage %s is done, but %s was changed or removed; its results no longer depend on it",
-            plan.stage.name,
+            "%s was changed or removed; the finished stage %s no longer reads it, and its results"
+            " stay valid",
             run.path(name),
+            plan.stage.name,
         )
 
 

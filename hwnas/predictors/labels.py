@@ -112,7 +112,7 @@ def check_codes(space: SearchSpace, codes: Codes) -> None:
         raise UserError(
             "codes do not belong to this space",
             expected=f"codes of shape [n, {len(space.choices)}]",
-            found=list(codes.shape),
+            found=f"codes of shape {list(codes.shape)}",
             where=space.id,
         )
     ends = np.array([len(choice.values) for choice in space.choices])
@@ -121,8 +121,8 @@ def check_codes(space: SearchSpace, codes: Codes) -> None:
         column = int(outside.argmax())
         raise UserError(
             f"codes are out of range for {space.choices[column].name}",
-            expected=f"0..{ends[column] - 1}",
-            found=f"{codes[:, column].min()}..{codes[:, column].max()}",
+            expected=f"codes from 0 to {ends[column] - 1}",
+            found=f"codes from {codes[:, column].min()} to {codes[:, column].max()}",
             where=space.id,
         )
 
@@ -140,7 +140,7 @@ def check_labels(space: SearchSpace, codes: Codes, scores: FloatArray) -> FloatA
         raise UserError(
             "every arch needs one score",
             expected=f"scores of shape [{len(codes)}]",
-            found=list(scores.shape),
+            found=f"scores of shape {list(scores.shape)}",
         )
     if len(scores) < MIN_LABELS:
         raise UserError(

@@ -97,16 +97,21 @@ def _guess(path: Path) -> str:
         with open_regular(path) as stream:
             head = text_of(stream.read(HEAD_CHARS), errors="replace")
     except OSError as error:
-        raise UserError("cannot read the file", found=error.strerror, where=path) from error
+        raise UserError(
+            "cannot read the file",
+            found=error.strerror,
+            where=path,
+            fix="check the path, and the permissions of the file",
+        ) from error
     names = [name for name, reader in _readers() if reader.matches(head)]
     if len(names) != 1:
         raise UserError(
             "cannot detect the format of the file",
-            expected=f"a format that exactly one reader recognises, of {', '.join(READERS.names)}",
-            found=f"a format that {' and '.join(names)} recognise"
+            expected=f"a file that one of the readers recognises: {', '.join(READERS.names)}",
+            found=f"a file that {' and '.join(names)} recognise"
             if names
-            else "an unknown format",
+            else "a file that no reader recognises",
             where=path,
-            fix="select one with --reader",
+            fix="select its format with --reader",
         )
     return names[0]

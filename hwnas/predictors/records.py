@@ -10,13 +10,25 @@ import numpy as np
 
 from hwnas.core.csv_data import CsvTable
 from hwnas.core.decimals import with_point
-from hwnas.core.errors import UserError
+from hwnas.core.errors import UserError, did_you_mean
+from hwnas.core.text import in_words
 from hwnas.interfaces import Column, FloatArray, Reader, Table
 from hwnas.spaces.choice import Value
 from hwnas.spaces.space import Codes, SearchSpace
 
-__all__ = ["Records", "csv_columns", "distinct", "number", "record_set", "table_of"]
+__all__ = [
+    "OTHER_READER",
+    "OTHER_SPACE",
+    "Records",
+    "csv_columns",
+    "distinct",
+    "number",
+    "record_set",
+    "table_of",
+]
 
+OTHER_READER = "select the format of this file: --reader, or `reader` in the configuration"
+OTHER_SPACE = "give the space of these archs: --space, or `space` in the configuration"
 INDEX = "index"  # number of an arch in a benchmark
 
 
@@ -66,9 +78,12 @@ def table_of(
                 choice = None if column is None else space.choices[column]
                 raise UserError(
                     "the arch belongs to another space",
-                    expected=f"{name} in {choice.values}" if choice else f"one of {names}",
-                    found=repr(value) if choice else name,
+                    expected=f"one of the values {in_words(choice.values)} of {name}"
+                    if choice
+                    else f"one of the choices {', '.join(names)}",
+                    found=f"the value {value!r:.80}" if choice else f"the choice {name}",
                     where=f"{where}, arch {row}, read as an arch of {space.id}",
+                    fix=OTHER_SPACE,
                 )
             codes[row, column] = known[column][value]
     columns = {
@@ -137,25 +152,36 @@ def record_set(table: Table, reader: Reader, target: str | None, *, where: objec
         raise UserError(
             f"the column {target} has values outside the range of its unit ({reader.unit})",
             expected=f"values in [0, {most:g}]",
-            found=f"{int(outside.sum())} of {len(values)} values, the first {values[outside][0]:g}",
+            found=f"{int(outside.sum())} of {len(values)} values outside it, the first"
+            f" {values[outside][0]:g}",
             where=where,
+            fix="correct these values, or select another column",
         )
     for row, repeated in repeats.items():
         if reader.repeats == "refuse" and np.ptp(repeated) > 0:
             raise UserError(
                 "the file has different values for one arch",
                 expected="one value per arch in this format",
-                found=f"{', '.join(f'{value:g}' for value in repeated)} "
-                f"for codes {','.join(map(str, codes[row]))}",
+                found=f"the values {', '.join(f'{value:g}' for value in repeated)} "
+                f"for the arch with the codes {','.join(map(str, codes[row]))}",
                 where=where,
+                fix="keep one of the rows of this arch",
             )
     if len(means) == 0:
-        raise UserError(f"the column {target} has no values", where=where)
+        raise UserError(
+            f"the column {target} has no values",
+            expected="a value for at least two archs",
+            found="none",
+            where=where,
+            fix="select another column",
+        )
     if np.ptp(means) == 0:
         raise UserError(
             f"all values of the column {target} are equal, so archs cannot be ranked by it",
-            found=float(means[0]),
+            expected="at least two different values",
+            found=f"only the value {means[0]:g}",
             where=where,
+            fix="select another column, or add archs with other values",
         )
     return Records(table.space, codes, means / most, target, len(repeats))
 
@@ -172,7 +198,10 @@ def distinct(
     """
     if name not in table.columns:
         raise UserError(
-            f"no column {name!r}", expected=f"one of {', '.join(table.columns)}", where=where
+            f"no column {name!r}",
+            expected=f"one of {', '.join(table.columns) or '(no columns of numbers)'}",
+            where=where,
+            fix=did_you_mean(name, tuple(table.columns), otherwise="select another column"),
         )
     column = table.columns[name]
     codes = table.codes[column.rows]

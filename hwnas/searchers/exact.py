@@ -179,8 +179,9 @@ class Exact:
         if (errors > TOLERANCE * np.maximum(np.ptp(told, axis=0), 1e-12)).any():
             raise UserError(
                 "the exact searcher needs a score and a cost that are sums over blocks",
-                expected="a linear predictor, such as `ridge` with has_costs: false",
-                found=f"a difference of {errors.max():.3g} from the sum over blocks",
+                expected="scores and costs that equal the sums over blocks, as those of a linear"
+                " predictor do (`ridge` with has_costs: false)",
+                found=f"scores or costs that differ from the sums by up to {errors.max():.3g}",
                 where=self._space.id,
                 fix="search with `evolution` or `policy_gradient`",
             )

@@ -35,7 +35,7 @@ def build(config: Config, context: SearcherContext) -> Exhaustive:
         raise UserError(
             "the space is too large to be enumerated",
             expected=f"at most {MAX_SIZE:.2g} archs",
-            found=f"{context.space.size():.2g}",
+            found=f"{context.space.size():.2g} archs",
             where=context.space.id,
             fix="restrict the space, or search it with `exact` or `evolution`",
         )

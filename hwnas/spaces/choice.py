@@ -181,7 +181,7 @@ def check_allowed(
             raise UserError(
                 "the allowed codes of a choice do not fit it",
                 expected=f"some of the codes 0 to {last}, ascending, each once",
-                found=codes,
+                found=f"the codes {in_words(codes)}",
                 where=f"choice {choice.name} of {where}",
                 fix="use SearchSpace.restrict, which takes values",
             )

@@ -61,7 +61,7 @@ def rank(space: SearchSpace, codes: Codes) -> NDArray[np.int64]:
         raise UserError(
             "some archs are not in the space",
             expected=f"archs of {space.id} with its allowed values",
-            found=f"{int(outside.sum())} of {len(codes)} are not, the first with codes "
+            found=f"{int(outside.sum())} of {len(codes)} archs that are not, the first with codes "
             + ",".join(map(str, codes[outside][0].tolist())),
         )
     if space.macro.has_duplicates:
@@ -127,7 +127,7 @@ def _tree(space: SearchSpace) -> _Tree:
         raise UserError(
             "the space is too large to be enumerated",
             expected=f"at most {MAX_SIZE:.2g} archs",
-            found=f"{space.size():.2g}",
+            found=f"{space.size():.2g} archs",
             where=space.id,
             fix="restrict the space",
         )

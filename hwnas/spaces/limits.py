@@ -33,9 +33,9 @@ def check_values(space: SearchSpace, n_slots: int) -> None:
     """
     n_values = sum(len(choice.values) for choice in space.choices)
     if n_values * n_slots > MAX_LOWERED:
-        limit = f"{MAX_LOWERED // n_slots:,} in a network of {n_slots:,} operators"
+        limit = f"{MAX_LOWERED // n_slots:,} values in a network of {n_slots:,} operators"
         columns = range(len(space.choices))
-        raise _too_large(space, "values of choices", limit, f"{n_values:,}", columns)
+        raise _too_large(space, "values of choices", limit, f"{n_values:,} values", columns)
 
 
 def check_combinations(space: SearchSpace, columns_of: Sequence[Sequence[int]]) -> None:
@@ -55,9 +55,9 @@ def check_combinations(space: SearchSpace, columns_of: Sequence[Sequence[int]]) 
     }
     n, n_slots = sum(sizes.values()), len(columns_of)
     if n * n_slots > MAX_LOWERED:
-        limit = f"{MAX_LOWERED // n_slots:,} in a network of {n_slots:,} operators"
+        limit = f"{MAX_LOWERED // n_slots:,} combinations in a network of {n_slots:,} operators"
         columns = max(sizes, key=lambda columns: sizes[columns])
-        raise _too_large(space, "combinations of choices", limit, f"{n:,}", columns)
+        raise _too_large(space, "combinations of choices", limit, f"{n:,} combinations", columns)
 
 
 def check_operators(space: SearchSpace, n: int, columns: Sequence[int]) -> None:
@@ -71,7 +71,7 @@ def check_operators(space: SearchSpace, n: int, columns: Sequence[int]) -> None:
     """
     if n > MAX_OPERATORS:
         limit = f"{MAX_OPERATORS:,} different operators"
-        raise _too_large(space, "operators", limit, f"at least {n:,}", columns)
+        raise _too_large(space, "operators", limit, f"at least {n:,} operators", columns)
 
 
 def _too_large(

@@ -13,6 +13,7 @@ from hwnas.core.errors import UserError, did_you_mean
 from hwnas.core.overrides import override
 from hwnas.core.resources import resource, resource_names
 from hwnas.core.store import read_json
+from hwnas.core.text import kind_of
 from hwnas.core.yaml_data import read_yaml
 from hwnas.spaces import REGISTRY
 from hwnas.spaces.arch import Arch
@@ -70,7 +71,13 @@ def space_data(given: Any) -> dict[str, Any]:
     if path.suffix in (".yaml", ".yml") or given in shipped_spaces():
         data = read_yaml(path if path.suffix else resource(_FOLDER, f"{given}.yaml"))
         if not isinstance(data.get("name"), str):
-            raise UserError("a space file needs `name:`", expected="name: mobile", where=given)
+            raise UserError(
+                "a space file needs `name:`",
+                expected="the key `name` with the name of a space, e.g. `name: mobile`",
+                found="no key `name`" if "name" not in data else f"`name`: {kind_of(data['name'])}",
+                where=given,
+                fix="add the line `name: mobile`, or the name of another space",
+            )
         return data
     names = (*REGISTRY.names, *shipped_spaces())
     if given not in names:

@@ -169,9 +169,11 @@ class Policy:
         if logits.shape != self._logits.shape or moments.shape != self._moments.shape:
             raise UserError(
                 "the saved policy belongs to another space",
-                expected=f"logits {self._logits.shape}, moments {self._moments.shape}",
-                found=f"logits {logits.shape}, moments {moments.shape}",
+                expected=f"arrays of shape {list(self._logits.shape)} (logits) and"
+                f" {list(self._moments.shape)} (moments of Adam)",
+                found=f"arrays of shape {list(logits.shape)} and {list(moments.shape)}",
                 where=self._space.id,
+                fix="restore the space with which the policy was saved, or start a new search",
             )
         self._logits, self._moments = logits, moments
         self.generation = state["generation"]

@@ -283,17 +283,17 @@ class SearchSpace:
         """
         checks.check_restriction(values, where=self.id)
         by_name = {choice.name: column for column, choice in enumerate(self.choices)}
-        allowed = list(self.allowed)
+        names, allowed = f"one of {', '.join(by_name)}", list(self.allowed)
         for name, wanted in values.items():
             if name not in by_name:
-                raise UserError(f"unknown choice {name!r}", expected=sorted(by_name), where=self.id)
+                raise UserError(f"unknown choice {name!r}", expected=names, where=self.id)
             column = by_name[name]
             known = self.choices[column].values
             kept = tuple(code for code in allowed[column] if known[code] in wanted)
             if not kept or not set(wanted) <= set(known):
                 raise UserError(
                     f"cannot restrict {name} to {tuple(wanted)}",
-                    expected=f"some of {tuple(known[code] for code in allowed[column])}",
+                    expected=f"values among {tuple(known[code] for code in allowed[column])}",
                     where=self.id,
                 )
             allowed[column] = kept

@@ -249,7 +249,9 @@ def _costs(space: SearchSpace, codes: Codes, ranking: str, others: tuple[str, ..
     metric = next((metric for metric in COSTS if metric == ranking), None)
     if metric is None:
         known = ", ".join((*COSTS, *sorted(others)))
-        raise UserError(f"unknown ranking {ranking!r}", expected=f"one of {known}")
+        raise UserError(
+            f"unknown ranking {ranking!r}", expected=f"one of {known}", where="--ranking"
+        )
     return cost(space, codes, metric).astype(np.float64)
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from hwnas.core.errors import UserError
+from hwnas.core.errors import UserError, did_you_mean
 from hwnas.core.progress import Progress
 from hwnas.pipeline.costs import prices
 from hwnas.pipeline.predictor import load_predictor
@@ -76,7 +76,10 @@ def _segment(space: SearchSpace, base: Arch, free: Sequence[str]) -> SearchSpace
     for pattern in free:
         if not any(fnmatchcase(name, pattern) for name in names):
             raise UserError(
-                f"no choice matches {pattern!r}", expected=f"one of {names}", where="--free"
+                f"no choice matches {pattern!r}",
+                expected=f"one of the choices {', '.join(names)}, or a pattern of them with *",
+                where="--free",
+                fix=did_you_mean(pattern, names, otherwise="use one of these names"),
             )
     allowed = [
         codes if any(fnmatchcase(name, pattern) for pattern in free) else (own,)

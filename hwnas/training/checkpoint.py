@@ -120,6 +120,7 @@ class Checkpoints:
                         "the weights were changed after hwnas wrote them",
                         expected=f"the content that hwnas wrote; its sha256 is in {path.name}",
                         found=UNSEALED,
+                        where=path.with_suffix(".safetensors"),
                     )
             except NewerVersion:
                 raise

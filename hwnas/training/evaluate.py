@@ -60,7 +60,7 @@ def evaluate(model: torch.nn.Module, batches: Iterable[Batch]) -> Score:
         loss += float(torch.nn.functional.cross_entropy(logits, y, reduction="sum"))
     right = torch.cat(hits).numpy() if hits else np.zeros(0, dtype=np.bool_)
     if (n := len(right)) == 0:
-        raise UserError("no images to evaluate on", expected="at least one image", found=0)
+        raise UserError("no images to evaluate on", expected="at least one image", found="none")
     return Score(int(right.sum()) / n, loss / n, n, pack_bits(right))
 
 

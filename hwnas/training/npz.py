@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwnas.core.arrays import read_npz
-from hwnas.core.errors import DataAbsent, UserError
+from hwnas.core.errors import DataAbsent, UserError, parts_of
 from hwnas.core.store import file_hash
 from hwnas.interfaces import DataIdentity
 from hwnas.training.decode import Encoded
@@ -89,7 +89,7 @@ def read_groups(path: Path) -> NDArray[np.int64] | None:
         raise UserError(
             "the array `group` does not have one entry per image",
             expected=f"one number or text for each of the {n} images",
-            found=f"{group.dtype}{list(group.shape)}",
+            found=f"an array of {group.dtype} with shape {list(group.shape)}",
             where=path,
         )
     return np.unique(group, return_inverse=True)[1].astype(np.int64)
@@ -117,7 +117,8 @@ def read_archive(path: Path) -> JpegArchive:
     if not fits:
         found = {"jpeg": jpeg, "offset": offset, "label": label, "name": names}
         shapes = ", ".join(
-            f"{key} {value.dtype}{list(value.shape)}" for key, value in found.items()
+            f"`{key}` of {value.dtype} with shape {list(value.shape)}"
+            for key, value in found.items()
         )
         raise UserError("not an archive of JPEG files", expected=FORMAT, found=shapes, where=path)
     _check_offsets(offset.astype(np.int64), len(jpeg), path)
@@ -162,7 +163,7 @@ def _opened(path: Path, names: tuple[str, ...]) -> Iterator[dict[str, NDArray[An
     try:
         yield read_npz(path, names=names)
     except (OSError, ValueError, KeyError) as error:
-        found = f"{type(error).__name__}: {error}"
+        found = parts_of(error)["found"]
         raise UserError(
             "not an archive of JPEG files", expected=FORMAT, found=found, where=path
         ) from error
@@ -191,7 +192,8 @@ def _class_names(names: NDArray[Any], path: Path) -> tuple[str, ...]:
         raise UserError(
             "the array `class_names` does not have a different name for each class",
             expected="an array of different texts [classes]",
-            found=f"{names.dtype}{list(names.shape)}",
+            found=f"an array of {names.dtype} with shape {list(names.shape)}"
+            + ", with a text twice" * (names.dtype.kind == "U" and names.ndim == 1),
             where=path,
         )
     check_class_names(names.tolist(), where=path)

@@ -168,15 +168,15 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def _check_case(names: Iterable[str], where: Path) -> None:
-    """Refuses names that differ only in case, which Windows and macOS treat as equal."""
+    """Refuses names that differ only in case, or in blanks and dots at their ends."""
     by_form: dict[str, list[str]] = {}
     for name in names:
         by_form.setdefault(name.casefold().strip(". "), []).append(name)
     for twins in by_form.values():
         if len(twins) > 1:
             raise UserError(
-                "two classes have names that differ only in case, blanks or dots",
-                expected="names that look different",
+                "two classes have names that Windows or macOS can treat as equal",
+                expected="names that differ in more than case, or blanks and dots at their ends",
                 found=", ".join(map(repr, twins)),
                 where=where,
                 fix="put their images into one folder, or rename one of them",

@@ -74,7 +74,13 @@ def photos_of_archives(
     for path, archive in zip(paths, archives, strict=True):
         if archive.class_names != names:
             problem = "the two archives have different classes"
-            raise UserError(problem, expected=names, found=archive.class_names, where=path)
+            raise UserError(
+                problem,
+                expected=f"the classes {', '.join(names)}, as in {paths[0].name}",
+                found=f"the classes {', '.join(archive.class_names)}",
+                where=path,
+                fix="write both archives with the same `class_names`, in the same order",
+            )
     for path, archive in zip(paths, archives, strict=True):
         pixels, broken = decode(archive.images, px, n_threads=n_threads)
         rows = good_rows(archive.images, broken, skip=skip_broken, where=path)
@@ -114,7 +120,10 @@ def photo_data(
         raise UserError(
             f"the data set {name!r} has too few classes, or a class without training images",
             expected="at least two classes, each with training images",
-            found=f"no training image of {', '.join(empty)}" if empty else list(class_names),
+            found=f"no training image of {', '.join(empty)}"
+            if empty
+            else f"{len(class_names)} classes: {', '.join(class_names)}",
+            fix="add images of these classes, or remove the classes",
         )
     for split in parts:
         if not len(parts[split]):

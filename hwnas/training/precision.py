@@ -87,8 +87,9 @@ def pick_device(accelerator: Accelerator) -> torch.device:
     if accelerator == "cuda" and not has_cuda:
         raise UserError(
             "there is no CUDA device to train on",
-            expected="torch.cuda.is_available()",
-            found=f"torch {torch.__version__}, built for CUDA {torch.version.cuda}",
+            expected="a CUDA device that torch can use (torch.cuda.is_available())",
+            found=f"none; torch {torch.__version__} was built"
+            + (f" for CUDA {torch.version.cuda}" if torch.version.cuda else " without CUDA"),
             where="accelerator",
             fix="set accelerator to auto or cpu, or check driver and CUDA_VISIBLE_DEVICES",
         )

@@ -45,7 +45,8 @@ def grouped_split(
         raise UserError(
             "images of one group cannot be split into training and validation images",
             expected="at least two groups",
-            found=f"{len(found)} group",
+            found="one group" if len(found) else "no groups",
+            fix="give the images of at least two groups",
         )
     order = random.permutation(len(found))
     misses = np.abs(np.cumsum(sizes[order]) - fraction * len(groups))

@@ -113,7 +113,7 @@ SLIPS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
         (
             "no exported format has a rounding that it can imitate",
             "expected: onnx:int8 or litert:int8 among the exported formats",
-            "found: onnx, timm",
+            "found: the formats onnx, timm",
             "finetune.precision",
             "fix: export: [onnx, onnx:int8], or finetune.precision: fp32",
         ),

@@ -208,7 +208,7 @@ def test_relative_paths_keep_their_meaning_from_elsewhere(
     assert content(run) == before and not caplog.text
     named = {"devices": ["boards/mine.yaml"]}  # named by this command: of this folder
     assert statuses(run, **named)["profile/mine"] == "stale"
-    assert "batch 1 -> 8" in notes(run, **named)[0]
+    assert "batch from 1 to 8" in notes(run, **named)[0]
 
 
 def test_a_device_that_changed_is_told_and_stale_for_verbs_that_write(home: Path) -> None:
@@ -218,10 +218,10 @@ def test_a_device_that_changed_is_told_and_stale_for_verbs_that_write(home: Path
     (home / "boards/mine.yaml").write_text(BOARD.replace("threads: 1", "threads: 2"))
     assert statuses(run)["profile/mine"] == "stale"
     (note,) = notes(run)
-    assert "threads 1 -> 2" in note and str(home / "boards/mine.yaml") in note
+    assert "threads from 1 to 2" in note and str(home / "boards/mine.yaml") in note
     assert hwnas.open_run(run).project.devices["mine"].threads == 1, "as it was measured"
     (home / "boards/mine.yaml").write_text("threads: [")
-    assert statuses(run)["profile/mine"] == "done" and "the run's copy is used" in notes(run)[0]
+    assert statuses(run)["profile/mine"] == "done" and "so the former is used" in notes(run)[0]
     with pytest.raises(UserError, match="YAML"):
         hwnas.label(run)
 
@@ -232,7 +232,7 @@ def test_a_device_that_is_gone_is_told_once_and_the_copy_is_used(
     run = home / "run"
     (home / "boards").rename(home / "devices")
     hwnas.label(run)
-    assert caplog.text.count("device mine: no file boards/mine.yaml") == 1
+    assert caplog.text.count("device mine: the file boards/mine.yaml does not exist") == 1
     assert "--set 'devices=[PATH]'" in caplog.text
     assert set(statuses(run).values()) == {"done"} and len(notes(run)) == 1
     moved = {"devices": [str(home / "devices/mine.yaml")]}
@@ -250,7 +250,7 @@ def test_weights_that_are_gone_are_missed_when_they_are_needed(home: Path) -> No
     with pytest.raises(UserError, match="needs a file that does not exist") as error:
         hwnas.train(run, settings={"train.steps": 3})
     assert error.value.where == "supernet.init"
-    assert error.value.expected == home / "start.safetensors"
+    assert error.value.expected == f"the file {home / 'start.safetensors'}"
 
 
 def test_other_weights_at_the_same_place_are_noticed(home: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -226,10 +227,12 @@ def test_too_few_feasible_archs_cannot_be_learned_from(n: int) -> None:
         assert len(archive.evaluated) == n
 
 
-def test_another_score_function_is_refused_and_learned_ones_are_not_compared() -> None:
+def test_another_score_function_is_refused_and_learned_ones_are_not_compared(
+    tmp_path: Path,
+) -> None:
     found, archive = scorer(None)
     found.rows(drawn())
-    found.check_resumed()
+    found.check_resumed(tmp_path)
 
     def other(factor: float) -> Scorer:
         return Scorer(
@@ -237,15 +240,19 @@ def test_another_score_function_is_refused_and_learned_ones_are_not_compared() -
             None, 0,
         )  # fmt: skip
 
-    other(1 + 5e-4).check_resumed()
-    with pytest.raises(UserError, match="another score function"):
-        other(1.05).check_resumed()
-    scorer(Judge(learns=True), archive=archive)[0].check_resumed()
+    other(1 + 5e-4).check_resumed(tmp_path)
+    with pytest.raises(UserError, match="another score function") as caught:
+        other(1.05).check_resumed(tmp_path)
+    stored, now = (str(part).split(", ") for part in (caught.value.expected, caught.value.found))
+    assert (stored[1], now[1]) == ("the stored score of an arch", "the score of this arch now")
+    assert float(now[0]) == pytest.approx(1.05 * float(stored[0]), rel=1e-4)
+    assert caught.value.where == tmp_path
+    scorer(Judge(learns=True), archive=archive)[0].check_resumed(tmp_path)
     with pytest.raises(UserError, match="another score function"):
         Scorer(
             SPACE, lambda c: (1.05 * quality(c), np.zeros(len(c))), {"macs": macs}, (), archive,
             Judge(), 0,
-        ).check_resumed()  # fmt: skip
+        ).check_resumed(tmp_path)  # fmt: skip
 
 
 @pytest.mark.parametrize("where", [0, 1])

@@ -316,7 +316,7 @@ UNFIT: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
         {"companions": {"ORT_run.py": __file__}},
         "found: 'o\\w+.py' and 'O\\w+.py'",
     ),
-    "no source": ({}, {"models": {}}, "not the models of the manifest"),
+    "no source": ({}, {"models": {}}, "differ from those of the manifest"),
     "gone": ({}, {"models": {MODEL: "/nowhere/m.onnx"}}, "read a part"),
     "golden in": ({}, {"golden_input": INPUTS[:, :1]}, "golden inputs"),
     "no golden": ({}, {"golden_input": INPUTS[:0], "golden_output": LOGITS[:0]}, "golden inputs"),

@@ -170,7 +170,8 @@ def test_shares_of_small_errors_are_those_of_the_listed_networks(share: str, tmp
     for value in (0.0, 1.0):
         fit = replace(bad, **{share: value})
         data = replace(correction.validation, forecast=fit, nets=nets)
-        with pytest.raises(ValueError) if value else contextlib.nullcontext():
+        wrong = rf"validation\.forecast\.{share}: expected at most 0, the share of the networks"
+        with pytest.raises(ValueError, match=wrong) if value else contextlib.nullcontext():
             replace(correction, validation=data, n_fit=len(nets))
     assert correction.validation.forecast.within_5 is None  # as an older version wrote it
     assert correction.validation.within == (1.0, 1.0)

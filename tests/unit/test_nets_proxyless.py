@@ -74,8 +74,10 @@ def test_files_that_are_not_of_one_network_are_refused(test_data: Path, tmp_path
     broken = tmp_path / "broken.json"
     for change in ({"blocks": data["blocks"][:-1]}, {"blocks": 3}, {"bn": {}}):
         broken.write_text(json.dumps(data | change))
-        with pytest.raises(UserError, match="not a layer list"):
+        with pytest.raises(UserError, match="not a layer list") as caught:
             read_proxyless(broken, weights)
+        assert caught.value.expected and caught.value.found and caught.value.fix
+    assert caught.value.found == "no key 'eps'"
 
 
 def files(test_data: Path, name: str) -> tuple[Path, Path]:

@@ -195,7 +195,7 @@ BAD: list[tuple[Callable[[Rows], object], str]] = [
             row.update({"mean_ms": row["ms"], "Median (ms)": row.pop("ms")}) for row in rows
         ],
         r"2 columns match 'ms'[\s\S]*column of median latencies[\s\S]*"
-        r"found: mean_ms, Median \(ms\)[\s\S]*give the name `ms` to the column",
+        r"found: the columns mean_ms, Median \(ms\)[\s\S]*give the name `ms` to the column",
     ),
     (lambda rows: [row.update({"op": row.pop("operator")}) for row in rows], "must name one model"),
 ]

@@ -251,7 +251,9 @@ def test_an_unknown_column_lists_the_known_ones(tmp_path: Path):
 
 def test_values_out_of_the_declared_unit_are_refused(tmp_path: Path, own_space):
     path = write_macro(tmp_path / "x.json", _00000000=macro_entry(45), _00000001=macro_entry(145))
-    with pytest.raises(UserError, match=r"unit \(percent\)[\s\S]*1 of 2 values, the first 145"):
+    with pytest.raises(
+        UserError, match=r"unit \(percent\)[\s\S]*1 of 2 values outside it, the first 145"
+    ):
         open_records(path).records()
     with pytest.raises(
         UserError, match=r"column flops has values outside the range of its unit \(percent\)"
@@ -271,8 +273,10 @@ def test_archs_of_another_space_are_refused(tmp_path: Path, own_space):
     path = tmp_path / "x.json"
     for digits in ("0000000", "000000000", "00000003"):
         write_macro(path, **{f"_{digits}": macro_entry(45)})
-        with pytest.raises(UserError, match="arch belongs to another space"):
+        with pytest.raises(UserError, match="arch belongs to another space") as caught:
             open_records(path)
+        assert str(caught.value.found).startswith(("the key", "the value 3"))
+        assert "give the space of these archs" in str(caught.value.fix)
     cells = write_cells(tmp_path / "x.csv", f"7,{CELL.replace('none', 'dil_conv_5x5')},93.5,80")
     with pytest.raises(UserError, match=r"another space[\s\S]*dil_conv_5x5"):
         open_records(cells)
@@ -397,5 +401,5 @@ def test_other_dialects_are_named(tmp_path: Path) -> None:
 def test_lines_of_a_table_are_those_of_its_file(tmp_path: Path) -> None:
     path = excel(tmp_path / "x.csv", first="sep=,", last="\r\n,\r\nno cell,1")
     n = len(CELLS)
-    with pytest.raises(UserError, match=rf"(?s)not a NAS-Bench-201 cell.*:{n + 5}$"):
+    with pytest.raises(UserError, match=rf"(?s)not a NAS-Bench-201 cell.*~2\|\n.*:{n + 5}\n"):
         open_records(path)

@@ -93,21 +93,31 @@ def test_a_truncated_file_is_refused(kept: float, tmp_path: Path, *, legacy: boo
 
 
 @pytest.mark.parametrize(
-    "content",
+    ("content", "found"),
     [
-        torch.ones(3),
-        {},
-        [torch.ones(3)],
-        {"state_dict": {"a": torch.ones(2), "b": 3}},
-        {"state_dict": {1: torch.ones(2)}},
-        {"w": torch.ones(3).to_sparse()},
+        (torch.ones(3), "an object of the type Tensor"),
+        ({}, "an empty dictionary"),
+        ([torch.ones(3)], "an object of the type list"),
+        (
+            {"state_dict": {"a": torch.ones(2), "b": 3}},
+            "the key 'b' with an object of the type int",
+        ),
+        (
+            {"state_dict": {1: torch.ones(2)}},
+            "the key 1, which is not a text",
+        ),
+        (
+            {"w": torch.ones(3).to_sparse()},
+            "the key 'w' with a tensor of the layout sparse_coo on the device cpu",
+        ),
     ],
     ids=["tensor", "empty", "list", "number", "nameless", "sparse"],
 )
-def test_what_is_no_state_dict_is_refused(content: object, tmp_path: Path) -> None:
+def test_what_is_no_state_dict_is_refused(content: object, found: str, tmp_path: Path) -> None:
     torch.save(content, tmp_path / "w.pth")
-    with pytest.raises(UserError, match="no state dict"):
+    with pytest.raises(UserError, match="no state dict") as caught:
         read_weights(tmp_path / "w.pth")
+    assert caught.value.found == found and "model.state_dict()" in str(caught.value.fix)
 
 
 def test_a_pipe_in_the_place_of_weights_is_refused(tmp_path: Path) -> None:
@@ -125,6 +135,7 @@ def test_weights_of_another_network_name_the_tensor_and_the_nearest(tmp_path: Pa
     with pytest.raises(UserError, match=r"first_conv\.conv\.weight") as caught:
         start_from(supernet, path)
     assert "attentive_nas" in str(caught.value.fix)
+    assert "a tensor of shape [" in str(caught.value)
     assert all(torch.equal(v, before[n]) for n, v in supernet.state_dict().items())
     assert supernet.origin is None
 

@@ -379,8 +379,10 @@ def test_8_bits_without_an_array_name_it_and_the_layout(tmp_path: Path) -> None:
 def test_8_bits_of_another_network_name_the_layer(tmp_path: Path) -> None:
     path = write_small(tmp_path, lambda data, arrays: None)
     supernet = Supernet(space_of("mobilenetv2_035", 32), seed=0)
-    with pytest.raises(UserError, match=r"conv_stem does not fit"):
+    with pytest.raises(UserError, match=r"conv_stem does not fit") as caught:
         start_from(supernet, path, images=[photos(2, 32)])
+    assert str(caught.value.expected).startswith("weights of shape [")
+    assert str(caught.value.where).endswith("layer 0 (counted from 0, only layers with weights)")
 
 
 def test_photos_of_a_folder_give_batch_norm_back(tmp_path: Path) -> None:

@@ -136,7 +136,7 @@ def test_a_section_names_the_wrong_value(
 
 def test_a_record_names_the_wrong_part() -> None:
     curves = {"step": 1, "lr": 0.1, "losses": [], "top1": {"largest": 0.5}, "val_loss": {}}
-    with pytest.raises(UserError, match=r"val_loss: the curves largest\n  found: val_loss: \[\]"):
+    with pytest.raises(UserError, match=r"the curves largest\n  found: val_loss: no curves"):
         load(TrainingRow, curves, where="metrics.jsonl", versioned=False)
-    with pytest.raises(UserError, match=r"last: an index of `seen`, below 0\n  found: last: 2"):
+    with pytest.raises(UserError, match=r"an index of `seen`, below 0\n  found: last: the index 2"):
         load(DataRecord, {"seen": [], "last": 2}, where="data.json", versioned=False)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hwnas.core.errors import UserError
+from hwnas.core.errors import UserError, did_you_mean
 from hwnas.interfaces import DeviceSpec, FloatArray
 from hwnas.latency.fitted import fit_table
 from hwnas.latency.table import Fact, LatencyTable, Protocol
@@ -40,9 +40,12 @@ def convert(path: Path, column: str) -> LatencyTable:
         UserError: not that file, an unknown column, or values that are not positive.
     """
     if column not in COLUMNS:
-        expected = f"one of {', '.join(COLUMNS)}"
-        fix = "choose one with --device"
-        raise UserError(f"Accel-NASBench has no device {column!r}", expected=expected, fix=fix)
+        raise UserError(
+            f"Accel-NASBench has no device {column!r}",
+            expected=f"one of {', '.join(COLUMNS)}",
+            where="--device",
+            fix=did_you_mean(column, tuple(COLUMNS), otherwise="use one of the expected names"),
+        )
     name, device = COLUMNS[column]
     file, is_rate = path / "records.csv" if path.is_dir() else path, name.startswith("throughput")
     space = mnasnet.build(mnasnet.Config(resolutions=(PX,)), num_classes=CLASSES)
@@ -99,7 +102,7 @@ def _measured(
         raise UserError(
             "the file lacks a column of this format",
             expected=f"the column {name}",
-            found=", ".join(sorted(records.columns)),
+            found=f"the columns {', '.join(sorted(records.columns))}",
             where=file,
             fix="use a copy of the records that has it, or choose another device",
         )

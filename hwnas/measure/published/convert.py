@@ -9,7 +9,15 @@ from pathlib import Path
 
 from hwnas.core.errors import UserError, did_you_mean
 from hwnas.latency.table import LatencyTable, check_operator
-from hwnas.measure.published import accel_nasbench, help, hw_nasbench201, ofa_i7, pixel1, tfnas
+from hwnas.measure.published import (
+    OTHER_FORMAT,
+    accel_nasbench,
+    help,
+    hw_nasbench201,
+    ofa_i7,
+    pixel1,
+    tfnas,
+)
 
 __all__ = ["FORMATS", "convert"]
 
@@ -50,8 +58,10 @@ def convert(format: str, path: Path, column: str | None = None) -> LatencyTable:
     if not table.rows:
         raise UserError(
             f"the file has no operators of the format {format}",
+            expected=f"a file of the format {format}",
+            found="no operators",
             where=path,
-            fix=f"select the format of the file, one of {', '.join(FORMATS)}",
+            fix=OTHER_FORMAT,
         )
     for op, row in table.rows.items():
         check_operator(op, (row.median_ms, row.p90_ms, row.p95_ms), where=path)

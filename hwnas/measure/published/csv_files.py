@@ -9,6 +9,7 @@ from pathlib import Path
 
 from hwnas.core.csv_data import read_csv
 from hwnas.core.errors import UserError
+from hwnas.measure.published import DOWNLOAD_AGAIN, OTHER_FORMAT
 
 __all__ = ["Row", "read_rows"]
 
@@ -66,6 +67,7 @@ class Row:
             expected=expected,
             found=f"{self.cells[column]!r:.80}",
             where=self.where,
+            fix=DOWNLOAD_AGAIN,
         )
 
 
@@ -82,11 +84,15 @@ def read_rows(path: Path, file: str, columns: Sequence[str]) -> Iterator[Row]:
             expected=f"the columns {', '.join(columns)}",
             found=f"no column {' or '.join(lost)}",
             where=table.path,
-            fix="select the format of the file",
+            fix=OTHER_FORMAT,
         )
     if not table.rows:
         raise UserError(
-            "the file has no measurements", expected="at least one row", where=table.path
+            "the file has no measurements",
+            expected="at least one row",
+            found="only a header line",
+            where=table.path,
+            fix=DOWNLOAD_AGAIN,
         )
     for number, row in enumerate(table.rows):
         yield Row(row, table.where(number))

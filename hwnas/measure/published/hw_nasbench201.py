@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwnas.core.arrays import read_npz
-from hwnas.core.errors import Invalid, UserError, parts_of
+from hwnas.core.errors import Invalid, UserError, did_you_mean, parts_of
 from hwnas.interfaces import DeviceSpec, FloatArray
 from hwnas.latency.fitted import fit_table
 from hwnas.latency.table import Fact, LatencyTable, Protocol
+from hwnas.measure.published import DOWNLOAD_AGAIN
 from hwnas.measure.published.networks import read_measurements
 from hwnas.spaces import nasbench201
 from hwnas.spaces.index import op_counts
@@ -41,9 +42,13 @@ def convert(folder: Path, column: str) -> LatencyTable:
         UserError: a file is missing or malformed, or the column is unknown.
     """
     if column not in COLUMNS:
-        expected = f"one of {', '.join(COLUMNS)}"
-        fix = "choose one with --device"
-        raise UserError(f"HW-NAS-Bench has no column {column!r}", expected=expected, fix=fix)
+        raise UserError(
+            f"HW-NAS-Bench has no column {column!r}",
+            expected=f"one of {', '.join(COLUMNS)}",
+            found=column,
+            where="--device",
+            fix=did_you_mean(column, tuple(COLUMNS), otherwise="use one of the expected names"),
+        )
     device, _, data = column.partition("_")
     classes, px = DATA_SETS[data]
     name, energy_column = DEVICES[device]
@@ -91,16 +96,20 @@ def _read(path: Path, data: str, n: int) -> dict[str, FloatArray]:
         names = [str(name) for name in arrays["columns"]]
         values = arrays[data].astype(np.float64)
         if not (arrays["index"] == np.arange(n)).all() or values.shape != (n, len(names)):
-            shape = f"shape {(n, len(names))}, in the order of the archs"
-            raise Invalid(f"values of {shape}", f"shape {values.shape}")
+            shape = f"values of shape {[n, len(names)]}, in the order of the archs"
+            raise Invalid(shape, f"values of shape {list(values.shape)}, or another order")
         found = dict(zip(names, values.T, strict=True))
         return {
             name: found[name] for name in ("edgegpu_latency", "edgegpu_energy", "pixel3_latency")
         }
     except FileNotFoundError as error:
         expected = "hardware.npz, the measurements of HW-NAS-Bench"
-        raise UserError("file not found", expected=expected, where=path) from error
+        raise UserError(
+            "file not found", expected=expected, where=path, fix="check the path"
+        ) from error
     except UserError:
         raise
     except Exception as error:  # a damaged file raises many kinds of errors
-        raise UserError("malformed measurements", **parts_of(error), where=path) from error
+        raise UserError(
+            "malformed measurements", **parts_of(error), where=path, fix=DOWNLOAD_AGAIN
+        ) from error

@@ -17,9 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwnas.core.arrays import read_npz
-from hwnas.core.errors import Invalid, UserError, parts_of
+from hwnas.core.errors import Invalid, UserError, did_you_mean, parts_of
 from hwnas.core.stats import require_positive
 from hwnas.interfaces import FloatArray
+from hwnas.measure.published import DOWNLOAD_AGAIN
 from hwnas.spaces import fbnet, mobilenet_v3, nasbench201
 from hwnas.spaces.graphs import live_graph
 from hwnas.spaces.space import Codes, SearchSpace
@@ -57,9 +58,13 @@ class Measurements:
             UserError: unknown column.
         """
         if name not in self.columns:
-            expected = f"one of {', '.join(self.columns)}"
-            fix = "choose one with --device"
-            raise UserError(f"the data set has no column {name!r}", expected=expected, fix=fix)
+            raise UserError(
+                f"the data set has no column {name!r}",
+                expected=f"one of {', '.join(self.columns)}",
+                found=name,
+                where="--device",
+                fix=did_you_mean(name, self.columns, otherwise="use one of the expected names"),
+            )
         return self.latency_ms[:, self.columns.index(name)]
 
 
@@ -88,27 +93,34 @@ def read_measurements(folder: Path) -> Measurements:
         latency_ms = arrays["latency_ms"].astype(np.float64)
         reader = next(read for keys, read in _READERS if keys <= set(arrays))
         if not 0 < len(latency_ms) <= MAX_NETWORKS:
-            raise Invalid(f"1 to {MAX_NETWORKS} networks", len(latency_ms))
+            raise Invalid(f"1 to {MAX_NETWORKS} networks", f"{len(latency_ms)} networks")
         space, codes = reader(arrays)
         if latency_ms.shape != (len(codes), len(columns)):
-            expected = (len(codes), len(columns))
-            raise Invalid(f"latencies of shape {expected}", latency_ms.shape)
+            shape = [len(codes), len(columns)]
+            raise Invalid(
+                f"latencies of shape {shape}", f"latencies of shape {list(latency_ms.shape)}"
+            )
     except FileNotFoundError as error:
         raise UserError(
-            "file not found", expected="the folder of a data set, with latency.npz", where=path
+            "file not found",
+            expected="the folder of a data set, with latency.npz",
+            where=path,
+            fix="check the path",
         ) from error
     except StopIteration as error:
         spaces = " or ".join(f"({', '.join(sorted(keys))})" for keys, _ in _READERS)
         raise UserError(
             "the measurements belong to no known space",
-            expected=f"the arrays {spaces}",
+            expected=f"the arrays of one space: {spaces}",
             found=f"the arrays {', '.join(sorted(arrays))}",
             where=path,
         ) from error
     except UserError:
         raise
     except Exception as error:  # a damaged file can raise many kinds of errors
-        raise UserError("malformed measurements", **parts_of(error), where=path) from error
+        raise UserError(
+            "malformed measurements", **parts_of(error), where=path, fix=DOWNLOAD_AGAIN
+        ) from error
     require_positive(latency_ms, "latencies must be positive and finite", where=path)
     return Measurements(space, codes, _live(space, codes), latency_ms, columns)
 

@@ -14,6 +14,7 @@ from hwnas.core.yaml_data import read_yaml
 from hwnas.interfaces import DeviceSpec
 from hwnas.latency.samples import Timing
 from hwnas.latency.table import LatencyTable, Protocol
+from hwnas.measure.published import DOWNLOAD_AGAIN, OTHER_FORMAT
 from hwnas.spaces.ops import OpSpec
 
 __all__ = ["convert"]
@@ -109,7 +110,7 @@ def _operators(key: str, path: Path) -> Iterator[tuple[OpSpec, float]]:
             expected="keys of ProxylessNAS, such as `Logits-input:7x7x1280-output:1000`",
             found=key[:200],
             where=path,
-            fix="select the format of the file",
+            fix=OTHER_FORMAT,
         )
 
 
@@ -123,6 +124,7 @@ def _statistics(key: str, value: Any, path: Path) -> tuple[float, float, int]:
             expected="numbers `mean` and `var`, and an integer `count`",
             found=f"{value!r:.200}",
             where=f"{path}: {key}",
+            fix=DOWNLOAD_AGAIN,
         ) from error
     if not (0 < mean < math.inf and 0 <= variance < math.inf and n > 0):
         raise UserError(
@@ -130,6 +132,7 @@ def _statistics(key: str, value: Any, path: Path) -> tuple[float, float, int]:
             expected="mean > 0, var >= 0, count > 0",
             found=f"mean {mean}, var {variance}, count {n}",
             where=f"{path}: {key}",
+            fix=DOWNLOAD_AGAIN,
         )
     return mean, math.sqrt(variance), n
 

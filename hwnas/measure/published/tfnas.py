@@ -16,6 +16,7 @@ from hwnas.core.text import in_words, kind_of
 from hwnas.interfaces import DeviceSpec
 from hwnas.latency.samples import Timing
 from hwnas.latency.table import LatencyTable, Protocol
+from hwnas.measure.published import DOWNLOAD_AGAIN, OTHER_FORMAT
 from hwnas.spaces.ops import OpSpec
 
 __all__ = ["convert"]
@@ -89,7 +90,7 @@ def _other_file(path: Path, expected: str, found: str) -> UserError:
         expected=expected,
         found=found,
         where=path,
-        fix="select the format of the file",
+        fix=OTHER_FORMAT,
     )
 
 
@@ -103,4 +104,5 @@ def _entry(values: list[Any], number: int, *, where: str) -> float:
         expected="ms > 0 as a decimal number, e.g. 1.0",
         found=f"{ms!r:.80} at entry {number}, counted from 1",
         where=where,
+        fix=DOWNLOAD_AGAIN,
     )

@@ -92,7 +92,7 @@ def check(project: Project) -> None:
             " format has a rounding that it can imitate",
             expected="onnx:int8 or litert:int8 among the exported formats (a device that runs one"
             " of them adds it)",
-            found=", ".join(one.shown for one in project.formats),
+            found=f"the formats {', '.join(one.shown for one in project.formats)}",
             where="finetune.precision",
             fix="export: [onnx, onnx:int8], or finetune.precision: fp32",
         )

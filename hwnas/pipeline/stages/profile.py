@@ -104,4 +104,9 @@ class _Nothing:
 
     def run_bench(self, plan: Path, results: Path, *, progress: Progress) -> None:
         if not results.is_file():
-            raise UserError("no samples of this plan", expected="a file of timings", where=results)
+            raise UserError(
+                "no samples of this plan",
+                expected="a file of timings",
+                where=results,
+                fix="measure the device with `hwnas profile`",
+            )

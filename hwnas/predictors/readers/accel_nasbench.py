@@ -9,7 +9,7 @@ from pathlib import Path
 from hwnas.core.csv_data import names_of, read_csv, separator
 from hwnas.core.errors import UserError
 from hwnas.interfaces import Reader, Table
-from hwnas.predictors.records import csv_columns, table_of
+from hwnas.predictors.records import OTHER_READER, OTHER_SPACE, csv_columns, table_of
 from hwnas.spaces.choice import Value
 from hwnas.spaces.mnasnet import SE_SHARE
 from hwnas.spaces.space import SearchSpace
@@ -38,6 +38,7 @@ def _read(path: Path, space: SearchSpace) -> Table:
             expected=f"columns {', '.join(DIGITS)}",
             found=f"no column {', '.join(missing)}",
             where=path,
+            fix=OTHER_READER,
         )
     n_stages = sum(choice.role == "depth" for choice in space.choices)
     views = [_view(row, n_stages, where=table.where(index)) for index, row in enumerate(table.rows)]
@@ -52,8 +53,9 @@ def _view(row: Mapping[str, str], n_stages: int, *, where: str) -> dict[str, Val
             raise UserError(
                 "the arch belongs to another space",
                 expected=f"{n_stages} digits in column {column}",
-                found=digits,
+                found=f"the text {digits!r:.80}",
                 where=where,
+                fix=OTHER_SPACE,
             )
         for stage, digit in enumerate(map(int, digits)):
             is_se = choice == "se"

@@ -11,7 +11,7 @@ from hwnas.core.errors import UserError
 from hwnas.core.store import read_json
 from hwnas.core.text import kind_of
 from hwnas.interfaces import Reader, Table
-from hwnas.predictors.records import number, table_of
+from hwnas.predictors.records import OTHER_READER, OTHER_SPACE, number, table_of
 from hwnas.spaces.choice import Value
 from hwnas.spaces.space import SearchSpace
 
@@ -29,8 +29,9 @@ def _read(path: Path, space: SearchSpace) -> Table:
         raise UserError(
             "not a list of DARTS cells",
             expected="a JSON list of objects with `normal`, `reduce` and `top1`",
-            found=kind_of(rows),
+            found=kind_of(rows) if not isinstance(rows, list) else "a list with other entries",
             where=path,
+            fix=OTHER_READER,
         )
     places = [f"{path}, entry {i}" for i in range(len(rows))]
     views = [_view(row, space, where=where) for row, where in zip(rows, places, strict=True)]
@@ -47,6 +48,7 @@ def _view(row: dict[str, Any], space: SearchSpace, *, where: str) -> dict[str, V
             expected="the space darts",
             found=f"the space {space.name}",
             where=where,
+            fix=OTHER_SPACE,
         )
     return space.view(space.arch(codes))
 

@@ -9,6 +9,7 @@ import numpy as np
 from hwnas.core.errors import UserError
 from hwnas.core.records import load
 from hwnas.core.store import read_json
+from hwnas.core.text import kind_of
 from hwnas.interfaces import Column, Evaluation, Reader, Table
 from hwnas.spaces.space import SearchSpace
 
@@ -28,7 +29,11 @@ def read_labels(path: Path) -> list[Evaluation]:
     data = read_json(path)
     if not isinstance(data, dict) or not isinstance(data.get("labels"), list):
         raise UserError(
-            "not a labels file", expected='a JSON object with the list "labels"', where=path
+            "not a labels file",
+            expected="a JSON object in which the value of `labels` is a list",
+            found="no list `labels`" if isinstance(data, dict) else kind_of(data),
+            where=path,
+            fix="give a file of labels that hwnas wrote, or select the format with --reader",
         )
     return [
         load(Evaluation, row, where=f"{path}: label {i}", versioned=False)

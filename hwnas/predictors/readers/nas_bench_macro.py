@@ -12,7 +12,7 @@ from hwnas.core.errors import UserError
 from hwnas.core.store import MAX_JSON_BYTES
 from hwnas.core.text import kind_of
 from hwnas.interfaces import Reader, Table
-from hwnas.predictors.records import number, table_of
+from hwnas.predictors.records import OTHER_READER, OTHER_SPACE, number, table_of
 from hwnas.spaces.space import SearchSpace
 
 __all__ = ["READER"]
@@ -36,8 +36,9 @@ def _read(path: Path, space: SearchSpace) -> Table:
             raise UserError(
                 "the arch belongs to another space",
                 expected=f"keys of {len(layers)} digits, and JSON objects as values",
-                found=f"the key {digits!r} with {kind_of(entry)} as its value",
+                found=f"the key {digits!r} with {_kind(entry)} as its value",
                 where=where,
+                fix=OTHER_SPACE,
             )
         view = {}
         for choice, digit in zip(layers, map(int, digits), strict=True):
@@ -59,13 +60,30 @@ def _pairs(path: Path) -> list[tuple[str, Any]]:
     try:
         pairs = json.loads(read_regular(path, at_most=MAX_JSON_BYTES), object_pairs_hook=list)
     except OSError as error:
-        raise UserError("cannot read a file", found=error.strerror, where=path) from error
+        raise UserError(
+            "cannot read a file",
+            found=error.strerror,
+            where=path,
+            fix="check the path, and the permissions of the file",
+        ) from error
     except (ValueError, RecursionError) as error:  # integers of any length, deep nesting
-        raise UserError("not valid JSON", found=str(error), where=path) from error
+        raise UserError(
+            "not valid JSON", found=str(error), where=path, fix="copy or download the file again"
+        ) from error
     if not _is_object(pairs):
-        form = "a JSON object of objects, by arch"
-        raise UserError("not a file of NAS-Bench-Macro", expected=form, where=path)
+        raise UserError(
+            "not a file of NAS-Bench-Macro",
+            expected="a JSON object with one entry per arch: the key is the arch, one digit per"
+            " layer, and the value is a JSON object",
+            found=_kind(pairs),
+            where=path,
+            fix=OTHER_READER,
+        )
     return list(pairs)
+
+
+def _kind(value: object) -> str:
+    return "a JSON object" if _is_object(value) else kind_of(value)
 
 
 def _is_object(value: object) -> bool:

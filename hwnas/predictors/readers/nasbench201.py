@@ -8,7 +8,7 @@ from pathlib import Path
 from hwnas.core.csv_data import names_of, read_csv, separator
 from hwnas.core.errors import UserError
 from hwnas.interfaces import Reader, Table
-from hwnas.predictors.records import csv_columns, table_of
+from hwnas.predictors.records import OTHER_READER, csv_columns, table_of
 from hwnas.spaces.cells import cell_view
 from hwnas.spaces.choice import Value
 from hwnas.spaces.space import SearchSpace
@@ -31,9 +31,11 @@ def _read(path: Path, space: SearchSpace) -> Table:
         if view is None:
             raise UserError(
                 "not a NAS-Bench-201 cell",
-                expected="|op~0|+|op~0|op~1|",
-                found=row["arch"],
+                expected="a cell, e.g. |nor_conv_3x3~0|+|nor_conv_3x3~0|none~1|+|skip_connect~0|"
+                "none~1|nor_conv_1x1~2|",
+                found=f"the text {row['arch']!r:.200}",
                 where=table.where(index),
+                fix=OTHER_READER,
             )
         views.append(view)
     return table_of(space, views, csv_columns(table, besides=("arch",)), where=path)

@@ -12,7 +12,7 @@ from hwnas.core.errors import UserError
 from hwnas.core.store import read_json
 from hwnas.core.text import in_words, kind_of
 from hwnas.interfaces import Reader, Table
-from hwnas.predictors.records import number, table_of
+from hwnas.predictors.records import OTHER_READER, OTHER_SPACE, number, table_of
 from hwnas.spaces.choice import Value
 from hwnas.spaces.space import SearchSpace
 
@@ -34,6 +34,7 @@ def _read(path: Path, space: SearchSpace) -> Table:
             expected="a JSON list of objects with `ks`, `e`, `d` and `top1`",
             found=kind_of(rows),
             where=path,
+            fix=OTHER_READER,
         )
     views = [_view(row, where=f"{path}, entry {i}") for i, row in enumerate(rows)]
     columns = {
@@ -58,6 +59,7 @@ def _view(row: Any, *, where: str) -> dict[str, Value]:
             expected=f"lists with these numbers of values: {in_words(lengths)}",
             found=_lengths(row, lengths) if isinstance(row, dict) else kind_of(row),
             where=where,
+            fix=OTHER_SPACE,
         )
     view: dict[str, Value] = {"resolution": row.get("r", 0)}
     for stage, depth in enumerate(row["d"]):

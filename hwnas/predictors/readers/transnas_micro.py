@@ -9,7 +9,7 @@ from pathlib import Path
 from hwnas.core.csv_data import names_of, read_csv, separator
 from hwnas.core.errors import UserError
 from hwnas.interfaces import Reader, Table
-from hwnas.predictors.records import csv_columns, table_of
+from hwnas.predictors.records import OTHER_READER, csv_columns, table_of
 from hwnas.spaces.choice import Value
 from hwnas.spaces.space import SearchSpace
 
@@ -44,8 +44,9 @@ def _read(path: Path, space: SearchSpace) -> Table:
             raise UserError(
                 "not a cell of TransNAS-Bench-101's micro space",
                 expected="a string such as 64-41414-1_23_013, with digits from 0 to 3",
-                found=row["arch"],
+                found=f"the string {row['arch']!r:.200}",
                 where=table.where(index),
+                fix=OTHER_READER,
             )
         ops = (OPS[int(digit)] for digit in found.groups())
         views.append(dict(zip(EDGES, ops, strict=True)))

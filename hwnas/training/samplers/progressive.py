@@ -34,7 +34,10 @@ class Phase(StrictModel):
     """
 
     share: float = Field(
-        gt=0, le=1, description="Share of the steps of this phase; shares are scaled to a sum of 1."
+        gt=0,
+        le=1,
+        description="Share of all training steps that this phase takes; the shares of all phases"
+        " are scaled to a sum of 1.",
     )
     n_random: int = Field(
         default=1,
@@ -44,8 +47,9 @@ class Phase(StrictModel):
     )
     free: dict[str, Annotated[int, Field(ge=1)]] = Field(
         default={},
-        description="How many of the largest values of a choice are drawn in this phase, by the"
-        " last part of its name (`kernel`, `depth`, ...); choices that are not listed: 1.",
+        description="Number of values, from the largest down, that a choice can have in this"
+        " phase. Keys are the last part of a choice's name (`kernel`, `depth`, ...). Choices"
+        " without a key keep only their largest value; the resolution is always free.",
     )
 
 
