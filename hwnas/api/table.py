@@ -73,13 +73,8 @@ def table_list(*, run: Folder | None = None) -> Listing:
         every = files.table("*")
         paths = sorted(every.parent.glob(every.name))
         rows += [_facts(str(path), LatencyTable.load(path)) for path in paths]
-    return Listing(rows, shown=[*map(_shown, rows)])
-
-
-def _shown(row: dict[str, Any]) -> dict[str, Any]:
-    """A row for a terminal; the sources of some tables do not state the runtime."""
-    runtime = "not stated" if row["runtime"] == "unknown" else row["runtime"]
-    return {k: v for k, v in (row | {"runtime": runtime}).items() if k != "source"}
+    shown = [row | {"runtime": row["runtime"].replace("unknown", "not stated")} for row in rows]
+    return Listing(rows, shown=[{k: v for k, v in row.items() if k != "source"} for row in shown])
 
 
 def _facts(name: str, table: LatencyTable) -> dict[str, Any]:
@@ -176,8 +171,7 @@ def table_validate(
         CheckFailed: a bound is missed.
     """
     found = as_table(table)
-    missed = missed_bounds(found, max_mape=max_mape, max_p95=max_p95, min_tau=min_tau)
-    if missed:
+    if missed := missed_bounds(found, max_mape=max_mape, max_p95=max_p95, min_tau=min_tau):
         where = found.device.name if isinstance(table, LatencyTable) else table
         what = "the errors or the ranking of the estimates miss a bound on held-out networks"
         raise CheckFailed(what, found=missed, where=where)

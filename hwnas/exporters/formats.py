@@ -97,8 +97,7 @@ def export(
             images={name: array for name, array in given.items() if array is not None},
         )
         if images is None:
-            noise = rng(0, "exporters/parity").standard_normal((N_CHECKED, *shape))
-            images = noise.astype(np.float32)
+            images = rng(0, "exporters/parity").standard_normal((N_CHECKED, *shape), np.float32)
         described = chosen.exporter().describe(files)
         _check(described, files, network, images[:N_CHECKED], runner, where=Path(folder))
         return _moved(files, Path(folder))
