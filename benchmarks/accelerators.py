@@ -77,13 +77,19 @@ def main(arguments: list[str] | None = None) -> int:
     """Print the rows of the parts; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--part", default="", help=f"some of {', '.join(PARTS)}; default: all")
+    parser.add_argument(
+        "--part", default="", help=f"some of {', '.join(PARTS)}, separated by commas; default: all"
+    )
     parser.add_argument("--spaces", default="", help="of the part delegates; default: all")
     parser.add_argument("--format", choices=("table", "json"), default="table")
     args = parser.parse_args(arguments)
-    chosen = args.part.split(",") if args.part else list(PARTS)
+    chosen = list(dict.fromkeys(args.part.split(","))) if args.part else list(PARTS)
     if unknown := sorted({*chosen} - PARTS.keys()):
-        print(f"error: unknown parts {', '.join(unknown)}", file=sys.stderr)
+        expected = f"some of {', '.join(PARTS)}"
+        print(
+            f"error: unknown parts\n  expected: {expected}\n  found: {', '.join(unknown)}",
+            file=sys.stderr,
+        )
         return 2
     begin, found = time.process_time(), {}
     for part in chosen:

@@ -183,6 +183,7 @@ def load_bundle(
             expected=f"one of {', '.join(one.path for one in manifest.models)}",
             found=model,
             where=folder,
+            fix="give one of these paths, or none: the first model that runs here is used",
         )
     reasons = []
     for one in chosen:

@@ -88,19 +88,23 @@ def _require_network(what: object) -> None:
     Raises:
         UserError: describes the object.
     """
+    from torch import is_tensor
     from torch.nn import Module
 
     if not isinstance(what, Module):
-        is_list = isinstance(what, (list, tuple, set, dict))
         fix = "give the path of a run folder, or a torch.nn.Module"
+        if isinstance(what, (list, tuple, set, dict)):
+            fix = "call hwnas.export(network, format, folder) once for each network"
+        if isinstance(what, dict) and what and all(map(is_tensor, what.values())):
+            fix = (
+                "load these weights into a network (network.load_state_dict), and give the network"
+            )
         raise UserError(
             "there is nothing to export",
             expected="a run folder, or a torch network such as supernet.extract(arch) returns",
             found=f"{type(what).__name__}: {repr(what)[:80]}",
             where="the first argument of hwnas.export",
-            fix="call hwnas.export(network, format, folder) once for each network"
-            if is_list
-            else fix,
+            fix=fix,
         )
 
 

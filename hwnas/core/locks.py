@@ -35,7 +35,7 @@ def exclusive_lock(
     *,
     owner: str,
     taken: str = "another process is working on this run folder",
-    fix: str = "wait until that process ends, stop it, or give another folder with --run",
+    fix: str = "wait until that process ends, stop it, or use another run folder",
 ) -> Iterator[None]:
     """Holds an advisory lock on `path`. The kernel releases it when the process ends.
 
@@ -118,7 +118,7 @@ def not_ours(path: Path) -> UserError:
         expected=f"files that user {user_name(os.geteuid())} may write",
         found=f"{path.name or path} of {owner_of(path)}",
         where=path,
-        fix="give another folder with --run, or share this one: a common group, and `umask 002` for"
+        fix="use another run folder, or share this one: a common group, and `umask 002` for"
         " both users",
     )
 

@@ -138,14 +138,14 @@ class RunDir:
                 "cannot create the run folder",
                 found=str(error),
                 where=self.root,
-                fix="give another folder with --run",
+                fix="use another run folder",
             ) from error
         if not os.access(self.root, os.W_OK):
             raise UserError(
                 "cannot write into the run folder",
                 found=f"a folder of {owner_of(self.root)}",
                 where=self.root,
-                fix="change its owner, or give another folder with --run",
+                fix="change its owner, or use another run folder",
             )
         with exclusive_lock(self.path(".lock"), owner=owner):
             try:

@@ -76,6 +76,11 @@ def refused(error: OSError, doing: str, path: Path | None) -> UserError:
         errno.EDQUOT: "free disk space, or raise the quota",
         errno.EFBIG: "raise the limit on file sizes (ulimit -f)",
         errno.EROFS: "give a writable folder",
+        errno.ENOENT: "check the path",
+        **dict.fromkeys(
+            (errno.EEXIST, errno.ENOTDIR, errno.EISDIR),
+            "move or rename what is at this path, or give another path",
+        ),
     }
     fix = fixes.get(error.errno or 0, "check the owner and the permissions of this path")
     found = error.strerror or str(error)

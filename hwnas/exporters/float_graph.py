@@ -118,7 +118,8 @@ def _translated(
     if getattr(model, "reads_tokens", False):
         network, inputs, outputs = Step(network), [*STEP_INPUTS], [*STEP_OUTPUTS]
         example = network.example(n)
-    with _translating(opset), quiet(), torch.no_grad():
+    shown = contextlib.redirect_stderr(io.StringIO())  # graphs of networks that cannot be traced
+    with _translating(opset), quiet(), shown, torch.no_grad():
         program = torch.onnx.export(
             network,
             example,
@@ -150,15 +151,16 @@ def _translating(opset: int) -> Iterator[None]:
         cause: BaseException = error
         while cause.__cause__ is not None:
             cause = cause.__cause__
-        text = str(cause).strip().splitlines() or [""]
+        lines = [line.strip() for line in str(cause).splitlines() if line.strip()] or [""]
+        text = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
         raise UserError(
             "ONNX cannot express the network",
             expected=f"operators of ONNX opset {opset}, no branches on the values of tensors, and"
             " any batch size",
-            found=f"{type(cause).__name__}: {text[0][:300]}",
+            found=f"{type(cause).__name__}: {text[:300]}",
             where="forward() of the network",
             fix="replace the operator or the branch (for example by torch.where); if the batch size"
-            " is fixed: dynamic_batch=False",
+            " is fixed, set dynamic_batch: false for the format (in Python: dynamic_batch=False)",
         ) from error
 
 
@@ -184,9 +186,9 @@ def _strip(proto: onnx.ModelProto) -> None:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Suppresses prints, logs and warnings of the exporters."""
+    """Suppresses prints, logs and warnings of the exporters; their exceptions state the errors."""
     before = logging.root.manager.disable
-    logging.disable(max(before, logging.WARNING))
+    logging.disable(max(before, logging.ERROR))
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")

@@ -235,5 +235,5 @@ def folder_is_writable(root: Path) -> None:
             expected="a writable folder, or a path where one can be created",
             found=problem,
             where=root,
-            fix="change the owner of the folder, or give another folder with --run",
+            fix="change the owner of the folder, or use another run folder",
         )

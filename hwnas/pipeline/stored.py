@@ -181,7 +181,7 @@ def require_same_space(
         expected=", ".join(f"{key}: {before.get(key)}" for key in changed),
         found=", ".join(f"{key}: {now.get(key)}" for key in changed),
         where=run.root,
-        fix="give another folder with --run, or restore the space",
+        fix="use another run folder, or restore the space",
     )
 
 

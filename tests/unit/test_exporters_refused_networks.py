@@ -122,3 +122,36 @@ def test_a_file_instead_of_the_folder_is_said_before_the_conversion(
     known: Any = error.value
     assert known.where == tmp_path / name and known.fix
     assert (tmp_path / "file").read_text() == "mine"
+
+
+class OneImage(nn.Module):
+    """Takes batches of one image only."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(768, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = self.head(x.reshape(1, -1))
+        return found
+
+
+class Branch(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.mean((2, 3)) if x.sum() > 0 else x.amax((2, 3))
+
+
+@pytest.mark.parametrize("net", [OneImage(), Branch()])
+def test_torch_prints_nothing_beside_the_error(
+    net: nn.Module, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(UserError, match="ONNX cannot express the network") as error:
+        hwnas.export(net.eval(), "onnx", tmp_path, images=IMAGES)
+    assert not str(error.value.found).endswith(":")
+    assert capfd.readouterr() == ("", "")
+
+
+def test_weights_without_a_network_are_not_taken_for_several_networks(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="nothing to export") as error:
+        hwnas.export(network().state_dict(), "onnx", tmp_path)  # type: ignore[call-overload]
+    assert "load_state_dict" in str(error.value.fix)
