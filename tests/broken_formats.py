@@ -45,8 +45,8 @@ FORMATS = {
     "unsayable": ('raise UserError("no such operator", found="HardSwish")', "pass"),
     "falling": (ABORT, "pass"),
     "talking": (
-        "logging.getLogger('hwnas.talking').warning('one layer stays in float'); "
-        "return {{'talking': str(sorted(source.metadata)).encode()}}",
+        "logging.getLogger('hwnas.talking').warning('one layer stays in float: %s', "
+        "sorted(source.metadata)); return {{'talking': b'x'}}",
         "return OpenModel(lambda x: x[:, :2, 0, 0], 'talking 1')",
     ),
     "hanging": ("__import__('subprocess').run(['sleep', '600'])", "pass"),

@@ -202,8 +202,8 @@ def test_a_network_is_converted_in_a_process_that_may_crash(
         hwnas.export(network, "talking", tmp_path, metadata={"card": "x"})
     with pytest.raises(Crashed, match=r"(?s)the runtime of the format crashing crashed"):
         hwnas.export(network, "crashing", tmp_path)
-    assert (tmp_path / "talking").read_bytes() == b"['card']"
-    assert "one layer stays in float" in caplog.text, "what a converter logs is passed on"
+    assert "one layer stays in float: ['card']" in caplog.text, "what a converter logs is passed on"
+    assert not list(tmp_path.iterdir()), "files that are not checked are removed"
 
 
 class Foreign(nn.Module):

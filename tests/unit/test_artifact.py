@@ -184,7 +184,7 @@ def test_variants_of_a_format_have_names_of_their_own(
             ["lists int8 twice", "positions 1 and 2", "model.int8.onnx"],
         ),
         (["onnx", "timm", "timm"], ["lists timm twice"]),
-        (["int8"], ["expected a list with onnx", "found int8"]),
+        (["int8"], ["expected a list with onnx", "found a list of int8"]),
         (["onnx", "onnx:int4"], ["unknown exporter 'onnx:int4'"]),
         (["onnx", "ort:int8"], ["precision", "unknown key"]),
     ],
