@@ -142,10 +142,13 @@ def _input_shape(network: torch.nn.Module, images: Images | None) -> tuple[int, 
         UserError: the network or a part of it is in training mode, a weight is not finite, its
             shape is unknown, images have another, or it does not compute logits.
     """
+    from torch import nn
+
     from hwnas.nets.subnet import input_shape_of
 
+    changing = nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm, nn.Dropout
     for name, module in network.named_modules():
-        if module.training:
+        if module.training and (not name or isinstance(module, changing)):
             raise UserError(
                 "the network is in training mode",
                 expected="a network in eval mode with its own BN statistics",

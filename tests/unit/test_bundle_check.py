@@ -261,7 +261,7 @@ def test_the_verb_prints_a_table_and_exits_3_when_something_falls_short(
 
 def test_onnx_cannot_be_left_out() -> None:
     data, where = read_config_data(str(MINI))
-    with pytest.raises(UserError, match=r"expected a list with onnx.*, found timm\n"):
+    with pytest.raises(UserError, match=r"expected a list with onnx.*, found a list of timm\n"):
         load_config(data, {"export": [{"name": "timm"}]}, where=where)
     config: ExperimentConfig = load_config(data, where=where)
     assert [section.name for section in config.export] == ["onnx", "timm"]

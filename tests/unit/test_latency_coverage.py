@@ -389,7 +389,7 @@ def test_where_nothing_works_only_measuring_is_left(table: LatencyTable):
     few = replace(table, rows={op: row for op, row in table.rows.items() if op.kind != "pool"})
     text = message(few, space_of(16, 24, 32))
     assert "restrict" not in text and "build" not in text
-    assert "fix: hwnas profile simulated-golden --space mobilenet_tiny" in text
+    assert "fix: measure a table: hwnas profile simulated-golden --space mobilenet_tiny" in text
 
 
 def test_a_shipped_table_that_covers_the_space_is_named():

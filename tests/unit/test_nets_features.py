@@ -81,7 +81,7 @@ def test_weights_are_a_copy_that_trains() -> None:
 
 @pytest.mark.parametrize("strides", [(3,), (4, 64)])
 def test_strides_that_the_network_lacks_are_refused(strides: tuple[int, ...]) -> None:
-    with pytest.raises(UserError, match="some of 2, 4, 8, 16, 32"):
+    with pytest.raises(UserError, match="strides among 2, 4, 8, 16, 32"):
         features_only(network_and_images("mobilenet_v3")[0], strides)
 
 

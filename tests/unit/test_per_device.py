@@ -128,9 +128,9 @@ def test_a_missing_table_does_not_stop_the_others(
 
 
 def test_what_cannot_be_searched_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"needs their latency tables[\s\S]*none"):
+    with pytest.raises(UserError, match=r"needs latency tables[\s\S]*none"):
         search(tables=[])
-    with pytest.raises(UserError, match=r"needs their latency tables[\s\S]*missing\.json"):
+    with pytest.raises(UserError, match=r"needs latency tables[\s\S]*missing\.json"):
         search(tables=[tmp_path / "missing.json"])
     with pytest.raises(UserError, match="two latency tables of simulated-0"):
         search(tables=[TABLES[0], TABLES[0]])

@@ -193,7 +193,9 @@ def test_a_run_folder_shows_its_own_data(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_other_kinds_of_data_have_no_report(tmp_path: Path) -> None:
-    with pytest.raises(hwnas.UserError, match=r"(?s)no report.*image_folder.*found: digits"):
+    with pytest.raises(
+        hwnas.UserError, match=r"(?s)no report.*image_folder.*found: data.name: digits"
+    ):
         hwnas.data_show(tmp_path, config="digits")
 
 

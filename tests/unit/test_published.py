@@ -290,7 +290,7 @@ def test_a_noisy_phone_says_so(test_data: Path):
 @pytest.mark.parametrize(
     ("format", "column", "message"),
     [
-        ("x", None, "expected: one of help, .*, tfnas\n  fix: name the source"),
+        ("x", None, "expected: one of accel_nasbench, .*, tfnas\n  fix: name the source"),
         ("Help", None, "fix: did you mean 'help'"),
         ("help", None, "needs a column.*found: no column\n  fix: choose one with --device"),
         ("pixel1", "a", "only one device.*found: the column 'a'\n  fix: leave --device out"),
