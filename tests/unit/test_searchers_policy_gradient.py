@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 
 import numpy as np
 import pytest
@@ -190,7 +191,9 @@ def test_entropy_bonus_keeps_the_policy_open() -> None:
 def test_state_of_another_space_is_refused(part: str) -> None:
     state = build(Config(), SearcherContext(FULL, 0)).state()
     state[part] = state[part][:-1]
-    found = rf"another space(.|\n)*found:.*{part} \({len(state[part])}, "
+    shapes = [list(map(str, np.shape(state[name]))) for name in ("logits", "moments")]
+    first, second = (re.escape(f"[{', '.join(shape)}]") for shape in shapes)
+    found = rf"another space(.|\n)*found: arrays of shape {first} and {second}"
     with pytest.raises(UserError, match=found):
         build(Config(), SearcherContext(FULL, 0)).load_state(state)
 

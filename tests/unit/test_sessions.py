@@ -99,7 +99,7 @@ def test_the_plan_says_so(folder: Path):
     fewer = QUICK.model_copy(update={"hot_samples": 3})  # not comparable
     assert f"({n} operators, 12 whole networks)" in cost(LARGE, fewer)
     wide = space_with(2, 4, 6, others=(2, 4, 6))
-    assert f"({len(enumerate_ops(wide))} ops," in cost(wide), "most are missing"
+    assert f"({len(enumerate_ops(wide))} operators," in cost(wide), "most are missing"
 
 
 def test_a_session_that_is_cut_off_goes_on_and_one_that_is_done_is_not_timed_again(folder: Path):

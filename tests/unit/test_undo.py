@@ -248,7 +248,7 @@ def test_no_record_or_change_leads_out_of_the_folder(folder: Folder, name: str, 
     (folder.root / FILE).write_text(
         json.dumps({"schema_version": 1, "moves": [], "texts": {name: "x"}})
     )
-    with pytest.raises(UserError, match=r"leads outside its folder|files of others"):
+    with pytest.raises(UserError, match=r"leads outside its folder|do not belong to hwnas"):
         finish(folder.root, OWNED)
     assert (tmp_path / "victim").read_text() == "precious"
 
