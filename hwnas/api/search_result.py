@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from hwnas.api.result import Point
@@ -125,10 +126,7 @@ class FoundPerDevice:
 
 def found_of(space: SearchSpace, result: SearchResult) -> Found:
     """The result of a search for users."""
-
-    def point(candidate: Candidate) -> Point:
-        return point_of(space, candidate)
-
+    point = partial(point_of, space)
     return Found(
         winner=point(result.winner),
         top=tuple(map(point, result.top)),

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from hwnas.core.errors import UserError, did_you_mean
+from hwnas.core.errors import UserError
 from hwnas.interfaces import DeviceSpec, FloatArray
 from hwnas.latency.fitted import fit_table
 from hwnas.latency.table import Fact, LatencyTable, Protocol
+from hwnas.measure.published import unknown_column
 from hwnas.predictors.readers.accel_nasbench import READER
 from hwnas.spaces import mnasnet
 from hwnas.spaces.index import live_counts
@@ -40,12 +41,7 @@ def convert(path: Path, column: str) -> LatencyTable:
         UserError: not that file, an unknown column, or values that are not positive.
     """
     if column not in COLUMNS:
-        raise UserError(
-            f"Accel-NASBench has no device {column!r}",
-            expected=f"one of {', '.join(COLUMNS)}",
-            where="--device",
-            fix=did_you_mean(column, tuple(COLUMNS), otherwise="use one of the expected names"),
-        )
+        raise unknown_column(f"Accel-NASBench has no device {column!r}", column, COLUMNS)
     name, device = COLUMNS[column]
     file, is_rate = path / "records.csv" if path.is_dir() else path, name.startswith("throughput")
     space = mnasnet.build(mnasnet.Config(resolutions=(PX,)), num_classes=CLASSES)

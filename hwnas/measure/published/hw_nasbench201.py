@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwnas.core.arrays import read_npz
-from hwnas.core.errors import Invalid, UserError, did_you_mean, parts_of
+from hwnas.core.errors import Invalid, UserError, parts_of
 from hwnas.interfaces import DeviceSpec, FloatArray
 from hwnas.latency.fitted import fit_table
 from hwnas.latency.table import Fact, LatencyTable, Protocol
-from hwnas.measure.published import DOWNLOAD_AGAIN
+from hwnas.measure.published import DOWNLOAD_AGAIN, unknown_column
 from hwnas.measure.published.networks import read_measurements
 from hwnas.spaces import nasbench201
 from hwnas.spaces.index import op_counts
@@ -42,13 +42,7 @@ def convert(folder: Path, column: str) -> LatencyTable:
         UserError: a file is missing or malformed, or the column is unknown.
     """
     if column not in COLUMNS:
-        raise UserError(
-            f"HW-NAS-Bench has no column {column!r}",
-            expected=f"one of {', '.join(COLUMNS)}",
-            found=column,
-            where="--device",
-            fix=did_you_mean(column, tuple(COLUMNS), otherwise="use one of the expected names"),
-        )
+        raise unknown_column(f"HW-NAS-Bench has no column {column!r}", column, COLUMNS)
     device, _, data = column.partition("_")
     classes, px = DATA_SETS[data]
     name, energy_column = DEVICES[device]

@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwnas.core.arrays import read_npz
-from hwnas.core.errors import Invalid, UserError, did_you_mean, parts_of
+from hwnas.core.errors import Invalid, UserError, parts_of
 from hwnas.core.stats import require_positive
 from hwnas.interfaces import FloatArray
-from hwnas.measure.published import DOWNLOAD_AGAIN
+from hwnas.measure.published import DOWNLOAD_AGAIN, unknown_column
 from hwnas.spaces import fbnet, mobilenet_v3, nasbench201
 from hwnas.spaces.graphs import live_graph
 from hwnas.spaces.space import Codes, SearchSpace
@@ -58,13 +58,7 @@ class Measurements:
             UserError: unknown column.
         """
         if name not in self.columns:
-            raise UserError(
-                f"the data set has no column {name!r}",
-                expected=f"one of {', '.join(self.columns)}",
-                found=name,
-                where="--device",
-                fix=did_you_mean(name, self.columns, otherwise="use one of the expected names"),
-            )
+            raise unknown_column(f"the data set has no column {name!r}", name, self.columns)
         return self.latency_ms[:, self.columns.index(name)]
 
 
