@@ -385,7 +385,7 @@ def test_models_are_tried_in_the_page(port: int, tmp_path: Path) -> None:
 
 def test_an_address_that_others_reach_needs_a_certificate() -> None:
     with pytest.raises(
-        UserError, match="`certificate`, or the address 127.0.0.1 .*192.168.1.5 without"
+        UserError, match=r"`certificate`, or the address 127.0.0.1 .*192.168.1.5 without"
     ):
         transport(0, address="192.168.1.5")
     transport(0, address="192.168.1.5", certificate="cert.pem", key="key.pem")
