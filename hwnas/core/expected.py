@@ -42,27 +42,28 @@ BOUNDS = {
     "too_long": ("max_length", "a list with at most {} items"),
     "literal_error": ("expected", "{}"),
 }
-_FIRST = "the first a letter or a digit"
+_FIRST = "starting with a letter or a digit"
 _WORD = "letters, digits and the characters _ . -"
 PATTERNS = {
     r"^[A-Za-z0-9][A-Za-z0-9_.-]*$": f"{_WORD}, {_FIRST}",
     r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$": f"up to 64 {_WORD}, {_FIRST}",
     r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,79}$": f"up to 80 {_WORD}, {_FIRST}",
     r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$": f"up to 100 {_WORD}, {_FIRST}",
-    r"^[A-Za-z][A-Za-z0-9_.-]{0,39}$": f"up to 40 {_WORD}, the first a letter",
+    r"^[A-Za-z][A-Za-z0-9_.-]{0,39}$": f"up to 40 {_WORD}, starting with a letter",
     r"^[A-Za-z0-9][A-Za-z0-9.-]*$": f"letters, digits and the characters . -, {_FIRST}",
     r"^[A-Za-z0-9_][A-Za-z0-9_.:-]*$": (
-        "letters, digits and the characters _ . : -, the first a letter, a digit or _"
+        "letters, digits and the characters _ . : -, starting with a letter, a digit or _"
     ),
     r"^[A-Za-z0-9_][A-Za-z0-9_.:() -]*$": (
-        "letters, digits, spaces and the characters _ . : ( ) -, the first a letter, a digit or _"
+        "letters, digits, spaces and the characters _ . : ( ) -,"
+        " starting with a letter, a digit or _"
     ),
     r"^[A-Za-z0-9_./][A-Za-z0-9_./-]*$": (
-        "a path of letters, digits and the characters _ . / -, the first not -"
+        "a path of letters, digits and the characters _ . / -, not starting with -"
     ),
     r"^[A-Za-z0-9+/]*={0,2}$": "base64",
     r"^[0-9]+(\.[0-9]+)*$": "a version such as 1.20.3",
-    r"^[0-9]+\.[0-9]$": "two numbers with a point between them, such as 8.9",
+    r"^[0-9]+\.[0-9]$": "a whole number, a point and one digit, such as 8.9",
     "^[0-9a-f]{16}$": "16 of the characters 0-9 and a-f",
     "^[0-9a-f]{64}$": "64 of the characters 0-9 and a-f (a sha256)",
     r"^[^\x00-\x1f\x7f]*$": "text on one line, without control characters",

@@ -176,7 +176,7 @@ WRONG: list[tuple[str, Any, str]] = [
     (
         "name",
         "-a",
-        "expected letters, digits and the characters . -, the first a letter or a digit, found"
+        "expected letters, digits and the characters . -, starting with a letter or a digit, found"
         " '-a'",
     ),
     ("mine", "y", "expected text that matches the regular expression ^x$, found 'y'"),
