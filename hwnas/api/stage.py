@@ -76,7 +76,8 @@ def stage_names(stages: Sequence[Stage], prefix: str) -> list[str]:
         raise UserError(
             f"this run has no stage {prefix!r}",
             expected=f"one of {', '.join(names)}",
-            fix="set `devices` and label.trained.n, which determine the stages profile/ and label/",
+            fix="`devices` determines the stages profile/DEVICE of a run; it has label/trained if"
+            " label.trained.n is set",
         )
     return found
 

@@ -197,6 +197,6 @@ def unknown(node: onnx.NodeProto, what: str) -> UserError:
         expected=f"the ONNX operators {', '.join(OPERATORS)}, as the networks of hwnas use them",
         found=f"{node.op_type} of {', '.join(name for name in node.input if name)}",
         where=f"{layer}ONNX node {node.name or node.output[0]}",
-        fix="replace the operator, or export the network in another format: onnx, ort and pt2 have"
-        " most operators, openvino, coreml and executorch more than LiteRT",
+        fix="replace the operator, or export the network in another format: onnx, ort and pt2"
+        " support most operators; openvino, coreml and executorch support more than LiteRT",
     )

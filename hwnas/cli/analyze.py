@@ -48,8 +48,8 @@ def analyze(
     table: Annotated[
         list[str] | None,
         typer.Option(
-            help="With --records: latency table with which the bias towards slow archs is measured;"
-            " may be repeated."
+            help="With --records: latency table of a device. The report then also shows how much"
+            " the ranking favours archs that are slow on it. May be repeated."
         ),
     ] = None,
     prune: Annotated[

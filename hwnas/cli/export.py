@@ -34,7 +34,10 @@ def export(
     search: SearchOption = None,
     formats: Annotated[
         str | None,
-        typer.Option(help="Formats, such as onnx,onnx:int8,timm; or all [as configured]."),
+        typer.Option(
+            help="Names of formats, separated by commas, e.g. onnx,onnx:int8,timm; or `all`"
+            " [the formats of the configuration]."
+        ),
     ] = None,
     settings: SetOption = None,
     fetch: Annotated[

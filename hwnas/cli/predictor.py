@@ -156,7 +156,7 @@ def export_lut(
     folder: RunArgument,
     out: Annotated[
         Path | None,
-        typer.Option("--out", help="File to write [predictor/lut.safetensors of the run]."),
+        typer.Option("--out", help="Lookup table to write [predictor/lut.safetensors of the run]."),
     ] = None,
     restrict: Annotated[
         list[str] | None,
@@ -168,14 +168,18 @@ def export_lut(
     ] = None,
     base: Annotated[
         str | None,
-        typer.Option("--base", help="Only archs that equal this arch in all choices but --free."),
+        typer.Option(
+            "--base",
+            help="With --free: arch whose values the other choices keep [all choices may differ].",
+        ),
     ] = None,
     free: Annotated[
         list[str] | None,
         typer.Option(
             "--free",
             metavar="PATTERN",
-            help="With --base: choices that may differ, e.g. 'stage2.*'; may be repeated.",
+            help="With --base: choices that take all their values, e.g. 'stage2.*'; may be"
+            " repeated.",
         ),
     ] = None,
     format: FormatOption = Format.table,
@@ -200,14 +204,18 @@ def lookup(
     folder: RunArgument,
     table: Annotated[
         Path | None,
-        typer.Option("--table", help="File to read [predictor/lut.safetensors of the run]."),
+        typer.Option(
+            "--table",
+            help="Lookup table that `hwnas predictor export-lut` wrote [predictor/lut.safetensors"
+            " of the run].",
+        ),
     ] = None,
     limits: Annotated[
         list[str] | None,
         typer.Option(
             "--max",
             metavar="METRIC=VALUE",
-            help="Limit, e.g. latency_ms@local=2.5; may be repeated.",
+            help="Upper limit of a metric, e.g. latency_ms@local=2.5; may be repeated.",
         ),
     ] = None,
     top: Annotated[

@@ -43,7 +43,7 @@ def import_file(
     num_classes: Annotated[
         int | None,
         typer.Option(
-            "--num-classes", min=1, help="Classes of a new head [keep the head of the file]."
+            "--num-classes", min=1, help="Number of classes of a new head [keep the head]."
         ),
     ] = None,
     licence: Annotated[

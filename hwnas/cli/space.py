@@ -36,13 +36,13 @@ def register(parent: typer.Typer) -> None:
 
 @app.command("list")
 def list_spaces(format: FormatOption = Format.table) -> None:
-    """The registered spaces and those that ship as YAML files. Example: `hwnas space list`."""
+    """List registered spaces and those that ship as YAML files. Example: `hwnas space list`."""
     show_result(hwnas.space_list(), format)
 
 
 @app.command()
 def models(format: FormatOption = Format.table) -> None:
-    """Networks for which the space `timm` has subnets. Example: `hwnas space models`."""
+    """List networks whose subnets form a space `timm`. Example: `hwnas space models`."""
     show_result(hwnas.space_models(), format)
 
 
@@ -76,7 +76,7 @@ def show(
     num_classes: ClassesTimedOption = None,
     format: FormatOption = Format.table,
 ) -> None:
-    """Choices, size and cost range. Example: `hwnas space show mobilenet_tiny`."""
+    """Show choices, size and cost range. Example: `hwnas space show mobilenet_tiny`."""
     found = hwnas.space_show(
         name, table=table or (), settings=assignments(settings or ()), num_classes=num_classes
     )
@@ -99,7 +99,7 @@ def show(
 def count(
     name: NameArgument, settings: SpaceSettings = None, format: FormatOption = Format.table
 ) -> None:
-    """The exact number of archs. Example: `hwnas space count mobilenet_tiny`."""
+    """Count the archs exactly. Example: `hwnas space count mobilenet_tiny`."""
     show_result(hwnas.space_count(name, settings=assignments(settings or ())), format)
 
 
@@ -114,7 +114,7 @@ def sample(
     num_classes: ClassesOption = None,
     format: FormatOption = Format.table,
 ) -> None:
-    """Random archs with their costs. Example: `hwnas space sample mobilenet_tiny -n 3`."""
+    """Sample archs and show their costs. Example: `hwnas space sample mobilenet_tiny -n 3`."""
     found = hwnas.space_sample(
         name, n=n, seed=seed, settings=assignments(settings or ()), num_classes=num_classes
     )

@@ -24,7 +24,7 @@ def register(parent: typer.Typer) -> None:
 def status(
     folder: RunArgument, settings: SetOption = None, format: FormatOption = Format.table
 ) -> None:
-    """Stages of a run folder that are done, stale or missing."""
+    """Show which stages of a run folder are done, stale or missing."""
     from hwnas.pipeline.disk import disk_text
 
     found = hwnas.status(folder, settings=assignments(settings or ()))

@@ -57,7 +57,7 @@ def list_tables(
     ] = None,
     format: FormatOption = Format.table,
 ) -> None:
-    """Shipped tables, and those of a run folder, with their provenance.
+    """List the shipped tables, and those of a run folder, with their provenance.
 
     `provenance`: measured here (a run or a file of yours) or on another machine, published, fitted
     to published networks, or transferred from other tables.
@@ -139,10 +139,10 @@ def validate(
         float, typer.Option(help="Maximum mean relative error on held-out networks.")
     ] = 0.05,
     max_p95: Annotated[
-        float | None, typer.Option(help="Maximum 95th percentile of the relative error.")
+        float | None, typer.Option(help="Maximum 95th percentile of the relative errors.")
     ] = None,
     min_tau: Annotated[
-        float | None, typer.Option(help="Minimum Kendall rank correlation with the timings.")
+        float | None, typer.Option(help="Minimum Kendall's tau of estimates and timings.")
     ] = None,
     format: FormatOption = Format.table,
 ) -> None:
@@ -220,7 +220,11 @@ def transfer(
     device: DeviceArgument,
     known: Annotated[
         list[str],
-        typer.Option("--from", metavar="TABLE", help="Table of a known device; may be repeated."),
+        typer.Option(
+            "--from",
+            metavar="TABLE",
+            help="Table of another device, from which the new table is derived; may be repeated.",
+        ),
     ],
     out: Annotated[Path, typer.Option("--out", help="Table to write.")],
     space: SpaceOption = None,

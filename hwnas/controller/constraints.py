@@ -162,7 +162,7 @@ def ratios(limits: Sequence[Limit], costs: Costs, n: int) -> FloatArray:
 
 
 def n_needed(share: float, n_devices: int) -> int:
-    """On how many of the `n_devices` with a latency limit an arch must meet it."""
+    """Number of devices on which an arch must meet its latency limit: `share` of `n_devices`."""
     return math.ceil(share * n_devices - 1e-9)
 
 

@@ -22,7 +22,8 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, PydanticCustomError
 
-from hwnas.core.errors import UserError
+from hwnas.core.errors import Invalid, UserError
+from hwnas.core.expected import problems_of
 from hwnas.core.problems import explain
 from hwnas.core.registry import Registry
 from hwnas.core.text import in_words
@@ -53,7 +54,7 @@ Model = TypeVar("Model", bound=BaseModel)
 
 def _refuse_truth_value(value: object) -> object:
     if isinstance(value, bool):
-        raise ValueError("must be a number, not true or false")
+        raise Invalid("a number", in_words(value))
     return value
 
 
@@ -178,9 +179,9 @@ def build_model(
     try:
         return _validate(model, data)
     except ValidationError as error:
-        problems = error.errors(include_url=False)
+        problems = problems_of(error.errors(include_url=False), data)
         lines = [explain(problem, model, data) for problem in problems[:MAX_SHOWN]]
-        places = {_given_by(changes, problem["loc"]) or str(where) for problem in problems}
+        places = {_given_by(changes, problem.place) or str(where) for problem in problems}
         lines += [f"... and {n:,} more" for n in [len(problems) - MAX_SHOWN] if n > 0]
         raise UserError(
             f"{len(problems):,} problem{'s' * (len(problems) > 1)} in the config",

@@ -1,4 +1,4 @@
-"""Owners of files, as errors about permissions name them."""
+"""Names the owners of files, for errors about permissions."""
 
 from __future__ import annotations
 

@@ -8,7 +8,8 @@ from typing import Any, get_args
 from pydantic import BaseModel
 
 from hwnas.core.decimals import with_point
-from hwnas.core.errors import Invalid, did_you_mean
+from hwnas.core.errors import did_you_mean
+from hwnas.core.expected import MISSING, OWN, UNKNOWN, Problem
 from hwnas.core.registry import Registry
 from hwnas.core.text import in_words
 
@@ -18,40 +19,39 @@ WORD = re.compile(r"[\w.-]+")
 LONGEST = 200  # characters of a text that a hint writes as a list
 
 
-def explain(problem: Any, model: type[BaseModel], data: Any) -> str:
-    """One line: the key path, the problem, and a similar name for an unknown key."""
-    path = f"{'.'.join(str(part) for part in problem['loc']):.200}"
-    if problem["type"] == "extra_forbidden":
-        known = _known_keys(model, problem["loc"][:-1], data)
+def explain(problem: Problem, model: type[BaseModel], data: Any) -> str:
+    """One line: the key path, what was expected and found, and how to fix a common mistake."""
+    path = f"{'.'.join(str(part) for part in problem.place):.200}"
+    at = f"{path}: " if path else ""
+    if problem.kind in UNKNOWN:
+        known = _known_keys(model, problem.place[:-1], data)
         listed = f"known: {', '.join(known)}" if known else ""
-        hint = did_you_mean(str(problem["loc"][-1]), known, otherwise=listed)
-        return f"{path}: unknown key" + (f"; {hint}" if hint else "")
-    given = problem["input"]
+        hint = did_you_mean(str(problem.place[-1]), known, otherwise=listed)
+        return f"{at}unknown key" + (f"; {hint}" if hint else "")
+    if problem.kind in MISSING:
+        return f"{at}this key is required, but missing"
+    given = problem.given
     shown = repr(given) if isinstance(given, str) else in_words(given)
-    message = problem["msg"].removeprefix("Value error, ")
-    says_found = problem["type"] in ("variant", "missing") or _says_found(problem)
-    if problem["type"] == "value_error" and _known_keys(model, problem["loc"], data):
+    says_found = problem.says_found
+    if problem.kind == "value_error" and _known_keys(model, problem.place, data):
         says_found = True  # a whole section; the message names its keys
     found = "" if says_found else f", found {shown:.80}"
-    return f"{path}{': ' if path else ''}{message}{found}{_hint(problem)}"
+    expected = problem.expected if problem.kind in OWN else f"expected {problem.expected}"
+    return f"{at}{expected}{found}{_hint(problem)}"
 
 
-def _says_found(problem: Any) -> bool:
-    error = problem.get("ctx", {}).get("error")
-    return isinstance(error, Invalid) and error.found is not None
-
-
-def _hint(problem: Any) -> str:
+def _hint(problem: Problem) -> str:
     """A hint for common mistakes."""
-    given, is_whole = problem["input"], problem["type"] == "int_type"
+    given, kind = problem.given, problem.kind
+    is_whole = kind == "int_type"
     if is_whole and isinstance(given, float) and given.is_integer():
         return f"; write {int(given)}"
-    if problem["type"] == "string_type" and isinstance(given, bool):
+    if kind == "string_type" and isinstance(given, bool):
         return "; YAML reads on, off, yes and no as true and false: put the word into quotes"
-    if problem["type"] in ("tuple_type", "list_type") and isinstance(given, (str, int, float)):
+    if kind in ("tuple_type", "list_type") and isinstance(given, (str, int, float)):
         words = re.split("[,; ]+", str(given)[:LONGEST])
         return f"; write [{', '.join(words)}]" if all(map(WORD.fullmatch, words)) else ""
-    if problem["type"] in ("float_type", "int_type") and isinstance(given, str):
+    if kind in ("float_type", "int_type") and isinstance(given, str):
         if re.fullmatch(r"\s*[-+]?[0-9]{1,3}([, '_][0-9]{3})+\s*", given) and is_whole:
             return f"; write {re.sub('[^0-9+-]', '', given)}: digits have no separators"
         if re.fullmatch(r"0[0-9]+", given):  # 08 is no octal number, thus text in YAML

@@ -125,7 +125,7 @@ class Outlook:
         return f", about {duration(own)}{more}"
 
     def tell(self, progress: Progress, stage: str) -> Progress:
-        """Tells an `Expecting` progress the expected time of a stage; returns the progress."""
+        """Passes the expected time of a stage to an `Expecting` progress; returns the progress."""
         if isinstance(progress, Expecting):
             progress.expect(self.seconds.get(stage), self.after(stage))
         return progress

@@ -13,6 +13,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from hwnas.core.confined import holds
 from hwnas.core.errors import UserError, parts_of
+from hwnas.core.expected import MISSING, UNKNOWN, Problem, problems_of
 from hwnas.core.store import (
     REARRANGED,
     SEALED,
@@ -85,10 +86,6 @@ def require_known_version(
             where=where,
             fix="upgrade hwnas",
         )
-
-
-_MISSING = ("missing", "missing_argument", "missing_keyword_only_argument")
-_UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
 
 
 def dump(record: Any, *, versioned: bool = True, version: int = SCHEMA_VERSION) -> dict[str, Any]:
@@ -165,7 +162,7 @@ def load(
         adapter: TypeAdapter[T] = _adapter(cls)  # type: ignore[arg-type]  # a class is hashable
         return adapter.validate_json(canonical_json(data))
     except ValidationError as error:
-        parts = [_parts(problem) for problem in error.errors()[:8]]
+        parts = [_parts(problem) for problem in problems_of(error.errors(), data)[:8]]
         stated = {
             part: "; ".join(dict.fromkeys(row[part] for row in parts if part in row))
             for part in ("expected", "found")
@@ -176,21 +173,17 @@ def load(
         raise UserError(f"not a valid {what}", **parts_of(error), where=where) from error
 
 
-def _parts(problem: Any) -> dict[str, str]:
+def _parts(problem: Problem) -> dict[str, str]:
     """The arguments `expected` and `found` of an error, from a problem of pydantic."""
-    key = ".".join(str(part) for part in problem["loc"])
-    if problem["type"] in _MISSING:
+    key, given = ".".join(str(part) for part in problem.place), problem.given
+    if problem.kind in MISSING:
         return {"expected": f"the key `{key}`", "found": f"no key `{key}`"}
-    if problem["type"] in _UNKNOWN:
+    if problem.kind in UNKNOWN:
         return {"expected": "only known keys", "found": f"the unknown key `{key:.80}`"}
-    at, given = f"`{key:.200}`: " if key else "", problem["input"]
-    text = problem["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
-    if problem["type"] == "value_error":
-        stated = parts_of(problem["ctx"]["error"])
-    else:  # a message without prefix is a sentence, such as: String should match pattern
-        stated = {"expected": text[0].lower() + text[1:] if text == problem["msg"] else text}
+    at = f"`{key:.200}`: " if key else ""
+    stated = {"expected": problem.expected} if problem.error is None else parts_of(problem.error)
     if isinstance(given, Mapping):  # only the values that the text is about
-        words = set(re.findall(r"\w+", text))
+        words = set(re.findall(r"\w+", problem.expected))
         given = {name: value for name, value in given.items() if name in words}
     if "found" not in stated:
         stated["found"] = _shortened(repr(given) if isinstance(given, str) else in_words(given))

@@ -43,7 +43,7 @@ rm -f {hot}
 
 def _text(serial: object) -> object:
     if isinstance(serial, (int, float)):
-        raise ValueError("YAML reads this serial number as a number: put it in quotes")
+        raise Invalid("a serial number in quotes", f"the number {serial}")
     return serial
 
 
@@ -110,7 +110,11 @@ class Config(StrictModel):
         if n_binaries != (self.runner == "benchmark_model"):
             known = "`binary` (a file on this machine) and `binary_on_phone`"
             if self.runner != "benchmark_model":
-                raise ValueError(f"{known} only apply to the runner benchmark_model")
+                raise Invalid(
+                    "neither `binary` nor `binary_on_phone`",
+                    "`binary`" if self.binary is not None else "`binary_on_phone`",
+                    key=f"runner {self.runner}",
+                )
             given = "both" if n_binaries else "neither"
             raise Invalid(f"one of {known}", given, key="runner benchmark_model")
         return self

@@ -134,7 +134,7 @@ class Phone:
             return False
 
     def fast_mask(self, n_threads: int, *, is_forced: bool = True) -> str:
-        """Mask of the fast processors for `taskset`, among those that a shell there may use.
+        """Mask of the fast processors for `taskset`, among those that a shell of the phone may use.
 
         It is empty if all processors are equally fast, or if the phone has no `taskset`.
 

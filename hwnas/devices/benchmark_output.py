@@ -34,7 +34,7 @@ class OperatorTime:
 
     @property
     def is_delegated(self) -> bool:
-        """Whether a delegate runs it, such as XNNPACK, rather than a kernel of the interpreter."""
+        """Whether a delegate such as XNNPACK runs the operator, not a kernel of the interpreter."""
         return BUILT_IN.fullmatch(self.kind) is None
 
 

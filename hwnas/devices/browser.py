@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 
 from hwnas.core.config import BESIDE, StrictModel
 from hwnas.core.env import cache_folder
-from hwnas.core.errors import UserError
+from hwnas.core.errors import Invalid, UserError
 from hwnas.core.progress import Progress, silent
 from hwnas.core.resources import resource
 from hwnas.core.web_runtimes import RUNTIMES, fetch_runtime, runtime_folder
@@ -62,11 +62,12 @@ class Config(StrictModel):
     @model_validator(mode="after")
     def _check(self) -> Config:
         if self.key is not None and self.certificate is None:
-            raise ValueError("`key` is set, but `certificate` is not")
+            raise Invalid("`certificate`, because `key` is given", "no `certificate`")
         if self.address not in LOOPBACK and self.certificate is None:
-            raise ValueError(
-                f"other machines can reach {self.address}: set `certificate`, or use 127.0.0.1"
-                " (with `adb reverse` also for a phone)"
+            raise Invalid(
+                "`certificate`, or the address 127.0.0.1 (for a phone with `adb reverse`), because"
+                " other machines can reach any other address",
+                f"the address {self.address} without `certificate`",
             )
         return self
 

@@ -127,8 +127,8 @@ def converting(runtime: str, file: str) -> Iterator[None]:
             expected=f"operators that the converter of {runtime} supports",
             found=f"{type(error).__name__}: {error}",
             where=file,
-            fix=f"replace what it lacks, or {OTHER_FORMATS}; in a run, remove this format from the"
-            " formats to export",
+            fix=f"replace the operators that {runtime} lacks, or {OTHER_FORMATS}; in a run, remove"
+            " this format from the formats to export",
         ) from error
 
 

@@ -52,7 +52,7 @@ class Config(FormatConfig):
     weights: Annotated[Literal["compensated", "nearest"], LATER] = Field(
         "compensated",
         description="How `int8` rounds weights. `compensated`: by GPTQ, if this brings the"
-        " logits closer to those of the float network; `nearest`: each to the nearest value, always"
+        " logits closer to those of the float network; `nearest`: to the nearest value, always"
         " used with `finetune.precision: int8`. No effect in other precisions.",
     )
 
@@ -80,7 +80,7 @@ class _CoreMl(Format):
     config: Config
 
     def contents(self, source: Source) -> dict[str, bytes]:
-        """The package. `metadata` is the user-defined metadata of the model.
+        """The zipped package; `source.metadata` becomes the user-defined metadata of the model.
 
         Raises:
             UserError: coremltools lacks an operator.

@@ -47,7 +47,7 @@ class _Features(OnnxRuntimeFormat):
     config: Config
 
     def contents(self, source: Source) -> dict[str, bytes]:
-        """The graph. `metadata` goes into metadata_props of the file.
+        """The ONNX file, with `source.metadata` in its metadata_props.
 
         Raises:
             UserError: the network has no stages of blocks.

@@ -67,7 +67,7 @@ class _Fp16(OnnxRuntimeFormat):
     config: Config
 
     def contents(self, source: Source) -> dict[str, bytes]:
-        """The graph in half precision.
+        """The ONNX file in half precision.
 
         Raises:
             UserError: a weight exceeds the range of half precision.

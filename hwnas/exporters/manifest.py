@@ -58,9 +58,11 @@ class InputSpec:
 
     def __post_init__(self) -> None:
         if not len(self.mean) == len(self.std) == self.shape[0]:
-            raise ValueError("mean and std must have one value per channel")
+            n = f"{self.shape[0]} values (one per channel)"
+            raise Invalid(n, f"{len(self.mean)} and {len(self.std)}", key="`mean` and `std`")
         if not self.resize_px[-1] == self.shape[1] == self.shape[2]:
-            raise ValueError("the last of resize_px must be the height and the width of the input")
+            px = f"{self.shape[1]} x {self.shape[2]} px"
+            raise Invalid(f"height and width of the input, {px}", self.resize_px[-1], "resize_px")
 
     @staticmethod
     def of(info: DataInfo, px: int) -> InputSpec:
@@ -109,7 +111,8 @@ class LatencyFact:
 
     def __post_init__(self) -> None:
         if self.device.batch < 1 or self.device.threads < 1:
-            raise ValueError("batch and threads of a device must be at least 1")
+            found = f"{self.device.batch} and {self.device.threads}"
+            raise Invalid("at least 1", found, key="`batch` and `threads` of a device")
 
 
 @dataclass(frozen=True)
@@ -133,9 +136,14 @@ class AccuracyFact:
             return
         right, n = (sum(pair[i] for pair in self.classes) for i in (0, 1))
         if any(a > b for a, b in self.classes) or n != self.n_images:
-            raise ValueError("the counts of correct answers and images do not fit n_images")
+            raise Invalid(
+                f"at most as many correct answers as images in each class, and {self.n_images}"
+                " images in all (`n_images`)",
+                f"{right} correct answers and {n} images in all",
+                key="`accuracy.classes`",
+            )
         if abs(right - self.top1 * n) > 0.5:
-            raise ValueError("top1 is not the share of correct answers in `classes`")
+            raise Invalid(f"{right} / {n}, as in `classes`", self.top1, key="`accuracy.top1`")
 
 
 @dataclass(frozen=True)
@@ -189,15 +197,17 @@ class Manifest:
 
     def __post_init__(self) -> None:
         if min(self.arch.codes, default=0) < 0:
-            raise ValueError(f"codes of an arch must be at least 0, found {self.arch.codes}")
+            raise Invalid("codes of at least 0", list(self.arch.codes), key="`arch.codes`")
         models = {model.path for model in self.models}
         promised = {f.model for f in self.latency} | {f.model for f in self.accuracy}
         if promised - models:
             unknown = sorted(promised - models)
-            raise ValueError(f"latency or accuracy of files that are not in `models`: {unknown}")
+            raise Invalid("latency and accuracy only of files in `models`", ", ".join(unknown))
         n_names = len(self.input.class_names)
         if any(len(fact.classes) not in (0, n_names) for fact in self.accuracy):
             raise Invalid(f"counts of {n_names} classes, or none", key="`accuracy.classes`")
         classes = max((max(s.label, s.predicted) for s in self.samples), default=0)
         if classes >= n_names:
-            raise ValueError(f"a sample has class {classes}, but `class_names` has {n_names} names")
+            raise Invalid(
+                f"classes below {n_names} (names in `class_names`)", classes, key="`samples`"
+            )

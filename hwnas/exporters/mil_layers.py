@@ -52,7 +52,7 @@ def conv_transpose(v: Mapping[str, Any]) -> Tensor:
 
 
 def pool(v: Mapping[str, Any], is_max: bool) -> Tensor:
-    """Maxima or means of windows."""
+    """Max or average pooling of windows."""
     from torch.nn import functional
 
     x, kernel = v["x"], sizes(v["kernel_sizes"], 0, 0)
@@ -75,7 +75,7 @@ def pool(v: Mapping[str, Any], is_max: bool) -> Tensor:
 
 
 def sizes(given: Any, n: int, default: int) -> list[int]:
-    """Whole numbers; `n` times the default if none are given."""
+    """The `given` numbers as integers; without them, a list of n times `default`."""
     return [default] * n if given is None else [int(size) for size in given]
 
 

@@ -71,7 +71,7 @@ Weights = Annotated[
     LATER,
     Field(
         description="How `int8` rounds weights. `compensated`: by GPTQ, if this brings the logits"
-        " closer to those of the float network; `nearest`: each to the nearest value, always used"
+        " closer to those of the float network; `nearest`: to the nearest value, always used"
         " with `finetune.precision: int8`. No effect in other precisions.",
     ),
 ]

@@ -54,7 +54,7 @@ def build(config: Config) -> Exporter:
 @dataclass(frozen=True)
 class _Ncnn(Format):
     def contents(self, source: Source) -> dict[str, bytes]:
-        """Graph and weights. The format cannot store `metadata`.
+        """The files of graph and weights, without `source.metadata`, which ncnn cannot store.
 
         Raises:
             UserError: pnnx does not convert the network.

@@ -76,7 +76,7 @@ class _OpenVino(Format):
     config: Config
 
     def contents(self, source: Source) -> dict[str, bytes]:
-        """Graph and weights. `metadata` is in the runtime info of the .xml.
+        """The files of graph and weights; `source.metadata` is in the runtime info of the .xml.
 
         Raises:
             UserError: the precision is int8, and the folder has no file of the format `int8`.

@@ -63,7 +63,7 @@ class _Pt2(Format):
     config: Config
 
     def contents(self, source: Source) -> dict[str, bytes]:
-        """The program. `metadata` is the extra file `hwnas.json` of the archive."""
+        """The archive of the program; `source.metadata` is its extra file `hwnas.json`."""
         import torch
 
         program = captured(source.model, source.input_shape, self.config.dynamic_batch)

@@ -164,7 +164,7 @@ class _Grams(LayerCalls):  # type: ignore[no-untyped-call]
             self._add(layer, given[0].reshape(1, -1, given[0].shape[-1]))
 
     def leave(self, layer: nn.Module, given: tuple[Any, ...], found: Any) -> None:
-        """What runs next is not this layer."""
+        """Stops collecting inputs for `layer`, which has finished."""
         del layer, given, found
         self._running = None
 

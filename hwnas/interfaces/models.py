@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from hwnas.core.errors import UserError
+from hwnas.core.errors import Invalid, UserError
 from hwnas.core.records import STRICT
 from hwnas.interfaces.records import DeviceSpec
 
@@ -59,10 +59,8 @@ class ModelFile:
 
     def __post_init__(self) -> None:
         if self.parity_tolerance > (most := MOST_TOLERANCE[self.precision]):
-            raise ValueError(
-                f"{self.path}: parity_tolerance of {self.precision} is at most {most}, found"
-                f" {self.parity_tolerance}"
-            )
+            key = f"parity_tolerance of {self.path}"
+            raise Invalid(f"at most {most} for {self.precision}", self.parity_tolerance, key)
 
 
 @dataclass(frozen=True)

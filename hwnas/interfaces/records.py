@@ -91,7 +91,7 @@ class Constraint:
         if not bounds[0] > 0:
             raise Invalid("a limit above 0", bounds[0])
         if self.max_fraction_of_largest is not None and self.max_fraction_of_largest > 1:
-            raise ValueError("max_fraction_of_largest must be at most 1")
+            raise Invalid("at most 1", self.max_fraction_of_largest, "max_fraction_of_largest")
         if self.probability is not None:
             MetricKey.of(self.metric, self.device, self.probability)  # checks the combination
 

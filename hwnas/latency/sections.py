@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from hwnas.core.config import LATER, StrictModel
+from hwnas.core.errors import Invalid
 
 __all__ = ["N_ANCHORS", "ProfileConfig"]
 
@@ -77,7 +78,7 @@ class ProfileConfig(StrictModel):
     @model_validator(mode="after")
     def _check(self) -> ProfileConfig:
         if self.min_rounds > self.rounds:
-            raise ValueError(f"min_rounds ({self.min_rounds}) exceeds rounds ({self.rounds})")
+            raise Invalid(f"at most rounds ({self.rounds})", self.min_rounds, key="min_rounds")
         return self
 
     @property

@@ -193,7 +193,8 @@ class LatencyTable:
         for row in stored.rows:
             check_operator(row.op, (row.p90_ms, row.p95_ms, row.cold_ms or 0.0), where=path)
             if row.op in rows:
-                raise UserError("duplicate rows in a latency table", found=row.op, where=path)
+                one, found = "one row for each operator", f"two rows for {row.op}"
+                raise UserError("duplicate rows in a table", expected=one, found=found, where=path)
             rows[row.op] = Timing(**{f.name: getattr(row, f.name) for f in fields(Timing)})
         keys = {op.key for op in rows}
         for space, correction in stored.corrections.items():

@@ -87,7 +87,7 @@ def _read_results(path: Path) -> bytes:
     except (OSError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(
             "cannot read the results",
-            expected="a .jsonl file as bench.py writes it, or a .zip of one",
+            expected="a .jsonl file as bench.py writes it, or a .zip that contains one",
             found=error,
             where=path,
             fix="copy the file from the device again",

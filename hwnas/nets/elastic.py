@@ -84,7 +84,7 @@ class ElasticConv2d(nn.Module):
 
     @torch.no_grad()
     def reset_parameters(self, generator: torch.Generator) -> None:
-        """He initialisation by the fan-out of a group, as in timm; kernel transforms: identity."""
+        """Draws He weights by the fan-out of a group, as timm; kernel transforms: identity."""
         self.weight.normal_(0, math.sqrt(2 / self._fan_out), generator=generator)
         if self.bias is not None:
             self.bias.zero_()
@@ -146,7 +146,7 @@ class ElasticBatchNorm2d(nn.Module):
 
     @torch.no_grad()
     def reset_parameters(self, generator: torch.Generator) -> None:
-        """Scale 1, shift 0."""
+        """Sets scales to 1 and shifts to 0."""
         self.weight.fill_(1)
         self.bias.zero_()
 
@@ -176,7 +176,7 @@ class ElasticLinear(nn.Module):
 
     @torch.no_grad()
     def reset_parameters(self, generator: torch.Generator) -> None:
-        """Uniform in +-1 / sqrt(classes), bias 0, as in timm's EfficientNet.
+        """Draws weights from +-1 / sqrt(classes) and sets the bias to 0, as timm's EfficientNet.
 
         A layer without a bias, as in recurrent cells, uses +-1 / sqrt(inputs) instead.
         """

@@ -41,7 +41,7 @@ class HyperNet(nn.Module):
 
     @torch.no_grad()
     def reset_parameters(self, generator: torch.Generator) -> None:
-        """First layer: He initialisation; second layer: zero."""
+        """Draws the first layer by He initialisation, and sets the second layer to zero."""
         n_active = len(self._space.choices)  # maximum number of ones in an encoding
         self.inner.weight.normal_(0, math.sqrt(2 / n_active), generator=generator)
         for parameter in (self.inner.bias, self.outer.weight, self.outer.bias):

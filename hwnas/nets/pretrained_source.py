@@ -49,7 +49,7 @@ class Source:
 
 
 def source_of(weights: Weights) -> Source:
-    """Loads weights, and says where they came from.
+    """Loads weights; the result states where they were loaded from.
 
     Weights of timm are read from the cache of Hugging Face; nothing is downloaded.
 

@@ -219,8 +219,7 @@ class DataSource:
         is_new = root and self.absent and not any(means(root, s.root, s.folder) for s in seen)
         if is_new or all(one.root == root for one in seen):
             return plain
-        now = self._now_or_last
-        roots = [one.root for one in seen if one.info.digests == now]
+        roots = [s.root for now in [self._now_or_last] for s in seen if s.info.digests == now]
         return plain | {"root": roots[0]} if roots and "root" in plain else plain
 
     def input(self, splits: Sequence[str]) -> Callable[[], DataInput]:
@@ -262,15 +261,16 @@ class DataSource:
             UserError: the data changed since the stage was planned.
         """
         info, identity = self.info, self._identity
-        found = self.data.info.digests
-        if found and found != identity.digests:
+        was, now = identity.digests, self.data.info.digests
+        if now and now != was:
             raise UserError(
                 "the data changed while the command was running",
+                expected="the images that were there when the command started",
+                found=f"other images in {', '.join(s for s in now if now[s] != was.get(s))}",
                 where=self.folder,
                 fix="repeat the command when nothing writes into the folder",
             )
-        root = self.config.data.model_dump(mode="json").get("root")
-        digest = content_hash(identity.digests, digits=32)
+        root, digest = getattr(self.config.data, "root", None), content_hash(was, digits=32)
         seen = [] if self.record is None else [*self.record.seen]
         folder = None if self.folder is None else str(self.folder)
         if digest not in [one.digest for one in seen]:

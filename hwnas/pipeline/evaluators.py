@@ -231,7 +231,7 @@ class TabularEvaluator:
         self._scores = dict(zip(space.keys(records.codes), records.scores.tolist(), strict=True))
 
     def admits(self, codes: Codes) -> NDArray[np.bool_]:
-        """Archs that are in the records: bool [n]."""
+        """Whether each arch [n, d] is in the records: bool [n]."""
         return np.array([key in self._scores for key in self._space.keys(codes)], dtype=bool)
 
     def evaluate(self, arch: Arch) -> Evaluation:
@@ -280,7 +280,7 @@ class TabularRescoring(Rescoring):
         return label
 
     def admits(self, codes: Codes) -> NDArray[np.bool_]:
-        """Archs that are in the records: bool [n]."""
+        """Whether each arch [n, d] is in the records: bool [n]."""
         return self._evaluator.admits(codes)
 
     def refit(self, codes: Codes, labels: FloatArray) -> Predict:

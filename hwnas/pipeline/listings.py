@@ -1,4 +1,4 @@
-"""Reads the training curves of a run folder, and entries of its lists."""
+"""Reads the training curves of a run folder, and single entries of the files that list many."""
 
 from __future__ import annotations
 

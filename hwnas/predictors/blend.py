@@ -135,8 +135,9 @@ def _require_scores(supernet: FloatArray, predicted: FloatArray, truth: FloatArr
     if not len(supernet) == len(predicted) == len(truth) >= MIN_HELD_OUT:
         raise UserError(
             "cannot combine supernet and predictor: too few or unequal numbers of scores",
-            expected=f"three scores of each of at least {MIN_HELD_OUT} held-out archs",
-            found=f"{len(supernet)}, {len(predicted)} and {len(truth)} scores",
+            expected=f"at least {MIN_HELD_OUT} held-out archs, each with three scores",
+            found=f"{len(supernet)} supernet scores, {len(predicted)} predictions, {len(truth)}"
+            " true scores",
         )
     finite = np.isfinite([supernet, predicted, truth])
     if not finite.all():

@@ -68,7 +68,10 @@ def build(config: Config, context: PredictorContext) -> AccuracyPredictor:
         return np.hstack([known, proxy_columns(context.proxies, codes)])
 
     def smooth(codes: Codes) -> tuple[FloatArray, ...]:
-        """Features of two processes: operators and costs, without and with one-hot choices."""
+        """Features of archs [n, d] for the two Gaussian processes, one array for each.
+
+        Both have operators and costs; the second also has the choices, one-hot.
+        """
         if not config.has_process:
             return ()
         batch = graph_batch(everything, codes)

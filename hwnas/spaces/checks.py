@@ -107,8 +107,9 @@ def checked_codes(space: SearchSpace, given: Any) -> NDArray[np.int16]:
     if not is_valid.all():
         raise UserError(
             "archs use codes that the space does not allow",
-            expected="rows for which SearchSpace.validate is true",
-            found=f"{(~is_valid).sum()} of {len(rows)}, the first at row {is_valid.argmin()}",
+            expected="codes that SearchSpace.validate accepts, in every row",
+            found=f"other codes in {(~is_valid).sum()} of {len(rows)} rows, first in row"
+            f" {is_valid.argmin()}",
             where=space.id,
         )
     return codes

@@ -60,9 +60,10 @@ def rank(space: SearchSpace, codes: Codes) -> NDArray[np.int64]:
     if outside.any():
         raise UserError(
             "some archs are not in the space",
-            expected=f"archs of {space.id} with its allowed values",
-            found=f"{int(outside.sum())} of {len(codes)} archs that are not, the first with codes "
+            expected="archs whose codes the space allows",
+            found=f"other codes in {int(outside.sum())} of {len(codes)} archs, first the codes "
             + ",".join(map(str, codes[outside][0].tolist())),
+            where=space.id,
         )
     if space.macro.has_duplicates:
         known = {key: i for i, key in enumerate(space.keys(space.listed))}

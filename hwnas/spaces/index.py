@@ -272,6 +272,6 @@ def _chunks(codes: Codes, dtype: type[np.integer[Any]]) -> Iterator[tuple[slice,
 def _disallowed(space: SearchSpace) -> UserError:
     return UserError(
         "archs use codes that the space does not allow",
-        expected="rows for which SearchSpace.validate is true",
+        expected="codes that SearchSpace.validate accepts, in every row",
         where=f"{space.id}, fingerprint {space.fingerprint}",
     )

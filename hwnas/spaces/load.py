@@ -101,6 +101,17 @@ def read_arch(space: SearchSpace, text: Any) -> Arch:
     text = str(text)
     if text in ("largest", "smallest"):
         return space.largest() if text == "largest" else space.smallest()
+    try:
+        return _read(space, text)
+    except UserError as error:
+        if text.endswith(".json"):
+            error.say_where(text)
+        elif error.where is None:
+            error.say_where(f"an arch of {space.id}")
+        raise
+
+
+def _read(space: SearchSpace, text: str) -> Arch:
     if text.endswith(".json"):
         data = read_json(Path(text))
         notes = space.macro.codes_of(json.dumps(data)) if "codes" not in data else None

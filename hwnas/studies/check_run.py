@@ -186,7 +186,7 @@ def _require_same_data(files: Artifacts, path: Path) -> None:
                 "the file list of a data set does not match its record in data.json: one of the"
                 " two files was changed",
                 where=path,
-                fix="restore a copy of it",
+                fix="restore a copy of the file that was changed",
             )
 
 

@@ -1,4 +1,4 @@
-"""What the report says about searches: their re-measurement, and the arch a policy ended at."""
+"""Sentences of the report on searches: re-measurement, and the most probable arch of a policy."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ WHY = (
 
 
 def search_facts(project: Project) -> dict[str, str]:
-    """Maps what is told to a sentence; with one search per device, for each device."""
+    """Sentences on re-measurement and policy by topic; for each device that has its own search."""
     found: dict[str, str] = {}
     for target in (searched := targets(project)):
         files, device = search_files(project, target), target or project.first_device

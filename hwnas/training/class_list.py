@@ -51,7 +51,7 @@ def listed_classes(classes: str, root: Path) -> tuple[str, ...]:
     if (twice := next((name for name in names if names.count(name) > 1), None)) is not None:
         raise UserError(
             "the list of classes has a duplicate",
-            expected="one line per class, and each line begins with another name",
+            expected="one line per class, and each line begins with a different name",
             found=f"{names.count(twice)} lines begin with {twice}",
             where=path,
             fix="correct or remove one of these lines; the order of the lines is that of the"

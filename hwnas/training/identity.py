@@ -83,7 +83,7 @@ def identity_of_files(
         raise DataAbsent(
             "a file of the data set is missing",
             where=error.filename,
-            fix="restore the file, or repeat the command without it",
+            fix="restore the file, or repeat the command if it was removed on purpose",
         ) from error
     files = {part: {name: hashes[name] for name in stored[part]} for part in stored}
     return DataIdentity(tuple(class_names), files, dict(parts))

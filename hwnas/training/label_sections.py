@@ -89,7 +89,7 @@ class LabelConfig(StrictModel):
 
     @classmethod
     def removed(cls) -> tuple[str, ...]:
-        """`source`: it always was the supernet; `trained` has labels of another source."""
+        """Returns the removed key `source`, whose only value was `supernet`."""
         return ("source",)
 
     def removed_values(self) -> dict[str, Any]:

@@ -26,7 +26,7 @@ class RankingConfig(StrictModel):
     `train.ranking: {}` turns it on. A pair costs two forward passes.
     """
     prior: variant(PROXIES) = Field(default={"name": "macs"}, validate_default=True)  # type: ignore[valid-type]
-    """Proxy that says which arch of a pair should have the lower loss; see `hwnas list proxies`."""
+    """Proxy that predicts which arch of a pair has the lower loss; see `hwnas list proxies`."""
     gradient: Literal["better", "both"] = "better"
     """Gradient of the ranking loss: `better` lowers the loss of the arch that should be better;
     `both` also raises the loss of the other.

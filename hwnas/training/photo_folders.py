@@ -1,4 +1,4 @@
-"""Maps folders to classes and splits; `core.photo_rule` tells which files are images."""
+"""Maps folders to classes and splits; `core.photo_rule` determines which files are images."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ class Precision:
             return Precision(device)
         if device.type != "cuda":
             log.warning(
-                "%s %s is off: on a CPU mixed precision is slower than fp32, which is used instead",
+                "%s: %s is ignored: on a CPU, mixed precision is slower than fp32, which is used",
                 setting,
                 format,
             )

@@ -41,7 +41,7 @@ Words = tuple[str, ...]
 
 
 def read_words(path: Path) -> Words:
-    """The tokens of a text: words between white space, and `END` after every line.
+    """The tokens of a text: words separated by white space, and `END` after every line.
 
     Files that end in `.gz` are decompressed.
 
@@ -54,7 +54,7 @@ def read_words(path: Path) -> Words:
     except (OSError, ValueError) as error:  # ValueError: a null byte in the name
         raise DataAbsent(
             "a file of the data set is missing",
-            expected="a text with words between white space",
+            expected="a text of words separated by white space",
             where=path,
             fix="set data.root and data.files, or the environment variable HWNAS_DATA",
         ) from error
@@ -76,14 +76,14 @@ def _read(path: Path, size: int, changed_ns: int) -> Words:
     if (longest := max(map(len, known), default=0)) > MAX_WORD:
         raise UserError(
             "a word of the text is too long",
-            expected=f"words between white space, of at most {MAX_WORD:,} characters",
+            expected=f"words separated by white space, of at most {MAX_WORD:,} characters",
             found=f"a word of {longest:,} characters",
             where=path,
         )
     if len(words) == len(lines):
         raise UserError(
             "the text is empty",
-            expected="words between white space",
+            expected="words separated by white space",
             found=f"{len(lines)} lines without words",
             where=path,
         )

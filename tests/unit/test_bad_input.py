@@ -148,7 +148,7 @@ def test_no_assignment_ends_in_a_traceback(texts):
 @pytest.mark.parametrize(
     ("assignment", "message"),
     [
-        ("train.steps=many", "train.steps: Input should be a valid integer, found 'many'"),
+        ("train.steps=many", "train.steps: expected a whole number, found 'many'"),
         ("train.steps=1.5", "train.steps: "),
         ("train.optimizer.lr=true", "train.optimizer.lr: "),
         ("devices=local", "devices: "),

@@ -43,8 +43,8 @@ def problems(data: dict) -> str:
 
 def test_a_wrong_section_is_shown_as_in_yaml():
     text = problems({"inner": {"names": {"max": None}, "rate": [True, "x"]}})
-    assert "inner.rate: Input should be a valid number, found [true, x]\n" in text
-    assert "inner.names: Input should be a valid array, found {max: null}\n" in text
+    assert "inner.rate: expected a number, found [true, x]\n" in text
+    assert "inner.names: expected a list, found {max: null}\n" in text
 
 
 def test_a_message_on_several_keys_does_not_repeat_their_section():
@@ -91,7 +91,7 @@ def test_all_problems_are_listed_with_paths_and_nearest_names():
     assert "4 problems" in text
     assert "stpes: unknown key; did you mean 'steps'?" in text
     assert "inner.raet: unknown key; did you mean 'rate'?" in text
-    assert "inner.rate: Input should be greater than 0" in text
+    assert "inner.rate: expected a number above 0" in text
     assert "steps: " in text and "'many'" in text
 
 

@@ -99,10 +99,10 @@ TIMING = {"median_ms": 2.0, "p10_ms": 1.0, "p90_ms": 3.0, "p95_ms": 3.5, "n": 4}
             "0 <= p10_ms <= median_ms <= p90_ms and median_ms > 0",
             "p10_ms 2.5, median_ms 2, p90_ms 3",
         ),
-        ({"n": 1.5}, "`n`: a valid integer", "`n`: 1.5"),
-        ({"median_ms": "2"}, "`median_ms`: a valid number", "`median_ms`: '2'"),
+        ({"n": 1.5}, "`n`: a whole number", "`n`: 1.5"),
+        ({"median_ms": "2"}, "`median_ms`: a number", "`median_ms`: '2'"),
         ({"mean": 2.0}, "only known keys", "the unknown key `mean`"),
-        ({"n": None, "mean": 1}, "`n`: a valid integer; only known keys", "`n`: null; the unknown"),
+        ({"n": None, "mean": 1}, "`n`: a whole number; only known keys", "`n`: null; the unknown"),
     ],
 )
 def test_errors_separate_what_was_expected_from_what_was_found(

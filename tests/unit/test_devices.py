@@ -54,7 +54,7 @@ def test_the_plain_device_is_this_machine():
 
 def test_a_spec_alone_reaches_this_machine_but_no_board():
     open_transport(DeviceSpec("local"))
-    with pytest.raises(UserError, match="host: Field required"):
+    with pytest.raises(UserError, match="host: this key is required, but missing"):
         open_transport(DeviceSpec("board", transport="ssh"))
 
 

@@ -292,7 +292,7 @@ def test_what_is_left_on_the_phone_can_be_removed(phone: Phone, tmp_path: Path) 
     [
         ({"runner": "benchmark_model"}, "one of `binary` .*found neither"),
         ({"runner": "benchmark_model", "binary": "b", "binary_on_phone": "/b"}, "found both"),
-        ({"binary": "b"}, "only apply to the runner benchmark_model"),
+        ({"binary": "b"}, "runner kit: expected neither `binary`"),
         ({"binary_on_phone": "$(reboot)"}, "binary_on_phone"),
         ({"wait_s": -1}, "wait_s"),
         ({"runner": "bench"}, "runner"),

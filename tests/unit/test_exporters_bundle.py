@@ -324,7 +324,11 @@ UNFIT: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "not finite": ({}, {"golden_output": LOGITS * np.nan}, "not finite"),
     "sample": ({}, {"samples": [SampleImage(np.zeros((4, 4, 3), np.uint8), 0, 0)]}, "sample"),
     "grey": ({}, {"samples": [SampleImage(np.zeros((8, 8, 1), np.uint8), 0, 0)]}, "sample"),
-    "class": ({}, {"samples": [dataclasses.replace(SAMPLE, predicted=3)]}, "has class 3, but"),
+    "class": (
+        {},
+        {"samples": [dataclasses.replace(SAMPLE, predicted=3)]},
+        "samples`: expected classes below 3 .*, found 3",
+    ),
     "fact": ({"accuracy": (AccuracyFact("other", "d", "test", 1, 1.0),)}, {}, "other"),
     "top1": ({"accuracy": (AccuracyFact(MODEL, "d", "test", 1, 90.0),)}, {}, "top1"),
     "nan": ({"accuracy": (AccuracyFact(MODEL, "d", "test", 1, float("nan")),)}, {}, "JSON|nan"),
@@ -563,5 +567,9 @@ def test_the_reader_of_the_kit_leaves_the_import_path_as_it_is() -> None:
 @pytest.mark.parametrize(("right", "is_refused"), [(8, False), (9, True), (7, True)])
 def test_top1_is_that_of_the_classes(right: int, is_refused: bool) -> None:
     classes = ((right - 3, 6), (3, 4))
-    with pytest.raises(ValueError, match="top1 is not") if is_refused else nullcontext():
+    with (
+        pytest.raises(ValueError, match=f"accuracy.top1`: expected {right} / 10, .*, found 0.8")
+        if is_refused
+        else nullcontext()
+    ):
         AccuracyFact("model.onnx", "colours", "test", 10, 0.8, classes)

@@ -753,5 +753,5 @@ def test_a_manifest_cannot_promise_less_than_the_least(precision: str, most: flo
     path.write_text(json.dumps(manifest))
     with pytest.raises(reader.BundleError, match="parity_tolerance"):
         reader.read_bundle(folder)
-    with pytest.raises(UserError, match=f"parity_tolerance of {precision} is at most {most}"):
+    with pytest.raises(UserError, match=f"at most {most} for {precision}"):
         read_manifest(folder)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -289,3 +290,16 @@ def test_records_are_read_once_by_check_and_stage_and_are_the_ones_that_were_has
             execute(stages_of(p), p.run, only=["label"])
             assert len(p.files.read_labels()) == 20
         assert asked == [path]
+
+
+def test_splits_that_changed_while_a_command_runs_are_named(tmp_path: Path) -> None:
+    with project(tmp_path / "run", config=str(MINI), read_only=False) as p:
+        files = {**p.source._identity.files}
+        part = p.source._identity.parts["val"]
+        before = replace(p.source._identity, files=files | {part: {"other.npz": "0"}})
+        p.source.__dict__["_identity"] = before
+        with pytest.raises(UserError, match="changed while the command was running") as caught:
+            p.source.remember()
+    same = [split for split, of in before.parts.items() if of == part]
+    assert caught.value.found == f"other images in {', '.join(same)}"
+    assert caught.value.expected == "the images that were there when the command started"

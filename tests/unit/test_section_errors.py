@@ -63,7 +63,7 @@ SECTIONS: list[tuple[type[StrictModel], dict[str, Any], str]] = [
     (
         Progressive,
         {"phases": [{"share": 1, "free": {"kernel": 0}}]},
-        "phases.0.free.kernel: Input should be greater than or equal to 1, found 0",
+        "phases.0.free.kernel: expected a number of at least 1, found 0",
     ),
     (
         SearchSection,

@@ -53,9 +53,9 @@ def test_the_order_of_choices_in_yaml_does_not_matter():
 @pytest.mark.parametrize(
     ("before", "after", "path", "message"),
     [
-        ("kernels: [5, 3]", "kernels: [4, 3]", "stages.1.kernels", "Input should be 0, 1, 2, 3, 5"),
-        ("resolutions: [32]", "resolutions: [0]", "resolutions.0", "greater than or equal to 8"),
-        ("widths: [24]", "widths: [24.5]", "stages.1.widths.0", "valid integer"),
+        ("kernels: [5, 3]", "kernels: [4, 3]", "stages.1.kernels", "expected 0, 1, 2, 3, 5"),
+        ("resolutions: [32]", "resolutions: [0]", "resolutions.0", "a number of at least 8"),
+        ("widths: [24]", "widths: [24.5]", "stages.1.widths.0", "expected a whole number"),
         ("expands: [4]", "expand: [4]", "stages.1.expand", "expands"),
         ("head: {width: 64}", "head: {}", "head", "one of `width` and `expand`, found neither"),
         ("expands: [2]", "ops: [{name: a}]", "stages.0", "`kernels` and `expands`, found both"),

@@ -99,10 +99,10 @@ def test_feature_maps_have_the_strides_of_a_resnet() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"max_depths": [1, 2, 2, 2]}, "greater than or equal to 2"),
+        ({"max_depths": [1, 2, 2, 2]}, "a number of at least 2"),
         ({"max_depths": [2, 2, 2]}, "max_depths"),
-        ({"ratios": [1.2]}, "less than or equal to 1"),
-        ({"resolutions": [16]}, "greater than or equal to 32"),
+        ({"ratios": [1.2]}, "a number of at most 1"),
+        ({"resolutions": [16]}, "a number of at least 32"),
     ],
 )
 def test_bad_settings_are_named(settings: dict[str, object], message: str) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator
 
 from hwnas.core.config import StrictModel
+from hwnas.core.errors import Invalid
 from hwnas.latency.sections import ProfileConfig
 
 __all__ = ["NAMES", "PUBLISHED_PX", "ReferencesConfig"]
@@ -67,7 +68,7 @@ class ReferencesConfig(StrictModel):
     @classmethod
     def _distinct(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         if twice := [name for name in names if names.count(name) > 1]:
-            raise ValueError(f"the network {twice[0]} is named twice")
+            raise Invalid("different names", f"{twice[0]} twice")
         return names
 
     @property

@@ -54,7 +54,7 @@ class Config(PhotoConfig):
         default=None,
         ge=2,
         description="Expected number of classes, with which a run can be planned before the images"
-        " exist; null: that of the folders.",
+        " exist; null: the number of folders.",
     )
     classes: Annotated[str | None, LATER] = Field(
         default=None,

@@ -1,4 +1,4 @@
-"""Texts for language models: words between white space, in one file or three."""
+"""Texts for language models: words separated by white space, in one file or three."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ class Config(StrictModel):
         default=0.1,
         gt=0,
         lt=0.5,
-        description="Share of the text used for validation, before that for the test; only for a"
-        " single file.",
+        description="Share of the text used for validation. This part comes before the part for"
+        " the test. Only for a single file.",
     )
     test_fraction: float = Field(
         default=0.1,
