@@ -80,13 +80,14 @@ def export(
             the tolerance of its format, a warning is logged.
     """
     chosen, images, held_out = planned(format, settings), as_floats(images), as_floats(held_out)
+    folder = _path(folder)
     shape = _input_shape(network, images)
     if held_out is not None:
         check_images(held_out, shape, where="held_out")
     warn_of_licence(origin_of(network))
     given = {"images": images, "held_out": held_out if chosen.precision == "int8" else None}
     facts = {key: str(fact) for key, fact in (metadata or {}).items()}
-    with _staged(Path(folder)) as staging, Runner() as runner:
+    with _staged(folder) as staging, Runner() as runner:
         files = export_safely(
             chosen,
             network,
@@ -99,8 +100,25 @@ def export(
         if images is None:
             images = rng(0, "exporters/parity").standard_normal((N_CHECKED, *shape), np.float32)
         described = chosen.exporter().describe(files)
-        _check(described, files, network, images[:N_CHECKED], runner, where=Path(folder))
-        return _moved(files, Path(folder))
+        _check(described, files, network, images[:N_CHECKED], runner, where=folder)
+        return _moved(files, folder)
+
+
+def _path(folder: object) -> Path:
+    """The path of the destination.
+
+    Raises:
+        UserError: `folder` is not a path.
+    """
+    if not isinstance(folder, (str, os.PathLike)) or not str(folder):
+        raise UserError(
+            "the folder of the exported files is not a path",
+            expected="the path of a folder, which is created if it does not exist",
+            found=repr(folder)[:80],
+            where="the argument `folder`",
+            fix="give a folder: hwnas.export(network, format, 'exported')",
+        )
+    return Path(folder)
 
 
 @contextlib.contextmanager
@@ -202,12 +220,15 @@ def _check_output(network: torch.nn.Module, shape: tuple[int, ...], images: Imag
             found = network(example.to(device))
     except Exception as error:  # a network can raise any exception
         text = str(error).strip().splitlines() or [type(error).__name__]
+        takes, check = ", ".join(map(str, shape)), "the channels and the order [n, C, H, W]"
+        if example.dim() != 4:
+            takes, check = "C, H, W", f"whether they have 4 axes (a single image: {where}[None])"
         raise UserError(
             "the network does not run on a batch of images",
-            expected=f"a network that takes one tensor, float32 [n, {', '.join(map(str, shape))}]",
+            expected=f"a network that takes one tensor, float32 [n, {takes}]",
             found=f"float32 {list(example.shape)}: {text[0][:300]}",
             where=where,
-            fix=f"check the channels and the order [n, C, H, W] of the images; else {fix}",
+            fix=f"check {check} of the images; else {fix}",
         ) from error
     if not torch.is_tensor(found) or found.dim() < 2 or len(found) != 1:
         kind = type(found).__name__
