@@ -62,11 +62,10 @@ def export(
             and `int8` round the weights such that the outputs of the layers for these images change
             least (GPTQ; without images, `fp16` rounds to the nearest values). The file is checked
             on 16 (without: on noise).
-        held_out: normalised images that are not training images, of the same form. The top-1
-            agreement of 8-bit files is measured on them. By default it is measured on those of
-            `images` that do not determine the ranges; the result is then too optimistic.
+        held_out: normalised images that are not training images. The top-1 agreement of 8-bit
+            files is measured on them; by default, too optimistically, on other ones of `images`.
         metadata: stored in the file if the format supports it.
-        settings: settings of the format, such as `dynamic_batch=False`.
+        settings: of the format, such as `dynamic_batch=False`.
 
     Returns:
         Paths of the files, the model first.
@@ -74,19 +73,19 @@ def export(
     Raises:
         UserError: a setting is invalid, the network is in training mode, has no known input shape
             or returns no logits, `images` do not fit, or the format cannot express the network.
-        Crashed: a converter or a runtime crashed, in another process (`apart.export_safely`).
+        Crashed: a converter or a runtime crashed in another process (`export_safely`).
         CheckFailed: the outputs of an fp32 file differ from those of the network, or those of a
             file of lower precision by more than rounding explains (`WRONG`). If such a file exceeds
             the tolerance of its format, a warning is logged.
     """
-    chosen, images, held_out = planned(format, settings), as_floats(images), as_floats(held_out)
-    folder = _path(folder)
+    chosen, folder = planned(format, settings), _path(folder)
+    images, held_out = as_floats(images), as_floats(held_out)
     shape = _input_shape(network, images)
     if held_out is not None:
         check_images(held_out, shape, where="held_out")
     warn_of_licence(origin_of(network))
-    given = {"images": images, "held_out": held_out if chosen.precision == "int8" else None}
     facts = {key: str(fact) for key, fact in (metadata or {}).items()}
+    given = {"images": images, "held_out": held_out if chosen.precision == "int8" else None}
     with _staged(folder) as staging, Runner() as runner:
         files = export_safely(
             chosen,

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from hwnas.core.speed import slowness
+from hwnas.exporters import REGISTRY as EXPORTERS
 from hwnas.exporters.artifact import PlannedFormat
 
-__all__ = ["formats_s", "measured_weight", "table_s", "weight"]
+__all__ = ["formats_s", "measured_weight", "table_s", "tested_s", "weight"]
 
 FORMAT_S = {"coreml": 15.0, "executorch": 15.0, "features": 1.0, "timm": 3.0}
 OTHER_S = 4.0  # most start from an ONNX graph
@@ -29,6 +30,15 @@ def weight(one: PlannedFormat) -> int:
 def table_s(formats: Iterable[str]) -> float:
     """Estimated seconds to measure files of small networks for the table of all formats."""
     return sum(map(_measured_s, formats)) * slowness()
+
+
+def tested_s(formats: Iterable[PlannedFormat]) -> float:
+    """Estimated seconds to run files on the test images, each in a process of its own.
+
+    Files that this process runs itself take no time of this kind.
+    """
+    names = [one.name for one in formats]
+    return table_s(n for n in names if not getattr(EXPORTERS.declaration(n), "IN_PROCESS", False))
 
 
 def measured_weight(format: str) -> int:
