@@ -167,8 +167,8 @@ def test_files_of_a_format_are_neighbours_and_noise_is_told(
 def test_progress_counts_expected_seconds_and_files(folder: Path) -> None:
     """So the time left does not jump at formats and networks that take long."""
     seen: list[tuple[int, int, str]] = []
-    slow = PlannedFormat(planned("executorch:int8", {}).config)
-    assert weight(slow) >= 10 * weight(PlannedFormat(planned("onnx", {}).config))
+    slow = PlannedFormat(REGISTRY.declaration("executorch").Config(precision="int8"))
+    assert weight(slow) >= 10 * weight(planned("onnx", {}))
     assert measured_weight("coreml") > measured_weight("onnx")
     assert table_s(["coreml"]) > table_s(["onnx"])
     with open_project(
@@ -208,7 +208,7 @@ def test_a_format_that_was_not_downloaded_is_refused_before_the_first_stage(
     monkeypatch.setattr(timm, "unfetched", lambda: "no files", raising=False)
     for verb in (export_plan, hwnas.export):
         with pytest.raises(UserError, match="format timm needs files that were not") as error:
-            verb(folder, formats=["onnx", "timm"], settings={"seed": 7})
+            verb(folder, formats=["onnx", "timm"], settings={"verify.parity_batches": [3]})
         assert error.value.found == "no files" and "--formats timm --fetch" in error.value.fix
 
 
