@@ -490,7 +490,7 @@ def timed_verify(
         labels=np.zeros(10, dtype=np.int64),
     )
     patch.setattr(verify, "time_beside_table", timed)
-    patch.setattr(verify, "test_accuracies", lambda it, arch: top1)
+    patch.setattr(verify, "test_accuracies", lambda it, arch, progress: top1)
     patch.setattr(verify, "artifact_check", lambda *_: [])
     patch.setattr(verify, "require_own_table", lambda *_: None)
     patch.setattr(verify, "bundle_winner", lambda *_: None)
@@ -513,7 +513,7 @@ def probe_profile(bench: Bench, config: ExperimentConfig, patch: pytest.MonkeyPa
 
     patch.setattr(project, "load_transport", lambda *_, **__: Transport())
     patch.setattr(verify, "require_own_table", lambda *_: None)
-    patch.setattr(verify, "test_accuracies", lambda it, arch: None)
+    patch.setattr(verify, "test_accuracies", lambda it, arch, progress: None)
     patch.setattr(verify, "format_checks", lambda *_: [])
     with bench.project(config) as it:
         for work in (

@@ -31,16 +31,28 @@ def delegated(names: str = "") -> list[dict[str, Any]]:
     In 8 bits no layer is left in float for its accuracy, because the images are noise.
 
     names: spaces, separated by commas; empty: all that can be trained.
+
+    Raises:
+        UserError: a named space is unknown, or needs settings.
     """
     rows = []
-    for name in names.split(",") if names else SPACES.names:
+    chosen = [name.strip() for name in names.split(",")] if names else SPACES.names
+    for name in chosen:
+        SPACES.describe(name)  # an unknown name is an error
         try:
             module = SPACES.load(name)
             space = module.build(module.Config(), num_classes=10)
             (codes,) = space.sample(1, rng=rng(0, "benchmarks/delegates", name))
             arch = space.arch(codes)
             net = build_subnet(space, arch)
-        except (UserError, ValueError):
+        except (UserError, ValueError) as error:
+            if names:
+                raise UserError(
+                    f"no network of the space {name} can be made without settings",
+                    found=str(error).splitlines()[0],
+                    where="--spaces",
+                    fix="leave this space out",
+                ) from error
             continue  # it needs settings, or cannot be trained
         px, channels = resolution(space, arch), space.macro.in_channels
         random = rng(1, "benchmarks/delegates", name)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Union, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from hwnas.api.bundle_images import check_array, check_channels, existing
 from hwnas.api.result import Folder
 from hwnas.core.confined import inside, read_regular
 from hwnas.core.errors import UserError
@@ -210,13 +211,15 @@ def _prepared(image: Image, spec: Mapping[str, Any]) -> NDArray[np.float32]:
         UserError: the object is not an image, or does not fit the network.
     """
     kit, files = kit_module("bundle_images"), kit_module("bundle_files")
+    channels = spec["shape"][0]
     name = str(image) if isinstance(image, (str, Path)) else "image"
     try:
         if isinstance(image, (str, Path)):
-            path = Path(image).expanduser()
+            path = existing(Path(image).expanduser())
             with explained("read an image", path):
                 pixels = kit.decode(read_regular(path, at_most=MAX_BYTES), path.name)
         elif isinstance(image, np.ndarray):
+            check_array(image, channels)
             pixels = kit.checked_pixels(image, name)
         elif hasattr(image, "save") and hasattr(image, "getexif"):  # of Pillow, which is optional
             encoded = io.BytesIO()
@@ -228,16 +231,16 @@ def _prepared(image: Image, spec: Mapping[str, Any]) -> NDArray[np.float32]:
                 "not an image",
                 expected="a path, an image of Pillow, or an array [H, W] or [H, W, C]",
                 found=type(image).__name__,
+                fix="give one of these, or a list of them",
             )
-        if pixels.shape[2] == 3 and spec["shape"][0] == 1:
-            raise UserError(
-                "the image has colours, but the network takes grey images",
-                expected=f"{spec['shape'][0]} channel",
-                found=f"{pixels.shape[2]} channels",
-                where=name,
-                fix='convert the image: PIL.Image.open(FILE).convert("L")',
-            )
+        check_channels(pixels.shape, channels, name)
         found: NDArray[np.float32] = kit.preprocess(pixels, spec)
         return found
     except (files.BundleError, kit.BundleError) as error:
-        raise UserError("cannot read an image", found=error, where=name) from error
+        raise UserError(
+            "cannot read an image",
+            expected="an image that Pillow reads, or a .npy, .ppm or .pgm file",
+            found=str(error).removeprefix(f"{name}: "),
+            where=name,
+            fix="convert the image, for example to PNG",
+        ) from error

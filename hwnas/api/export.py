@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,11 +14,12 @@ from hwnas.api.stage import bring_up_to_date, of_known_search
 from hwnas.api.status import plan
 from hwnas.core.errors import CheckFailed, UserError
 from hwnas.core.progress import Progress, duration
+from hwnas.exporters.every import left_out
 from hwnas.exporters.formats import export as export_network
 from hwnas.exporters.names import one_per_call
 from hwnas.pipeline.format_time import table_s
 from hwnas.pipeline.project import Project
-from hwnas.studies.format_table import N_IMAGES, ROUNDS, format_table
+from hwnas.studies.format_table import N_IMAGES, QUIET, ROUNDS, format_table, spread_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = ["export", "export_plan", "export_run"]
+
+log = logging.getLogger(__name__)
 
 TABLE = "table of formats"
 """Name of the row of a plan for what `--formats all` measures."""
@@ -156,7 +160,8 @@ def export_plan(
 ) -> Listing:
     """What `export_run` would do: the plan of the stages, and the table of `all` as a last row.
 
-    The table is measured by every call, also if all files are up to date.
+    The table is measured by every call, also if all files are up to date. The fact `notes` names
+    the formats that `all` leaves out, and how to install what they need.
 
     Raises:
         UserError: any error for which the command itself would be refused.
@@ -168,7 +173,9 @@ def export_plan(
     n_files = len(changes["export"])
     cost = f"{n_files} files of each winner on up to {N_IMAGES} images, {ROUNDS} rounds of timing"
     row = {"stage": TABLE, "status": "new", "cost": cost}
-    why, left_s = "measured by every call", table_s(n_files)
+    notes = [*planned.facts["notes"], *left_out()]
+    names = [section["name"] for section in changes["export"]]
+    why, left_s = "measured by every call", table_s(names)
     shown = {**row, "time": f"about {duration(left_s)}"}
     if "why" in planned.shown[0]:
         shown["why"] = why
@@ -176,7 +183,7 @@ def export_plan(
         planned,
         rows=[*planned, {**row, "seconds": None, "why": why, "left_s": left_s, "now": True}],
         shown=[*planned.shown, {key: shown[key] for key in planned.shown[0]}],
-        facts={**planned.facts, "left_s": planned.facts["left_s"] + left_s},
+        facts={**planned.facts, "notes": notes, "left_s": planned.facts["left_s"] + left_s},
     )
 
 
@@ -206,9 +213,20 @@ def _table(project: Project, progress: Progress) -> Listing:
     n = max(row.n_images for row in rows)
     archs = list(dict.fromkeys(row.arch for row in rows))
     shown = [({"arch": row.arch} if len(archs) > 1 else {}) | row.shown() for row in rows]
+    spread, threads = spread_of(rows), project.config.threads
     title = (
-        f"{', '.join(archs)}: top-1 and parity of the files on {n} test images; ms: latency of one"
-        f" image with {project.config.threads} thread, all files timed in turns"
+        f"files of the {'winners' if len(archs) > 1 else 'winner'}: top-1 and parity on {n} test"
+        f" images; ms: latency of one image with {threads} thread{'s' * (threads > 1)}, all files"
+        " timed in turns"
     )
-    facts = {"n_images": n, "threads": project.config.threads}
+    if spread is not None:
+        title += f", which vary by {spread:.1%}"
+        if spread > QUIET:
+            log.warning(
+                "%s",
+                "the times in the table are noisy: those of a file vary by"
+                f" {spread:.1%} between rounds (expected: at most {QUIET:.0%}); close other"
+                " programs, and run the same command again",
+            )
+    facts = {"n_images": n, "threads": threads, "spread": spread}
     return Listing([row.to_dict() for row in rows], title, facts, shown)

@@ -62,9 +62,10 @@ def export_changes(
         raise UserError(
             "a format has no name",
             expected="names of formats, for example onnx,int8",
-            found=repr(formats),
+            found=repr(",".join(listed(formats))),
             where="formats",
-            fix=f"see `{command_line('list', 'exporters')}`",
+            fix="remove the superfluous comma, or name a format: see"
+            f" `{command_line('list', 'exporters')}`",
         )
     given = [name.strip() for name in listed(formats)]
     for name in given:

@@ -15,11 +15,12 @@ import onnx
 from hwnas.builders import onnx as onnx_builder
 from hwnas.builders.tflite_convert import Converter
 from hwnas.builders.tflite_graph import Graph
+from hwnas.builders.tflite_nodes import UnsupportedNodes
 from hwnas.builders.tflite_precision import to_precision
 from hwnas.core.errors import UserError
 from hwnas.spaces.network import Network
 
-__all__ = ["Precision", "converted", "network", "timed"]
+__all__ = ["Precision", "UnsupportedNodes", "converted", "network", "timed"]
 
 Precision = Literal["fp32", "fp16", "int8"]
 
@@ -47,7 +48,8 @@ def converted(model: onnx.ModelProto) -> Graph:
     """Converts an fp32 ONNX graph with `input` [B, C, H, W] to operators of LiteRT, in fp32.
 
     Raises:
-        UserError: LiteRT has no counterpart of an operator of the graph, which the error names.
+        UserError: LiteRT has no counterpart of an operator of the graph, which the error names
+            (`UnsupportedNodes`).
     """
     if len(model.graph.input) > 1:
         raise UserError(

@@ -59,7 +59,8 @@ class Converter(WeightedNodes):
         if missing := [node for node in self.nodes if node.op_type not in OPERATORS]:
             missing.sort(key=lambda node: node.op_type in AROUND)
             kinds = list(dict.fromkeys(node.op_type for node in missing))
-            raise unknown(missing[0], f"the operator{'s' * (len(kinds) > 1)} {', '.join(kinds)}")
+            what = f"the operator{'s' * (len(kinds) > 1)} {', '.join(kinds)}"
+            raise unknown(missing[0], what, *missing[1:])
         for node in self.nodes:
             convert[node.op_type](node)
         self.graph.output = self.alias.get(self.output, self.output)

@@ -18,6 +18,7 @@ __all__ = [
     "MOST_TAPS",
     "OPERATORS",
     "Nodes",
+    "UnsupportedNodes",
     "Window",
     "attributes",
     "n_pixels",
@@ -188,11 +189,17 @@ def row_parts(kernel: int) -> list[range]:
     ]
 
 
-def unknown(node: onnx.NodeProto, what: str) -> UserError:
-    """The error for a node that LiteRT does not support."""
+class UnsupportedNodes(UserError):
+    """LiteRT does not support some nodes; `nodes` are their outputs."""
+
+    nodes: tuple[str, ...] = ()
+
+
+def unknown(node: onnx.NodeProto, what: str, *others: onnx.NodeProto) -> UnsupportedNodes:
+    """The error for a node that LiteRT does not support, and for other such nodes."""
     weights = [name.rpartition(".")[0] for name in node.input if "." in name]
     layer = f"layer {weights[0]}, " if weights else ""
-    return UserError(
+    error = UnsupportedNodes(
         f"LiteRT or hwnas does not support {what}",
         expected=f"the ONNX operators {', '.join(OPERATORS)}, as the networks of hwnas use them",
         found=f"{node.op_type} of {', '.join(name for name in node.input if name)}",
@@ -200,3 +207,5 @@ def unknown(node: onnx.NodeProto, what: str) -> UserError:
         fix="replace the operator, or export the network in another format: onnx, ort and pt2"
         " support most operators; openvino, coreml and executorch support more than LiteRT",
     )
+    error.nodes = tuple(str(one.output[0]) for one in (node, *others))
+    return error

@@ -17,7 +17,7 @@ from hwnas.cli.options import (
     SetOption,
 )
 from hwnas.cli.output import Format, progress_for
-from hwnas.cli.shared import names, show, show_planned
+from hwnas.cli.shared import show, show_planned
 from hwnas.core.overrides import assignments
 
 __all__ = ["register"]
@@ -54,11 +54,11 @@ def export(
     Example: `hwnas export runs/quickstart --config quickstart --formats onnx,int8 --dry-run`.
     """
     changes = assignments(settings or ())
+    given = None if formats is None else formats.split(",")  # an empty name is an error
     if dry_run:
         refuse_unused({"--fetch": fetch}, to="a dry run", fix="leave it out")
         from hwnas.api.export import export_plan
 
-        given = names(formats)
         planned = export_plan(folder, config=config, search=search, formats=given, settings=changes)
         show_planned(planned, format)
         return
@@ -66,7 +66,7 @@ def export(
         folder,
         config=config,
         search=search,
-        formats=names(formats),
+        formats=given,
         settings=changes,
         fetch=fetch,
         progress=progress_for,

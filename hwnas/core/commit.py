@@ -7,6 +7,7 @@ changed. With it, the change is valid, and `finish` completes the remaining step
 from __future__ import annotations
 
 import contextlib
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +27,7 @@ OF_OTHERS = "an unfinished change of the run folder would touch files that do no
 class Commit:
     """A change of a folder. All paths are relative to the folder.
 
+    copies: (from, to), made before the moves; a target must not exist before.
     moves: (from, to), applied in this order; a target must not exist before its move.
     texts: contents by path, written after the moves; None removes the file. Folders that become
         empty are removed.
@@ -35,6 +37,7 @@ class Commit:
 
     moves: tuple[tuple[str, str], ...] = ()
     texts: dict[str, str | None] = field(default_factory=dict)
+    copies: tuple[tuple[str, str], ...] = ()
 
 
 def commit(root: Path, change: Commit) -> None:
@@ -44,7 +47,7 @@ def commit(root: Path, change: Commit) -> None:
         UserError: a path leads out of the folder (then nothing has changed), or a system call fails
             (then the next `finish` completes the change).
     """
-    if not change.moves and not change.texts:
+    if change == Commit():
         return
     for name in _names(change):
         inside(root, name)
@@ -87,13 +90,17 @@ def finish(root: Path, owned: Sequence[str]) -> None:
 
 
 def _names(change: Commit) -> list[str]:
-    return [name for move in change.moves for name in move] + list(change.texts)
+    pairs = (*change.copies, *change.moves)
+    return [name for pair in pairs for name in pair] + list(change.texts)
 
 
 def _apply(root: Path, change: Commit) -> None:
-    """Applies every step that is not done; a move is done if its target exists."""
+    """Applies every step that is not done; a copy or a move is done if its target exists."""
     paths = {name: inside(root, name) for name in _names(change)}
     with explained("change the run folder", root):
+        for source, target in change.copies:
+            if paths[source].exists() and not paths[target].exists():
+                _copy(paths[source], paths[target])
         for source, target in change.moves:
             if paths[source].exists() and not paths[target].exists():
                 paths[target].parent.mkdir(parents=True, exist_ok=True)
@@ -107,6 +114,20 @@ def _apply(root: Path, change: Commit) -> None:
         for name in [*left, *(name for name, text in change.texts.items() if text is None)]:
             _remove_empty_folders(root, paths[name])
         inside(root, FILE).unlink(missing_ok=True)
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copies a folder or a file; `target` exists only if it is complete."""
+    building = target.with_name(f".{target.name}.copying")
+    shutil.rmtree(building, ignore_errors=True)  # left by a killed process
+    building.mkdir(parents=True)
+    copied = building / target.name
+    if source.is_dir():
+        shutil.copytree(source, copied, symlinks=True)
+    else:
+        shutil.copy2(source, copied, follow_symlinks=False)
+    copied.replace(target)
+    building.rmdir()
 
 
 def _remove_empty_folders(root: Path, path: Path) -> None:

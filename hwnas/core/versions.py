@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -121,11 +121,20 @@ class Transition:
         self.ledger, self.changes = dict(before.stages), before.changes
         self._run = run
         self._moves: list[tuple[str, str]] = []
+        self._copies: list[tuple[str, str]] = []
         self._texts: dict[str, str | None] = {}
 
-    def set_aside(self, stage: str, owns: Iterable[str], *, label: str | None = None) -> str | None:
+    def set_aside(
+        self,
+        stage: str,
+        owns: Iterable[str],
+        *,
+        label: str | None = None,
+        stays: Container[str] = (),
+    ) -> str | None:
         """Moves the files at `owns` to superseded/ and forgets the stage. Returns the folder.
 
+        Files at `stays` are copied instead, so that they can be used until they are replaced.
         The name of the folder ends with the hash of the inputs, or with `label`. Files are never
         moved back if there is a `label`, or if the stage had damaged or missing files.
         """
@@ -137,7 +146,9 @@ class Transition:
         suffix = label or ("unrecorded" if record is None else record.inputs_hash)
         suffix += "" if label or record is None or is_whole else f"-{DAMAGED}"
         folder = self._free(f"{stage.replace('/', '-')}-{suffix}")
-        self._moves += [(name, f"{folder}/{name}") for name in names]
+        for name in names:
+            steps = self._copies if name in stays else self._moves
+            steps.append((name, f"{folder}/{name}"))
         if label is None and record is not None and is_whole:
             facts = _Facts(stage, replace(record, owns=tuple(owns), undo=0))
             name = f"{folder}/{FACTS}"
@@ -170,11 +181,11 @@ class Transition:
         texts = dict(self._texts)
         if (now := Ledger(self.ledger, self.changes)) != self._run.whole_ledger():
             texts[LEDGER] = now.text()
-        commit(self._run.root, Commit(tuple(self._moves), texts))
+        commit(self._run.root, Commit(tuple(self._moves), texts, tuple(self._copies)))
 
     def _free(self, name: str) -> str:
         """An unused folder name in superseded/."""
-        taken = {target for _, target in self._moves}
+        taken = {target for _, target in (*self._moves, *self._copies)}
         base = folder = f"{SUPERSEDED}/{name}"
         n = 1
         while self._run.path(folder).exists() or any(t.startswith(f"{folder}/") for t in taken):

@@ -24,6 +24,7 @@ REGISTRY = Registry[ExporterModule](
             "formats",
             "interpreter",
             "labels",
+            "last_words",
             "layer_calls",
             "manifest",
             "mil",

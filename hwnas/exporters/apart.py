@@ -28,6 +28,7 @@ from hwnas.exporters import REGISTRY
 from hwnas.exporters.apart_network import Uncaptured, saved
 from hwnas.exporters.artifact import PlannedFormat
 from hwnas.exporters.by_name import open_model
+from hwnas.exporters.last_words import last_words
 from hwnas.exporters.opened import CannotRunHere
 from hwnas.exporters.time_limits import export_limit_s, run_limit_s
 from hwnas.interfaces import Images, OpenModel
@@ -40,7 +41,6 @@ __all__ = ["KINDS", "Apart", "Crashed", "Runner", "TimedOut", "export_safely", "
 START = "from hwnas.exporters.apart_server import serve; serve()"
 KINDS = {kind.__name__: kind for kind in (UserError, CannotRunHere, CheckFailed)}
 """Maps the name of each error that the other process passes on to its class."""
-TAIL = 300  # characters of the last output of a crashed runtime
 
 
 class Crashed(UserError):
@@ -71,6 +71,7 @@ class Runner:
         self._folder = tempfile.TemporaryDirectory(prefix="hwnas-")
         self._log = Path(self._folder.name, "log")
         self._process: subprocess.Popen[str] | None = None
+        self._said = 0  # bytes of the log before the current command
 
     def __enter__(self) -> Runner:
         return self
@@ -112,8 +113,8 @@ class Runner:
             "arguments": arguments,
         }
         limit_s = export_limit_s(network, arguments["input_shape"])
-        names: list[str] = self._ask("export", asked, limit_s, who="converter")
-        return tuple(Path(folder, name) for name in names)
+        names = self._ask("export", asked, limit_s, who="converter")
+        return tuple(Path(folder, str(name)) for name in names)
 
     def open(self, format: str, path: Path, *, trust: bool = False) -> Apart:
         """Opens a model file in that process; see `by_name.open_model`.
@@ -154,6 +155,7 @@ class Runner:
         self, command: str, arguments: dict[str, Any], limit_s: float, *, who: str = "runtime"
     ) -> Any:
         process = self._process or self._start()
+        self._said = self._log.stat().st_size
         assert process.stdin is not None and process.stdout is not None
         is_late = threading.Event()
 
@@ -220,11 +222,10 @@ class Runner:
 
     def _last_words(self) -> tuple[str, str]:
         """How the process ended, and the end of its output."""
-        status = self._end()
-        ending = f"exit status {status}"
+        ending = f"exit status {(status := self._end())}"
         with contextlib.suppress(ValueError):
             ending = signal.Signals(-status).name
-        return ending, self._log.read_text("utf-8", "replace").strip()[-TAIL:]
+        return ending, last_words(self._log.read_bytes()[self._said :].decode("utf-8", "replace"))
 
     def _end(self) -> int:
         assert self._process is not None

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import torch
 
 __all__ = [
+    "MOST_HALF",
     "OTHER_FORMATS",
     "PROMISES",
     "STATIC_BATCH",
@@ -39,7 +40,12 @@ __all__ = [
     "Promise",
     "Source",
     "converting",
+    "half_overflow",
 ]
+
+
+MOST_HALF = 65504.0
+"""Largest number in half precision."""
 
 
 class Promise(NamedTuple):
@@ -90,12 +96,26 @@ class Source:
                 object.__setattr__(self, name, None)
 
     def in_precision(self, precision: str) -> Source:
-        """This source; for `fp16` with images, its weights are rounded to half precision."""
+        """This source; for `fp16` with images, its weights are rounded to half precision.
+
+        Raises:
+            UserError: half precision cannot represent a weight of the folded network.
+        """
+        if precision == "fp16":
+            self._require_half()
         if precision != "fp16" or self.images is None:
             return self
         from hwnas.exporters.weight_rounding import half_weights
 
         return replace(self, model=half_weights(self.model, self.images))
+
+    def _require_half(self) -> None:
+        from hwnas.exporters.fold import folded
+
+        for name, weights in folded(self.model, self.input_shape).named_parameters():
+            largest = float(weights.detach().abs().max()) if weights.numel() else 0.0
+            if not largest <= MOST_HALF:
+                raise half_overflow(largest, name)
 
     def graph(self, *, opset: int = OPSET, dynamic_batch: bool = True) -> onnx.ModelProto:
         """The network as an fp32 ONNX graph, see `float_graph`."""
@@ -107,6 +127,18 @@ class Source:
             opset=opset,
             dynamic_batch=dynamic_batch,
         )
+
+
+def half_overflow(largest: float, where: str) -> UserError:
+    """The error for a weight that half precision cannot represent."""
+    return UserError(
+        "a weight does not fit into half precision",
+        expected=f"weights with magnitudes of at most {MOST_HALF:g}",
+        found=f"a weight with the magnitude {largest:g}",
+        where=where,
+        fix="export another precision of this network (in a run, leave fp16 out of the formats to"
+        " export), or train with weight decay on this layer",
+    )
 
 
 @contextlib.contextmanager

@@ -30,6 +30,7 @@ __all__ = ["KIT", "MANIFEST_NAME", "read_manifest", "write_bundle"]
 
 MANIFEST_NAME = "manifest.json"
 README = "README.md"
+AGAIN = "export or copy the bundle again"
 KIT = (
     README,
     "bench.py",
@@ -154,17 +155,13 @@ def read_manifest(folder: Path) -> Manifest:
             "the manifest of the bundle is not valid",
             found=str(error).removeprefix(f"{path}: ").removeprefix("not a valid manifest: "),
             where=path,
-            fix="export or copy the bundle again",
+            fix=AGAIN,
         ) from error
     listed = [file.path for file in manifest.files]
     if len(set(listed)) != len(listed):
         twice = sorted({name for name in listed if listed.count(name) > 1})
-        raise UserError(
-            "the manifest lists a file twice",
-            found=twice,
-            where=f"{path}: files",
-            fix="export or copy the bundle again",
-        )
+        what = "the manifest lists a file twice"
+        raise UserError(what, found=twice, where=f"{path}: files", fix=AGAIN)
     with explained("read the bundle", folder):
         for file in manifest.files:
             _check_file(folder, file)
@@ -174,12 +171,8 @@ def read_manifest(folder: Path) -> Manifest:
     needed |= {sample.path for sample in manifest.samples}
     for name in sorted(needed):
         if name not in listed:
-            raise UserError(
-                "the manifest uses a file that its list `files` lacks",
-                found=name,
-                where=path,
-                fix="export or copy the bundle again",
-            )
+            what = "the manifest uses a file that its list `files` lacks"
+            raise UserError(what, found=name, where=path, fix=AGAIN)
     return manifest
 
 
@@ -288,7 +281,11 @@ def _check_file(folder: Path, file: BundleFile) -> None:
     path = folder / file.path
     if not path.is_file():
         raise UserError(
-            "a file of the bundle is missing", where=path, fix="export or copy the bundle again"
+            "a file of the bundle is missing",
+            expected=f"a file of {file.size_bytes} bytes, which {MANIFEST_NAME} lists",
+            found="something that is not a file" if path.exists() else "no such file",
+            where=path,
+            fix=AGAIN,
         )
     if path.stat().st_size != file.size_bytes or file_hash(path) != file.sha256:
         raise UserError(
@@ -296,5 +293,5 @@ def _check_file(folder: Path, file: BundleFile) -> None:
             expected=f"{file.size_bytes} bytes with the sha256 in {MANIFEST_NAME}",
             found=f"{path.stat().st_size} bytes with another sha256",
             where=path,
-            fix="export or copy the bundle again",
+            fix=AGAIN,
         )

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import io
 import logging
+import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -28,6 +29,7 @@ __all__ = [
     "STEP_OUTPUTS",
     "exported",
     "float_graph",
+    "places",
     "quiet",
 ]
 
@@ -105,7 +107,7 @@ def _translated(
     input_shape: Sequence[int],
     opset: int,
     dynamic_batch: bool,
-    outputs: Sequence[str],
+    outputs: Sequence[str] = (OUTPUT_NAME,),
 ) -> onnx.ModelProto:
     import torch
 
@@ -162,6 +164,34 @@ def _translating(opset: int) -> Iterator[None]:
             fix="replace the operator or the branch (for example by torch.where); if the batch size"
             " is fixed, set dynamic_batch: false for the format (in Python: dynamic_batch=False)",
         ) from error
+
+
+def places(model: torch.nn.Module, input_shape: Sequence[int], values: Sequence[str]) -> list[str]:
+    """The modules of `model`, and the operators in them, that compute values of its graph.
+
+    values: names of outputs of nodes in `float_graph`. The result has no duplicates. It is empty
+        if the graph cannot be made again, or has other values.
+    """
+    found: dict[str, None] = {}
+    with contextlib.suppress(HwnasError):
+        graph = _translated(model, input_shape, OPSET, dynamic_batch=True).graph
+        nodes = {str(name): node for node in graph.node for name in node.output}
+        for value in values:
+            if value in nodes:
+                found |= dict.fromkeys(_place(nodes[value]))
+    return list(found)
+
+
+def _place(node: onnx.NodeProto) -> Iterator[str]:
+    """The module and the operator of torch that a node of the graph comes from."""
+    facts = {item.key.rpartition(".")[2]: item.value for item in node.metadata_props}
+    scopes = re.findall(r"'([^']*)'", facts.get("name_scopes", ""))
+    kinds = re.findall(r"'([^']*)'", facts.get("class_hierarchy", ""))
+    if len(scopes) < 2 or len(scopes) != len(kinds):
+        return  # the exporter of torch made this node itself
+    module, operator = scopes[-2], kinds[-1].removesuffix(".default")
+    kind = kinds[-2].rpartition(".")[2]
+    yield f"{operator} in {module} ({kind})" if module else f"{operator} in forward() of {kind}"
 
 
 def _weights_hash(model: torch.nn.Module) -> str:

@@ -62,11 +62,10 @@ def export(
             and `int8` round the weights such that the outputs of the layers for these images change
             least (GPTQ; without images, `fp16` rounds to the nearest values). The file is checked
             on 16 (without: on noise).
-        held_out: normalised images that are not training images, of the same form. The top-1
-            agreement of 8-bit files is measured on them. By default it is measured on those of
-            `images` that do not determine the ranges; the result is then too optimistic.
+        held_out: normalised images that are not training images. The top-1 agreement of 8-bit
+            files is measured on them; by default, too optimistically, on other ones of `images`.
         metadata: stored in the file if the format supports it.
-        settings: settings of the format, such as `dynamic_batch=False`.
+        settings: of the format, such as `dynamic_batch=False`.
 
     Returns:
         Paths of the files, the model first.
@@ -74,19 +73,20 @@ def export(
     Raises:
         UserError: a setting is invalid, the network is in training mode, has no known input shape
             or returns no logits, `images` do not fit, or the format cannot express the network.
-        Crashed: a converter or a runtime crashed, in another process (`apart.export_safely`).
+        Crashed: a converter or a runtime crashed in another process (`export_safely`).
         CheckFailed: the outputs of an fp32 file differ from those of the network, or those of a
             file of lower precision by more than rounding explains (`WRONG`). If such a file exceeds
             the tolerance of its format, a warning is logged.
     """
-    chosen, images, held_out = planned(format, settings), as_floats(images), as_floats(held_out)
+    chosen, folder = planned(format, settings), _path(folder)
+    images, held_out = as_floats(images), as_floats(held_out)
     shape = _input_shape(network, images)
     if held_out is not None:
         check_images(held_out, shape, where="held_out")
     warn_of_licence(origin_of(network))
-    given = {"images": images, "held_out": held_out if chosen.precision == "int8" else None}
     facts = {key: str(fact) for key, fact in (metadata or {}).items()}
-    with _staged(Path(folder)) as staging, Runner() as runner:
+    given = {"images": images, "held_out": held_out if chosen.precision == "int8" else None}
+    with _staged(folder) as staging, Runner() as runner:
         files = export_safely(
             chosen,
             network,
@@ -99,8 +99,25 @@ def export(
         if images is None:
             images = rng(0, "exporters/parity").standard_normal((N_CHECKED, *shape), np.float32)
         described = chosen.exporter().describe(files)
-        _check(described, files, network, images[:N_CHECKED], runner, where=Path(folder))
-        return _moved(files, Path(folder))
+        _check(described, files, network, images[:N_CHECKED], runner, where=folder)
+        return _moved(files, folder)
+
+
+def _path(folder: object) -> Path:
+    """The path of the destination.
+
+    Raises:
+        UserError: `folder` is not a path.
+    """
+    if not isinstance(folder, (str, os.PathLike)) or not str(folder):
+        raise UserError(
+            "the folder of the exported files is not a path",
+            expected="the path of a folder, which is created if it does not exist",
+            found=repr(folder)[:80],
+            where="the argument `folder`",
+            fix="give a folder: hwnas.export(network, format, 'exported')",
+        )
+    return Path(folder)
 
 
 @contextlib.contextmanager
@@ -202,12 +219,15 @@ def _check_output(network: torch.nn.Module, shape: tuple[int, ...], images: Imag
             found = network(example.to(device))
     except Exception as error:  # a network can raise any exception
         text = str(error).strip().splitlines() or [type(error).__name__]
+        takes, check = ", ".join(map(str, shape)), "the channels and the order [n, C, H, W]"
+        if example.dim() != 4:
+            takes, check = "C, H, W", f"whether they have 4 axes (a single image: {where}[None])"
         raise UserError(
             "the network does not run on a batch of images",
-            expected=f"a network that takes one tensor, float32 [n, {', '.join(map(str, shape))}]",
+            expected=f"a network that takes one tensor, float32 [n, {takes}]",
             found=f"float32 {list(example.shape)}: {text[0][:300]}",
             where=where,
-            fix=f"check the channels and the order [n, C, H, W] of the images; else {fix}",
+            fix=f"check {check} of the images; else {fix}",
         ) from error
     if not torch.is_tensor(found) or found.dim() < 2 or len(found) != 1:
         kind = type(found).__name__

@@ -9,8 +9,15 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from hwnas.core.errors import UserError
-from hwnas.exporters.base import PROMISES, STATIC_BATCH, OnnxConfig, OnnxRuntimeFormat, Source
+from hwnas.exporters.base import (
+    MOST_HALF,
+    PROMISES,
+    STATIC_BATCH,
+    OnnxConfig,
+    OnnxRuntimeFormat,
+    Source,
+    half_overflow,
+)
 from hwnas.interfaces import Exporter, ModelFile, RunsOn
 
 if TYPE_CHECKING:
@@ -100,16 +107,8 @@ class _Fp16(OnnxRuntimeFormat):
 def _check_range(graph: onnx.ModelProto) -> None:
     from onnx import TensorProto, numpy_helper
 
-    limit = float(np.finfo(np.float16).max)
     for tensor in graph.graph.initializer:
         if tensor.data_type == TensorProto.FLOAT:
             largest = float(np.abs(numpy_helper.to_array(tensor)).max(initial=0.0))
-            if not largest <= limit:
-                raise UserError(
-                    "a weight does not fit into half precision",
-                    expected=f"weights with magnitudes of at most {limit:g}",
-                    found=f"a weight with the magnitude {largest:g}",
-                    where=tensor.name,
-                    fix="remove fp16 from the formats to export (`--formats`, or `export` in the"
-                    " configuration), or train with weight decay on this layer",
-                )
+            if not largest <= MOST_HALF:
+                raise half_overflow(largest, tensor.name)

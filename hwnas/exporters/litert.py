@@ -18,6 +18,7 @@ from hwnas import __version__
 from hwnas.builders.tflite_graph import OLDEST
 from hwnas.core.errors import UserError
 from hwnas.exporters.base import OTHER_FORMATS, PROMISES, BatchConfig, Format, Source
+from hwnas.exporters.float_graph import places
 from hwnas.exporters.interpreter import Interpreted, litert_model, value_ranges
 from hwnas.exporters.mixed import (
     LARGEST,
@@ -34,7 +35,6 @@ from hwnas.interfaces import EightBits, Exporter, Images, ModelFile, OpenModel, 
 
 if TYPE_CHECKING:
     import onnx
-    import torch
 
     from hwnas.builders.tflite_graph import Graph, Op
 
@@ -48,6 +48,8 @@ RUNS_ON = (
     RunsOn("litert", "int8", {"precision": "int8"}),
 )
 FILES = {"fp32": "model.tflite", "fp16": "model.fp16.tflite", "int8": "model.int8.tflite"}
+
+N_PLACES = 8  # places of unsupported operators in an error
 
 log = logging.getLogger(__name__)
 
@@ -120,7 +122,7 @@ class _LiteRt(Format):
         if precision == "int8":
             graph, facts["int8"] = self._quantized(proto, source)
         else:
-            graph = to_precision(_converted(proto), precision)
+            graph = to_precision(_converted(proto, source), precision)
         facts["not_delegated"] = missed = Interpreted(graph.serialized(), where=name).fell_out()
         if missed:
             log.warning("%s: XNNPACK does not run %s", name, ", ".join(sorted({*missed})))
@@ -137,7 +139,7 @@ class _LiteRt(Format):
 
         config = self.config
         images = calibration(source, config.n_calibration, config.seed, "exporters/litert")
-        graph = _converted(proto)
+        graph = _converted(proto, source)
         ranges = value_ranges(graph, images.ranges)
         in_8_bits = quantizable(graph)
 
@@ -147,7 +149,7 @@ class _LiteRt(Format):
 
         ways = {"nearest": partial(quantize, graph)}
         if config.weights == "compensated":
-            rounded = _rounded(proto, source.model, images.ranges)
+            rounded = _rounded(proto, source, images.ranges)
             ways = {"compensated": partial(quantize, rounded), **ways}
         found = mixed(
             ways,
@@ -185,15 +187,21 @@ class _LiteRt(Format):
         return litert_model(path, threads=threads)
 
 
-def _converted(proto: onnx.ModelProto) -> Graph:
+def _converted(proto: onnx.ModelProto, source: Source) -> Graph:
     """The float graph of a network.
 
     Raises:
         UserError: LiteRT lacks an operator, or the outputs are not vectors.
     """
-    from hwnas.builders.tflite import converted
+    from hwnas.builders.tflite import UnsupportedNodes, converted
 
-    graph = converted(proto)
+    try:
+        graph = converted(proto)
+    except UnsupportedNodes as error:
+        if found := places(source.model, source.input_shape, error.nodes):
+            more = [f"{len(found) - N_PLACES} more"] * (len(found) > N_PLACES)
+            error.say_where("; ".join(found[:N_PLACES] + more))
+        raise
     shape = graph.tensors[graph.output].shape
     if len(shape) != 2:  # maps would be NHWC
         raise UserError(
@@ -205,14 +213,14 @@ def _converted(proto: onnx.ModelProto) -> Graph:
     return graph
 
 
-def _rounded(proto: onnx.ModelProto, model: torch.nn.Module, images: Images) -> Graph:
+def _rounded(proto: onnx.ModelProto, source: Source, images: Images) -> Graph:
     """The graph with weights that are whole numbers of their 8-bit scales."""
     from hwnas.exporters.quantize import on_grid, set_initializers
 
-    weights = on_grid(proto, model, images, levels=LARGEST)
+    weights = on_grid(proto, source.model, images, levels=LARGEST)
     proto = copy.deepcopy(proto)
     set_initializers(proto.graph, weights)
-    return _converted(proto)
+    return _converted(proto, source)
 
 
 def _logits(graph: Graph, images: Images) -> Images:

@@ -94,7 +94,9 @@ def _require_known(name: str, where: str, *, rest: str, or_all: bool) -> None:
     try:
         REGISTRY.describe(name)
     except UserError as error:
-        if (lower := name.lower()) in (*REGISTRY.names, ALL):
+        if name.lower() == "mnn":
+            error.fix = 'convert model.onnx yourself, see "MNN" in docs/deploy.md'
+        elif (lower := name.lower()) in (*REGISTRY.names, ALL):
             error.fix = f"did you mean {ALL if lower == ALL else lower + rest.lower()!r}?"
         if or_all:
             error.expected = f"{ALL}, or {error.expected}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,12 @@ from hwnas.core.errors import UserError
 from hwnas.interfaces import Images
 
 __all__ = ["as_floats", "check_images"]
+
+log = logging.getLogger(__name__)
+
+NORMALISED = 20.0
+"""Values of normalised images are smaller: (1 - mean) / std, where std is at least 0.05."""
+MOST_PIXEL = 255.0
 
 
 def as_floats(images: Any) -> Images | None:
@@ -40,6 +47,7 @@ def check_images(images: object, shape: tuple[int, ...], where: str = "images") 
         if images.dtype == np.float32 and images.shape[1:] == shape and len(images):
             bad = np.flatnonzero(~np.isfinite(images.reshape(len(images), -1)).all(1))
             if not len(bad):
+                _warn_of_pixels(images, where)
                 return
             raise UserError(
                 "images have values that are not finite",
@@ -49,6 +57,15 @@ def check_images(images: object, shape: tuple[int, ...], where: str = "images") 
                 where=where,
                 fix="remove these images, or correct their values",
             )
+    if isinstance(images, (list, tuple)):
+        axes = ", ".join(map(str, shape)) if shape else "C, H, W"
+        raise UserError(
+            "the images are not in one array",
+            expected=f"an array or a tensor, float32 [n, {axes}]",
+            found=f"{type(images).__name__} of {len(images)}: {kind}",
+            where=where,
+            fix="stack them: np.stack(images) of arrays, torch.stack(images) of tensors",
+        )
     if not isinstance(images, np.ndarray) or images.dtype != np.float32:
         raise UserError(
             "the images are not floating-point numbers in an array or a tensor",
@@ -63,5 +80,19 @@ def check_images(images: object, shape: tuple[int, ...], where: str = "images") 
         expected=f"float32 [n, {', '.join(map(str, shape))}], n > 0, an array or a tensor",
         found=kind,
         where=where,
-        fix="give images that are resized, normalised and stacked as in training, [n, C, H, W]",
+        fix="add the axis of the images: images[None]"
+        if images.shape == shape
+        else "give images that are resized, normalised and stacked as in training, [n, C, H, W]",
     )
+
+
+def _warn_of_pixels(images: Images, where: str) -> None:
+    """Warns of images that look like pixels of 0 to 255."""
+    low, high = float(images.min()), float(images.max())
+    if low >= 0 and NORMALISED < high <= MOST_PIXEL:
+        log.warning(
+            "the values of `%s` are %.4g to %.4g, like pixels that are not normalised; 8-bit ranges"
+            " and the comparison with torch are then wrong, unless the network was trained on such"
+            " values; fix: (%s / 255 - mean) / std of every channel, as in training",
+            *(where, low, high, where),
+        )

@@ -119,6 +119,9 @@ def definition_of(model: nn.Module) -> dict[str, Any]:
             "the architecture of a network is unknown, because hwnas did not build the network",
             expected="a network from hwnas.nets.subnet or hwnas.nets.extract",
             found=f"an object of the class {type(model).__name__}",
+            where="the network",
+            fix="give a network as `supernet.extract(arch)` returns it; to export another network,"
+            " choose a format that takes any, such as onnx or pt2",
         )
     return definition
 

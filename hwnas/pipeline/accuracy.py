@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwnas.core.bits import pack_bits
+from hwnas.core.progress import Progress, silent
 from hwnas.core.stats import accuracy_text
 from hwnas.exporters.apart import Crashed, opened_safely
 from hwnas.exporters.opened import CannotRunHere
@@ -93,10 +94,13 @@ class Accuracies:
         return found
 
 
-def test_accuracies(project: Project, arch: Arch) -> Accuracies:
-    """Runs every exported file of a network on the test split, also on devices of this machine."""
+def test_accuracies(project: Project, arch: Arch, progress: Progress = silent) -> Accuracies:
+    """Runs every exported file of a network on the test split, also on devices of this machine.
+
+    progress: counts files.
+    """
     if project.space.macro.reads_tokens:
-        return _on_text(project, arch)
+        return _on_text(project, arch, progress)
     x, labels = project.images("test", resolution(project.space, arch))
 
     def right(logits: Images) -> Hits:
@@ -104,7 +108,9 @@ def test_accuracies(project: Project, arch: Arch) -> Accuracies:
         return found
 
     here, replies = {}, {}
-    for one in project.files.read_exports()[arch.key]:
+    exports = project.files.read_exports()[arch.key]
+    for number, one in enumerate(exports):
+        progress(number, len(exports), one.model.path)
         if one.parity is not None:
             try:
                 path, threads = file_of(project, arch, one), project.config.threads
@@ -120,16 +126,19 @@ def test_accuracies(project: Project, arch: Arch) -> Accuracies:
             one = exported_artifact(project, arch, device)
             runs[name] = run_on_device(device, file_of(project, arch, one), x)
             on_devices[name] = {one.model.path: right(runs[name].logits)}
+    progress(len(exports), len(exports))
     n_classes = len(project.source.info.class_names)
     return Accuracies(labels, n_classes, here, on_devices, runs, replies)
 
 
-def _on_text(project: Project, arch: Arch) -> Accuracies:
+def _on_text(project: Project, arch: Arch, progress: Progress) -> Accuracies:
     """Predicts every token of the test text with every exported file, in its own runtime."""
     hits: dict[str, Hits] = {}
     loss: dict[str, float] = {}
     labels = np.concatenate([y.numpy().ravel() for _, y in _texts(project)])
-    for one in project.files.read_exports()[arch.key]:
+    exports = project.files.read_exports()[arch.key]
+    for number, one in enumerate(exports):
+        progress(number, len(exports), one.model.path)
         path, threads = file_of(project, arch, one), project.config.threads
         found, total = [], 0.0
         with opened_safely(one.model.format, path, threads=threads) as opened:
@@ -141,6 +150,7 @@ def _on_text(project: Project, arch: Arch) -> Accuracies:
                 total += float((logits.max(-1) + np.log(np.exp(shifted).sum(-1)) - right).sum())
         hits[one.model.path] = np.concatenate(found)
         loss[one.model.path] = total / len(labels)
+    progress(len(exports), len(exports))
     return Accuracies(labels, project.space.macro.num_classes, hits, loss=loss)
 
 

@@ -5,6 +5,7 @@ Stage `verify` calls it with its measurements.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from hwnas import __version__
 from hwnas.controller.constraints import metric_key
 from hwnas.core.env import host_facts
 from hwnas.core.store import content_hash, file_hash
-from hwnas.exporters.bundle import write_bundle
+from hwnas.exporters.bundle import MANIFEST_NAME, write_bundle
 from hwnas.exporters.manifest import (
     AccuracyFact,
     ConstraintFact,
@@ -40,7 +41,7 @@ from hwnas.spaces.lowering import resolution
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Winner", "bundle_winner"]
+__all__ = ["Winner", "bundle_winner", "remove_other_bundles"]
 
 N_GOLDEN, N_SAMPLES = 16, 8
 BATCH = 256  # images per batch
@@ -126,6 +127,16 @@ def bundle_winner(project: Project, device: DeviceSpec, winner: Winner) -> None:
         samples=_samples(project, model, px),
         is_ours=True,
     )
+
+
+def remove_other_bundles(project: Project) -> None:
+    """Removes earlier bundles of devices that the search no longer has.
+
+    They stayed while the stage ran; superseded/ has a copy.
+    """
+    for path in project.files.bundles.glob(f"*/{MANIFEST_NAME}"):
+        if path.parent.name not in project.devices:
+            shutil.rmtree(path.parent, ignore_errors=True)
 
 
 def _golden_inputs(project: Project, px: int) -> NDArray[np.float32]:

@@ -3,8 +3,7 @@
 Passes through networks are counted, and multiplied by the measured time of a few passes
 (`training.speed`). The times of other work are constants that were fitted to runs of shipped
 configurations on idle machines. On a slow or busy machine they are scaled (`core.speed.slowness`).
-The estimates should be within a factor of two. None means unknown: the images, and so their number,
-are missing.
+The estimates should be within a factor of two. None means unknown, because the images are missing.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from hwnas.latency.session_time import profile_s, session_s
 from hwnas.measure.references.graphs import has_data, reference_macs
 from hwnas.pipeline.data_checks import known_data
 from hwnas.pipeline.exports import formats_for
-from hwnas.pipeline.format_time import formats_s
+from hwnas.pipeline.format_time import formats_s, tested_s
 from hwnas.pipeline.network_time import NetworkTime
 from hwnas.pipeline.project import Project
 from hwnas.pipeline.reference_training import recipe
@@ -213,9 +212,10 @@ class Durations:
         n = len(role_names(self.project))
         if self.speed is None or self.n_images is None:
             return None
-        return len(self.project.devices) * self._timing(n * [self._limited_macs]) + n * (
-            self.speed.infer(self._limited_macs, self.n_images["test"])
-        )
+        timed = len(self.project.devices) * self._timing(n * [self._limited_macs])
+        tested = n * self.speed.infer(self._limited_macs, self.n_images["test"])
+        formats = formats_for(self.project, is_winner=True)
+        return timed + tested + len(targets(self.project)) * tested_s(formats)
 
     def references(self) -> float | None:
         """Seconds to time published networks on every device, and to train some of them."""

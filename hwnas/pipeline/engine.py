@@ -142,12 +142,13 @@ def _begin(
     for plan in plans:
         name, owns = plan.stage.name, plan.stage.owns
         if name in anew:
-            moved[name] = transition.set_aside(name, owns, label="replaced")
+            stays = plan.stage.stays
+            moved[name] = transition.set_aside(name, owns, label="replaced", stays=stays)
         elif plan.back is not None and name in needed:
             moved[name] = transition.bring_back(name, plan.back, owns)
             returned.append(plan)
         elif name in wanted and plan.status == "stale" and plan.inputs_hash is not None:
-            moved[name] = transition.set_aside(name, owns)
+            moved[name] = transition.set_aside(name, owns, stays=plan.stage.stays)
     number, undecided = store(transition, run), None
     for plan in plans if number else ():
         name = plan.stage.name

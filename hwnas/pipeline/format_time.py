@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from hwnas.core.speed import slowness
+from hwnas.exporters import REGISTRY as EXPORTERS
 from hwnas.exporters.artifact import PlannedFormat
 
-__all__ = ["formats_s", "table_s"]
+__all__ = ["formats_s", "measured_weight", "table_s", "tested_s", "weight"]
 
 FORMAT_S = {"coreml": 15.0, "executorch": 15.0, "features": 1.0, "timm": 3.0}
 OTHER_S = 4.0  # most start from an ONNX graph
 EXECUTORCH_INT8_S = 60.0  # calibrates and converts the network three times
 MEASURED_S = 3.0  # a file on the test images, and its turns of timing
+INTERPRETED_S = {"coreml": 15.0}
 
 
 def formats_s(formats: Sequence[PlannedFormat]) -> float:
@@ -20,9 +22,32 @@ def formats_s(formats: Sequence[PlannedFormat]) -> float:
     return sum(map(_seconds, formats))
 
 
-def table_s(n_files: int) -> float:
+def weight(one: PlannedFormat) -> int:
+    """Share of a format in the progress of an export: so the time left hardly jumps."""
+    return max(1, round(_seconds(one)))
+
+
+def table_s(formats: Iterable[str]) -> float:
     """Estimated seconds to measure files of small networks for the table of all formats."""
-    return n_files * MEASURED_S * slowness()
+    return sum(map(_measured_s, formats)) * slowness()
+
+
+def tested_s(formats: Iterable[PlannedFormat]) -> float:
+    """Estimated seconds to run files on the test images, each in a process of its own.
+
+    Files that this process runs itself take no time of this kind.
+    """
+    names = [one.name for one in formats]
+    return table_s(n for n in names if not getattr(EXPORTERS.declaration(n), "IN_PROCESS", False))
+
+
+def measured_weight(format: str) -> int:
+    """Share of a file in the progress of this table."""
+    return max(1, round(_measured_s(format)))
+
+
+def _measured_s(format: str) -> float:
+    return INTERPRETED_S.get(format, MEASURED_S)
 
 
 def _seconds(one: PlannedFormat) -> float:

@@ -49,6 +49,8 @@ class Stage:
         earlier results are kept.
     remade: further files (with wildcards) without which the stage is not done. Changes of its other
         files are only reported.
+    stays: the paths of `owns` that stay until the stage replaces them, so that they can be used
+        while it runs; superseded/ gets a copy.
     data: returns the current data that the stage reads.
     names: the key path in the configuration of each item of `settings`.
     seconds: returns its estimated duration from the beginning; None if unknown.
@@ -70,6 +72,7 @@ class Stage:
     settled: Callable[[], bool] = lambda: True
     is_provisional: bool = False
     remade: tuple[str, ...] = ()
+    stays: tuple[str, ...] = ()
     data: Callable[[], DataInput] | None = None
     names: tuple[str, ...] = ()
     seconds: Callable[[], float | None] = lambda: None

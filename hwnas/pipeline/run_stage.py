@@ -97,7 +97,7 @@ def _make_way(plan: Plan, run: RunDir) -> StageRecord | None:
     if plan.back is not None:
         moved = transition.bring_back(stage.name, plan.back, stage.owns)
     elif record is not None and plan.status == "stale":
-        moved = transition.set_aside(stage.name, stage.owns)
+        moved = transition.set_aside(stage.name, stage.owns, stays=stage.stays)
     elif record is not None and (damaged := _damaged(stage, record, run)):
         why = ALTERED
         moved = transition.set_aside(stage.name, damaged, label="damaged")

@@ -119,11 +119,19 @@ def require_run(run: RunDir) -> Path:
     """
     path = stored_config(run)
     if not path.exists():
+        fix = command_line("run", "quickstart", "--run", run.root) + ", or add --config NAME"
+        found = None
+        if (run.root / "manifest.json").is_file():
+            around = run.root.resolve().parents[2:3]  # RUN/bundles/SEARCH/DEVICE
+            known = [path for path in around if stored_config(RunDir(path)).exists()]
+            found = "a bundle, the result of a run"
+            fix = f"give the run folder {known[0]}" if known else "give the folder of the run"
         raise UserError(
             "this is not a run folder",
             expected="a folder with a config.yaml",
+            found=found,
             where=run.root,
-            fix=command_line("run", "quickstart", "--run", run.root) + ", or add --config NAME",
+            fix=fix,
         )
     return path
 

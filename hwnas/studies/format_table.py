@@ -6,7 +6,7 @@ files run in another process, because a runtime may crash.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
@@ -14,25 +14,28 @@ from typing import Any
 import numpy as np
 
 from hwnas.core.errors import CheckFailed, UserError, first_line
-from hwnas.core.progress import Progress, silent
+from hwnas.core.progress import Parts, Progress, silent
 from hwnas.core.stats import accuracy_text
 from hwnas.exporters.apart import Apart, Runner
 from hwnas.exporters.every import not_installed
 from hwnas.exporters.parity import compare, is_kept, torch_logits
 from hwnas.interfaces import Images
 from hwnas.pipeline.exports import exports_of, file_of, formats_for, winning_archs
+from hwnas.pipeline.format_time import measured_weight
 from hwnas.pipeline.outcomes import Exported
 from hwnas.pipeline.project import Project
 from hwnas.pipeline.winners import load_network
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.lowering import resolution
 
-__all__ = ["N_IMAGES", "FormatRow", "format_table"]
+__all__ = ["N_IMAGES", "QUIET", "ROUNDS", "FormatRow", "format_table", "spread_of"]
 
 N_IMAGES = 500
 """Largest number of test images for accuracy and parity."""
 
 ROUNDS, RUNS, TURN_MS = 15, 8, 40.0  # of timing by turns: runs in a turn, unless it takes longer
+QUIET = 0.05
+"""Largest spread of times between rounds (`spread_of`) that is expected of an idle machine."""
 
 
 @dataclass(frozen=True)
@@ -42,9 +45,10 @@ class FormatRow:
     ok: whether the file keeps the promise of its format on the test images; None: unknown.
     mb: size of the files in megabytes.
     top1: accuracy of the file on `n_images` test images, in [0, 1].
-    parity: largest difference from torch, relative to the largest logit. agreement: share of images
-        with the same class as in torch.
+    parity: largest difference from torch, relative to the largest logit; `tolerance` is accepted.
+    agreement: share of images with the same class as in torch; at least `least` is accepted.
     ms: time of one image; median over rounds of the fastest run of a turn.
+    spread: interquartile range over the rounds / ms.
     delegated: share of the operators that the accelerated backend runs.
     notes: why values are missing.
     """
@@ -57,8 +61,11 @@ class FormatRow:
     top1: float | None = None
     n_images: int = 0
     parity: float | None = None
+    tolerance: float | None = None
     agreement: float | None = None
+    least: float | None = None
     ms: float | None = None
+    spread: float | None = None
     delegated: float | None = None
     notes: tuple[str, ...] = ()
 
@@ -73,8 +80,11 @@ class FormatRow:
             "top1": None if self.top1 is None else round(self.top1, 4),
             "n_images": self.n_images,
             "parity": None if self.parity is None else float(f"{self.parity:.2e}"),
+            "tolerance": self.tolerance,
             "agreement": None if self.agreement is None else round(self.agreement, 4),
+            "least_agreement": self.least,
             "ms": None if self.ms is None else round(self.ms, 4),
+            "spread": None if self.spread is None else round(self.spread, 4),
             "delegated": None if self.delegated is None else round(self.delegated, 4),
             "notes": list(self.notes),
         }
@@ -88,6 +98,7 @@ class FormatRow:
             "MB": _text(self.mb, "{:.3f}"),
             "top-1": accuracy_text(self.top1, self.n_images) or "-",
             "parity": _text(self.parity, "{:.1e}") + _text(self.agreement, ", {:.1%} agree", ""),
+            "accepted": _text(self.tolerance, "{:.0e}") + _text(self.least, ", {:.1%}", ""),
             "ms here": _text(self.ms, "{:.4f}"),
             "share delegated": _text(self.delegated, "{:.0%}"),
             "note": "; ".join(self.notes),
@@ -120,15 +131,18 @@ def format_table(project: Project, progress: Progress = silent) -> list[FormatRo
     progress: counts files, then rounds of timing.
     """
     files = list(_files(project))
-    n_steps = len(files) + ROUNDS
+    parts = Parts(
+        progress, [*(measured_weight(one.exported.model.format) for one in files), ROUNDS]
+    )
     with Runner(threads=project.config.threads) as runner:
         references: dict[Arch, tuple[Images, Any, Images]] = {}
-        for done, one in enumerate(files, start=1):
+        for number, one in enumerate(files):
+            parts.part(number)(0, 1, one.name)
             if one.arch not in references:
                 references[one.arch] = _reference(project, one.arch)
             _examine(project, one, references[one.arch], runner)
-            progress(done, n_steps, one.name)
-        _time(files, {arch: found[0] for arch, found in references.items()}, progress, n_steps)
+        last = parts.part(len(files), "timing the files in turn")
+        _time(files, {arch: found[0] for arch, found in references.items()}, last)
     rows = [one.row() for one in files]
     winners = dict.fromkeys(one.arch.key for one in files)
     return rows + [
@@ -138,10 +152,18 @@ def format_table(project: Project, progress: Progress = silent) -> list[FormatRo
     ]
 
 
+def spread_of(rows: Sequence[FormatRow]) -> float | None:
+    """How much the times of a file vary between rounds: the median over files; None: not timed."""
+    known = [row.spread for row in rows if row.spread is not None]
+    return median(known) if known else None
+
+
 def _files(project: Project) -> Iterator[_File]:
     names = {one.path: one.shown for one in formats_for(project, is_winner=True)}
     for arch in sorted(winning_archs(project), key=lambda arch: arch.key):
-        for exported in exports_of(project, arch):
+        found = exports_of(project, arch)
+        formats = list(dict.fromkeys(one.model.format for one in found))
+        for exported in sorted(found, key=lambda one: formats.index(one.model.format)):
             path = exported.model.path
             yield _File(arch, exported, names.get(path, names.get(exported.model.format, path)))
 
@@ -177,7 +199,9 @@ def _examine(
         "top1": float((logits.argmax(1) == labels).mean()),
         "n_images": len(x),
         "parity": found.relative,
+        "tolerance": model.parity_tolerance,
         "agreement": found.top1_agreement,
+        "least": model.min_agreement,
         "delegated": opened.model.delegated,
     }
     if opened.model.untimed:
@@ -195,9 +219,7 @@ def _reason(error: UserError | CheckFailed) -> str:
     return first_line(error) + (f": {found[0][:160]}" if found else "")
 
 
-def _time(
-    files: list[_File], images: Mapping[Arch, Images], progress: Progress, n_steps: int
-) -> None:
+def _time(files: list[_File], images: Mapping[Arch, Images], progress: Progress) -> None:
     """Times one image in every file, all files in turn, several times."""
     timed = [one for one in files if one.opened is not None and not one.opened.model.untimed]
     fastest: dict[int, list[float]] = {i: [] for i in range(len(timed))}
@@ -216,7 +238,9 @@ def _time(
                 continue
             if number:
                 fastest[i].append(best)
-        progress(len(files) + number, n_steps, "timing the files in turn")
+        progress(number, ROUNDS)
     for i, one in enumerate(timed):
         if fastest[i]:
-            one.facts["ms"] = median(fastest[i])
+            one.facts["ms"] = ms = median(fastest[i])
+            low, high = np.quantile(fastest[i], (0.25, 0.75))
+            one.facts["spread"] = float(high - low) / ms

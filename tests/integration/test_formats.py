@@ -22,14 +22,18 @@ from hwnas.builders.onnx import context
 from hwnas.cli.main import app
 from hwnas.core import plugins
 from hwnas.core.errors import CheckFailed, UserError
-from hwnas.exporters import REGISTRY, apart, fp16, time_limits
+from hwnas.core.progress import silent
+from hwnas.exporters import REGISTRY, apart, every, fp16, time_limits, timm
 from hwnas.exporters.apart import Crashed, Runner, TimedOut, export_safely, opened_safely
 from hwnas.exporters.artifact import PlannedFormat
 from hwnas.exporters.by_name import planned
 from hwnas.exporters.every import every_format, not_installed
 from hwnas.exporters.formats import export, open_model
 from hwnas.nets.subnet import build_subnet, input_shape_of
-from hwnas.pipeline import config
+from hwnas.pipeline import accuracy, config
+from hwnas.pipeline.exports import exports_of, winning_archs
+from hwnas.pipeline.format_time import measured_weight, table_s, weight
+from hwnas.pipeline.opening import open_project
 from hwnas.studies import format_table
 from hwnas.testing.suite import tiny_space
 from tests.broken_formats import installed
@@ -136,16 +140,53 @@ def test_one_table_of_all_formats(folder: Path, monkeypatch: pytest.MonkeyPatch)
     assert "the converter of the format falling crashed: SIGABRT; no such instruction" in note
     assert rows["falling"]["ok"] is False and rows["falling"]["file"] is None
     assert rows["coreml:fp16"]["ok"] is None and "hwnas[coreml]" in rows["coreml:fp16"]["notes"][0]
-    columns = ["format", "ok", "MB", "top-1", "parity", "ms here", "share delegated", "note"]
-    assert all(list(row) == columns for row in found.shown)
+    columns = ["format", "ok", "MB", "top-1", "parity", "accepted", "ms here", "share delegated"]
+    assert all(list(row) == [*columns, "note"] for row in found.shown)
+    accepted = {row["format"]: row["accepted"] for row in found.shown}
+    assert accepted["onnx"] == "1e-04, 100.0%" and accepted["int8"] == "3e-01, 98.0%"
+    assert found.title.startswith("files of the winner: ") and onnx["arch"] not in found.title
+    assert f"vary by {found.facts['spread']:.1%}" in found.title and onnx["spread"] >= 0
     with pytest.raises(CheckFailed, match=r"(?s)formats are missing.*SIGABRT.*HardSwish"):
         hwnas.export(folder)  # asked for by name, as the configuration does now
+
+
+def test_files_of_a_format_are_neighbours_and_noise_is_told(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(config, "every_format", lambda: [{"name": "onnx"}, {"name": "int8"}])
+    monkeypatch.setattr(format_table, "not_installed", dict)
+    known = format_table.exports_of
+    twice = MagicMock(side_effect=lambda *of: (*known(*of), known(*of)[0]))
+    monkeypatch.setattr(format_table, "exports_of", twice)
+    monkeypatch.setattr("hwnas.api.export.QUIET", -1.0)
+    found = hwnas.export(folder, formats=["all"])
+    assert [row["format"] for row in found] == ["onnx", "onnx", "int8"]
+    assert "the times in the table are noisy" in caplog.text and "close other" in caplog.text
+
+
+def test_progress_counts_expected_seconds_and_files(folder: Path) -> None:
+    """So the time left does not jump at formats and networks that take long."""
+    seen: list[tuple[int, int, str]] = []
+    slow = PlannedFormat(REGISTRY.declaration("executorch").Config(precision="int8"))
+    assert weight(slow) >= 10 * weight(planned("onnx", {}))
+    assert measured_weight("coreml") > measured_weight("onnx")
+    assert table_s(["coreml"]) > table_s(["onnx"])
+    with open_project(
+        folder, progress_for=lambda _: silent, command="test", read_only=True
+    ) as project:
+        (arch, *_) = winning_archs(project)
+        accuracies = accuracy.test_accuracies(project, arch, lambda *now: seen.append(now))
+        n = len(exports_of(project, arch))
+    assert [done for done, *_ in seen] == [*range(n), n] and n > 1
+    assert seen[0] == (0, n, "model.onnx") and accuracies.here
 
 
 def test_the_plan_of_all_formats_has_the_table(
     folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(config, "every_format", lambda: [{"name": "onnx"}, {"name": "timm"}])
+    absent = {"a:fp32": "x is not installed; do y", "a:int8": "x is not installed; do y"}
+    monkeypatch.setattr(every, "not_installed", lambda: absent)
     before = hwnas.plan(folder, only="export", settings={"export": ["onnx", "timm"]})
     *stages, table = export_plan(folder, formats=["all"])
     assert [row["stage"] for row in stages] == [row["stage"] for row in before]
@@ -158,6 +199,23 @@ def test_the_plan_of_all_formats_has_the_table(
         shown = CliRunner().invoke(app, ["export", str(folder), "--formats", formats, "--dry-run"])
         assert ("table of" in shown.stdout) == (formats == "all") and text in caplog.text
         assert ("about" in caplog.text) == (formats == "all")
+    assert "note: left out: a:fp32, a:int8: x is not installed; do y" in caplog.text
+
+
+def test_a_format_that_was_not_downloaded_is_refused_before_the_first_stage(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(timm, "unfetched", lambda: "no files", raising=False)
+    for verb in (export_plan, hwnas.export):
+        with pytest.raises(UserError, match="format timm needs files that were not") as error:
+            verb(folder, formats=["onnx", "timm"], settings={"verify.parity_batches": [3]})
+        assert error.value.found == "no files" and "--formats timm --fetch" in error.value.fix
+
+
+@pytest.mark.parametrize("text", ["onnx,,int8", "onnx,", ""])
+def test_an_empty_name_of_a_format_is_refused(text: str, folder: Path) -> None:
+    shown = CliRunner().invoke(app, ["export", str(folder), "--formats", text, "--dry-run"])
+    assert shown.exit_code and repr(text) in str(shown.exception or shown.output)
 
 
 def _without(package: str, monkeypatch: pytest.MonkeyPatch) -> None:

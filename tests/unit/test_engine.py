@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from hwnas.core.commit import Commit, commit_file, finish
 from hwnas.core.errors import UserError
 from hwnas.core.progress import Outlook, silent
 from hwnas.core.rundir import RunDir
@@ -28,6 +29,7 @@ class Pipeline:
         self.settings = {"measure": 1, "train": 1, "search": 1}
         self.ran: list[str] = []
         self.fail_in: str | None = None
+        self.stays: tuple[str, ...] = ()
 
     def stages(self) -> list[Stage]:
         needs = {"measure": (), "train": (), "search": ("measure", "train")}
@@ -53,6 +55,7 @@ class Pipeline:
             outputs=(f"tables/{name}/out",),
             run=work,
             cost="nothing",
+            stays=self.stays,
         )
 
     def execute(self, only: list[str] | None = None) -> list[str]:
@@ -92,6 +95,35 @@ def test_what_a_change_made_stale_is_moved_aside_not_lost(pipeline: Pipeline):
         pipeline.execute()
     kept = sorted(p.read_text() for p in pipeline.run.path("superseded").rglob("tables/train/out"))
     assert kept == [old, old.replace("train 1", "train 2")]
+
+
+def test_what_stays_can_be_used_until_it_is_replaced(pipeline: Pipeline):
+    pipeline.stays = ("tables/search",)
+    pipeline.execute()
+    out = pipeline.run.path("tables", "search", "out")
+    first = out.read_text()
+    pipeline.settings["search"], pipeline.fail_in = 2, "search"
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.execute()
+    assert out.read_text() == first
+    (kept,) = pipeline.run.path("superseded").rglob("tables/search/out")
+    assert kept.read_text() == first and not [*pipeline.run.root.rglob("*.copying")]
+    pipeline.fail_in = None
+    assert pipeline.execute() == ["search"] and "search 2" in out.read_text()
+    pipeline.settings["search"] = 1
+    assert pipeline.execute() == [] and out.read_text() == first  # moved back
+
+
+def test_a_copy_that_a_kill_interrupted_is_completed(tmp_path: Path):
+    change = Commit(copies=(("tables/a", "superseded/x/tables/a"),))
+    (tmp_path / "tables" / "a").mkdir(parents=True)
+    (tmp_path / "tables" / "a" / "f").write_text("1")
+    partial = tmp_path / "superseded" / "x" / "tables" / ".a.copying" / "a"
+    partial.mkdir(parents=True)
+    commit_file(tmp_path).write(change)
+    finish(tmp_path, ["tables", "superseded"])
+    assert (tmp_path / "superseded/x/tables/a/f").read_text() == "1"
+    assert (tmp_path / "tables/a/f").read_text() == "1" and not partial.parent.exists()
 
 
 def test_settings_that_change_no_output_stop_there(pipeline: Pipeline):

@@ -203,8 +203,27 @@ def test_the_layer_that_litert_lacks_is_named(tmp_path: Path) -> None:
     net = nn.Sequential(OrderedDict(layers))
     with pytest.raises(UserError, match="LayerNormalization") as error:
         export(net.eval(), "litert", tmp_path, images=IMAGES)
-    assert str(error.value.where).startswith("layer norm, ONNX node ")
+    assert error.value.where == "aten.layer_norm in norm (LayerNorm)"
     assert "norm.weight" in str(error.value.found)
+
+
+def test_every_module_with_an_operator_that_litert_lacks_is_named(tmp_path: Path) -> None:
+    class Both(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = nn.Sequential(nn.Conv2d(1, 4, 3), nn.GELU(), nn.Conv2d(4, 4, 1), nn.ELU())
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            found: torch.Tensor = torch.erf(self.body(x)).mean((2, 3))
+            return found
+
+    with pytest.raises(UserError, match="Erf") as error:
+        export(Both().eval(), "litert", tmp_path, images=IMAGES)
+    assert str(error.value.where).split("; ") == [
+        "aten.gelu in body.1 (GELU)",
+        "aten.elu in body.3 (ELU)",
+        "aten.erf in forward() of Both",
+    ]
 
 
 def test_what_is_not_delegated_is_reported(

@@ -16,6 +16,8 @@ from hwnas.cli.main import app
 from hwnas.core.errors import UserError
 from hwnas.exporters.by_name import planned
 from hwnas.exporters.formats import open_model
+from hwnas.exporters.last_words import last_words
+from hwnas.exporters.names import require_format
 from hwnas.exporters.parity import torch_logits
 from hwnas.nets.subnet import build_subnet
 from hwnas.testing.suite import tiny_space
@@ -191,3 +193,21 @@ def test_images_that_the_network_does_not_take_are_refused(own: nn.Module, tmp_p
         hwnas.export(own, "onnx", tmp_path, images=torch.rand(8, 1, 16, 16))
     assert "float32 [1, 1, 16, 16]" in str(error.value.found)
     assert "channels" in str(error.value.found) and not list(tmp_path.iterdir())
+
+
+def test_mnn_is_a_documented_conversion() -> None:
+    with pytest.raises(UserError, match="unknown exporter 'mnn'") as error:
+        require_format("mnn", where="formats")
+    assert error.value.fix == 'convert model.onnx yourself, see "MNN" in docs/deploy.md'
+    assert "\n## MNN\n" in Path("docs/deploy.md").read_text()
+
+
+def test_the_last_words_are_those_of_the_crash() -> None:
+    said = (
+        "/x/tracer.py:12: TracerWarning: Converting a tensor\n  if x.shape[0]:\n"
+        + "".join(f"line {n}\n" for n in range(100))
+        + "terminate called after throwing an instance\n  what():  no kernel\n"
+    )
+    found = last_words(said)
+    assert found.endswith("instance\n  what():  no kernel") and len(found) <= 400
+    assert found.startswith("line ") and last_words("/a.py:1: UserWarning: x\n  y()\n") == ""

@@ -12,14 +12,15 @@ import torch
 from torch import nn
 
 from hwnas.core.errors import CheckFailed, UserError
-from hwnas.exporters import formats
+from hwnas.exporters import formats, weight_rounding
 from hwnas.exporters.apart_network import DEFINITION, PROGRAM, WEIGHTS, saved
+from hwnas.exporters.base import Source
 from hwnas.exporters.formats import export, open_model
 from hwnas.exporters.parity import torch_logits
 from hwnas.exporters.pt2 import captured, network_of
 from hwnas.exporters.weight_rounding import Layer, grid_weights, half_weights
 from hwnas.interfaces import Images
-from hwnas.nets.subnet import build_subnet, computes_as_defined
+from hwnas.nets.subnet import build_subnet, computes_as_defined, input_shape_of
 from hwnas.spaces.space import SearchSpace
 
 SHAPE = (3, 24, 24)
@@ -159,6 +160,56 @@ def test_images_that_are_not_finite_are_named(tmp_path: Path) -> None:
     assert "1 of 4 images, first in image 2" in str(error.value)
     with pytest.raises(UserError, match="held_out"):
         export(Own().eval(), "onnx", tmp_path, images=images(4), held_out=x)
+
+
+def test_pixels_and_images_that_are_not_stacked_have_a_fix(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    export(Own().eval(), "onnx", tmp_path, images=images(4))
+    assert "pixels" not in caplog.text
+    export(Own().eval(), "onnx", tmp_path, images=np.abs(images(4)) * 50)
+    assert "like pixels that are not normalised" in caplog.text and "images / 255" in caplog.text
+    with pytest.raises(UserError, match="not in one array") as error:
+        export(Own().eval(), "onnx", tmp_path, images=list(images(4)))  # type: ignore[arg-type]
+    assert "np.stack(images)" in str(error.value.fix)
+    with pytest.raises(UserError, match="does not run on a batch") as error:
+        export(Own().eval(), "onnx", tmp_path, images=images(4)[0, 0])
+    assert "float32 [n, C, H, W]" in str(error.value.expected)
+    assert "images[None]" in str(error.value.fix)
+
+
+def test_one_image_of_a_subnet_lacks_an_axis(edited: nn.Module, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="input shape of the network") as error:
+        export(edited, "onnx", tmp_path, images=np.zeros(input_shape_of(edited), np.float32))
+    assert error.value.fix == "add the axis of the images: images[None]"
+
+
+@pytest.mark.parametrize("folder", [None, 3, ""])
+def test_a_folder_that_is_no_path_is_refused(folder: Any) -> None:
+    with pytest.raises(UserError, match="not a path") as error:
+        export(Own().eval(), "onnx", folder, images=images(4))
+    assert error.value.found == repr(folder) and error.value.fix
+
+
+@pytest.mark.parametrize("format", ["timm", "features"])
+def test_formats_of_subnets_say_what_they_take(format: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="hwnas did not build the network") as error:
+        export(Own().eval(), format, tmp_path, images=images(4))
+    assert "onnx" in str(error.value.fix) and error.value.where
+
+
+def test_a_weight_beyond_half_precision_is_found_before_the_rounding(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(weight_rounding, "half_weights", lambda *_: pytest.fail("rounded"))
+    net = Own().eval()
+    with torch.no_grad():
+        net.head.weight[0, 0] = 7e4
+    source = Source(net, SHAPE, tmp_path, {}, images(4))
+    with pytest.raises(UserError, match="does not fit into half precision") as error:
+        source.in_precision("fp16")
+    assert error.value.where == "head.weight" and "--formats" not in str(error.value.fix)
+    assert source.in_precision("fp32") is source
 
 
 def test_without_images_the_input_shape_is_asked_for(tmp_path: Path) -> None:

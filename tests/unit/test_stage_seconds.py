@@ -11,7 +11,7 @@ from hwnas.core.progress import silent
 from hwnas.core.rundir import RunDir
 from hwnas.core.speed import Speed
 from hwnas.interfaces import DataPlan
-from hwnas.pipeline import duration, network_time
+from hwnas.pipeline import duration, format_time, network_time
 from hwnas.pipeline.config import load_config
 from hwnas.pipeline.duration import Durations
 from hwnas.pipeline.project import Project
@@ -60,6 +60,16 @@ def test_averages_with_pretrained_weights_come_before_fine_tuning_too(seconds: A
     found = seconds("finetune/main", finetune=recipe, train={"head_epochs": 5}, **start)
     assert found == 2 * N_NETWORKS * one + 10  # and the features of a new classifier
     assert seconds("finetune/main", finetune=recipe, train={"steps": 0}, **start) < found / 1.5
+
+
+def test_verifying_counts_the_files_of_the_winner_that_run_in_another_process(
+    seconds: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(format_time, "slowness", lambda: 2.0)
+    few = seconds("verify/main", export=["onnx", "timm"])
+    many = seconds("verify/main", export=["onnx", "timm", "pt2", "coreml", "openvino"])
+    known = [format_time.table_s([name]) for name in ("coreml", "openvino")]
+    assert many - few == pytest.approx(sum(known)) and known[0] > known[1] > 0
 
 
 def test_a_tuned_teacher_has_none_itself(seconds: Any) -> None:

@@ -77,7 +77,8 @@ def read_rows(path: Path, file: str, columns: Sequence[str]) -> Iterator[Row]:
     Raises:
         UserError: the file is missing, too large or not CSV, lacks a column, or has no rows.
     """
-    table = read_csv(path / file if path.is_dir() else path, columns)
+    is_folder = path.is_dir() or (not path.suffix and not path.exists())
+    table = read_csv(path / file if is_folder else path, columns)
     if lost := [name for name in columns if name not in table.columns]:
         raise UserError(
             "the file lacks columns of this format",

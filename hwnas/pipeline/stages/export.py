@@ -21,6 +21,7 @@ from hwnas.core.progress import Parts, Progress
 from hwnas.exporters import REGISTRY as EXPORTERS
 from hwnas.exporters.apart import Crashed, Runner, export_safely, opened_safely
 from hwnas.exporters.artifact import PlannedFormat
+from hwnas.exporters.every import require_fetched
 from hwnas.exporters.opened import CannotRunHere
 from hwnas.exporters.parity import compare_batches, promised, torch_logits, torch_rounding
 from hwnas.interfaces import Images, ModelFile
@@ -29,6 +30,7 @@ from hwnas.pipeline.data_checks import enough_images
 from hwnas.pipeline.data_source import LEARNING
 from hwnas.pipeline.disk import weights_bytes
 from hwnas.pipeline.exports import artifacts_are_there, formats_for, winning_archs
+from hwnas.pipeline.format_time import weight
 from hwnas.pipeline.model_card import model_card
 from hwnas.pipeline.outcomes import Exported
 from hwnas.pipeline.plan import Stage
@@ -89,14 +91,15 @@ def _bytes(project: Project) -> int:
 
 
 def _require_packages(project: Project) -> None:
-    """Refuses devices for which nothing can be exported on this machine.
+    """Refuses formats that cannot be exported on this machine.
 
     Raises:
-        UserError: names the devices, the format and the missing package.
+        UserError: names the devices, the format and the missing package or download.
     """
     for one in project.formats:
         try:
             EXPORTERS.require(one.name)
+            require_fetched(one.name)
         except UserError as error:
             if not one.devices:
                 raise
@@ -139,7 +142,7 @@ def export(project: Project, progress: Progress) -> None:
     found: dict[str, list[Exported]] = {}
     with Runner(threads=project.config.threads) as runner:
         formats = {arch: formats_for(project, is_winner=arch in winners) for arch in names}
-        parts = Parts(progress, [len(chosen) for chosen in formats.values()])
+        parts = Parts(progress, [sum(map(weight, chosen)) for chosen in formats.values()])
         for n, (arch, name) in enumerate(names.items()):
             part = parts.part(n, f"{name} ({n + 1} of {len(names)} networks)")
             found[arch.key] = _export_arch(project, arch, formats[arch], runner, part)
@@ -188,8 +191,9 @@ def _export_arch(
 ) -> list[Exported]:
     """Writes and checks the formats of a network; only those that devices need must succeed."""
     network, found = _network(project, arch, formats), []
+    parts = Parts(progress, [weight(one) for one in formats])
     for n, one in enumerate(formats):
-        progress(n, len(formats), one.shown)
+        parts.part(n)(0, 1, one.shown)
         try:
             files = export_safely(
                 one,

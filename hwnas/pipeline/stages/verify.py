@@ -23,10 +23,10 @@ from hwnas.pipeline.accuracy import (
     test_hits,
 )
 from hwnas.pipeline.answers import Answered, Answers, Replies, answers_of
-from hwnas.pipeline.bundle import Winner, bundle_winner
+from hwnas.pipeline.bundle import Winner, bundle_winner, remove_other_bundles
 from hwnas.pipeline.checks import asked
 from hwnas.pipeline.disk import weights_bytes
-from hwnas.pipeline.exports import exported_artifact, file_of
+from hwnas.pipeline.exports import exported_artifact, exports_of, file_of
 from hwnas.pipeline.foreign_tables import is_profiled, require_own_table
 from hwnas.pipeline.outcomes import Check, NetworkResult, PredictorFacts, Results
 from hwnas.pipeline.plan import Stage
@@ -50,7 +50,7 @@ __all__ = ["check", "device_checks", "stage", "verify"]
 
 log = logging.getLogger(__name__)
 
-RETIMED = 10  # units of progress of timing one device's networks; testing one network has 1
+RETIMED = 10  # units of progress of timing one device's networks; testing one file has 1
 
 
 def stage(project: Project) -> Stage:
@@ -71,6 +71,7 @@ def stage(project: Project) -> Stage:
         owns=(files.pattern(files.verification), files.pattern(files.bundles)),
         outputs=(files.pattern(files.results.path),),
         remade=(files.pattern(files.bundles / "*"),),
+        stays=(files.pattern(files.bundles),),
         run=task(project, name, verify),
         cost=f"{len(role_names(project))} networks re-timed and tested",
         data=project.source.input(SPLITS),
@@ -100,14 +101,15 @@ def verify(project: Project, progress: Progress) -> None:
         require_own_table(project, name)
     archs = networks(project)
     tested, accuracies = network_names(project), {}
-    parts = Parts(progress, [len(tested)] + [RETIMED] * len(project.devices))
-    for number, (arch, title) in enumerate(tested.items(), start=1):
-        accuracies[arch] = test_accuracies(project, arch)
-        parts.part(0)(number, len(tested), f"{title}, test images")
+    n_files = [len(exports_of(project, arch)) for arch in tested]
+    parts = Parts(progress, [*n_files, *[RETIMED] * len(project.devices)])
+    for number, (arch, title) in enumerate(tested.items()):
+        progress_of = parts.part(number, f"{title}, test images")
+        accuracies[arch] = test_accuracies(project, arch, progress_of)
     rows: list[NetworkResult] = []
     answers: list[Answered] = []
     checks = format_checks(project, archs, accuracies)
-    for number, (name, device) in enumerate(project.devices.items(), start=1):
+    for number, (name, device) in enumerate(project.devices.items(), start=len(tested)):
         estimator = project.estimator(name)
         role = winner_role(project, name)
         timings = time_beside_table(
@@ -134,6 +136,7 @@ def verify(project: Project, progress: Progress) -> None:
         if not project.space.macro.reads_tokens:  # bundles describe image classifiers
             bundle_winner(project, device, _winner(winner, timings, accuracies[winner.arch]))
         rows += found
+    remove_other_bundles(project)
     found_by = {name: result_on(project, name).found_by for name in project.devices}
     matrix = winner_matrix(rows, winners_by_device(project), found_by)
     results = Results(tuple(rows), tuple(checks), _predictor(project), matrix)
