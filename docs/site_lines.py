@@ -18,6 +18,8 @@ SPACE = re.compile(
     r"(?<=\d) (?=(?:%|ms|px|MB|s)(?!\w))"  # a number and its unit
     r"|(?<=\d,) (?=[\d.]+\s%)"  # two numbers and their unit
     r"|(?<=\d,) (?=-?[\d.]+\])"  # the ends of an interval
+    r"|(?<=±) (?=\d)"  # a standard error
+    r"|(?<=\bx) (?=\d)"  # a factor
 )
 """A space at which a line does not end."""
 HYPHEN = re.compile(r"\btop-\d\b|\d[\d.]* \+- [\d.]+")
@@ -40,6 +42,8 @@ COMMAND = re.compile(r"(?<=<code>)(?:(?!<wbr>|</code>).)*\s(?:(?!<wbr>|</code>).
 """Code of several words in a table, which may end a line between the words."""
 PART = re.compile(r"(?<!\S)[^\s<>-][^\s<>]{1,13}(?!\S)")
 """A word of such code that is short enough to stay in one line."""
+FILE = re.compile(r"(?:(?<=<code>)|(?<=<wbr>))[\w.*]{17,}(?=<)")
+"""The name of a file in a table, or a part of its path, that is longer than a narrow column."""
 HEAD = re.compile(r"(?<=>)\w+_\w+(?=</th>)")
 """The name of a column, which is longer than the numbers below it."""
 JOINT = re.compile(r"(?<=\w)(?=\.[A-Za-z])|(?<=[a-z0-9]_)(?=[a-z0-9])")
@@ -64,8 +68,9 @@ def on_page_content(content: str, *, page: Any, config: Any, files: Files) -> st
 
 
 def _cell(match: re.Match[str]) -> str:
-    """A cell of a table in which no short word of code is broken."""
-    return COMMAND.sub(_command, CODE.sub(_whole, match[0]))
+    """A cell of a table in which no short word of code is broken, and long names at a dot."""
+    words = FILE.sub(lambda name: JOINT.sub("<wbr>", name[0]), match[0])
+    return CODE.sub(_whole, COMMAND.sub(_command, words))
 
 
 def _command(match: re.Match[str]) -> str:

@@ -382,7 +382,7 @@ def warnings(results):
         if change > 0.05:
             found.append(
                 f"the machine became {change:.0%} slower while it was timed: throttling by heat "
-                "or power, or a neighbour that came to stay"
+                "or power, or another program that keeps running"
             )
         elif deciles[-1] > 1.1 * deciles[0]:
             found.append(

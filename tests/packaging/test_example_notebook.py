@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+import hwnas
+
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOK = ROOT / "examples" / "notebook.ipynb"
 CELLS = json.loads(NOTEBOOK.read_text())["cells"]
@@ -44,6 +46,20 @@ def test_links_and_paths_lead_somewhere_for_everybody() -> None:
     assert not re.search(r"/(?:work|home|root)/", text)
     for target in re.findall(r"\]\((\.\./[^)#]+)", text):
         assert (NOTEBOOK.parent / target).resolve().is_file(), target
+
+
+def test_outputs_that_no_timing_changes_are_those_of_today() -> None:
+    """The space, its table of choices, the range of MACs, and a warning of the kit."""
+    space = hwnas.space("mobilenet_tiny", resolutions=[8, 12], num_classes=10)
+    macs = space.cost(space.sample(1000, seed=0), "macs")
+    outputs = [output for cell in CELLS for output in cell.get("outputs", ())]
+    pages = ["".join(one.get("data", {}).get("text/html", ())) for one in outputs]
+    assert space._repr_html_() in pages and hwnas.space_show(space)._repr_html_() in pages
+    printed = ["".join(one.get("text", ())) for one in outputs]
+    assert f"{macs.min() / 1e3:.0f} to {macs.max() / 1e3:.0f} thousand MACs\n" in printed
+    kit = re.sub(r'"\s+"', "", (ROOT / "export" / "bench_protocol.py").read_text())
+    warnings = [text for text in printed if "while it was timed" in text]
+    assert warnings and all(one.partition("timed: ")[2].strip() in kit for one in warnings)
 
 
 @pytest.mark.full

@@ -104,6 +104,7 @@ def test_a_throttling_device_is_reported_with_its_table(
     table = profile(space, DEVICE, tmp_path, all_rounds, transport=transport)
     (warning,) = table.warnings
     assert "slower while it was timed" in warning and warning in caplog.text
+    assert warning.endswith("or another program that keeps running")
     table.save(tmp_path / "t.json")
     assert LatencyTable.load(tmp_path / "t.json").warnings == table.warnings
     assert table.corrections[space.id].validation.forecast.mape < 0.03  # and divided out
