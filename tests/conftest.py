@@ -12,10 +12,18 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two spinning pools on two cores slow each other
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from hwnas.spaces.mobilenet_tiny import Config, build
 from hwnas.spaces.space import SearchSpace
 from tests.pages import imitate_runtimes
+
+settings.register_profile(  # without absolute times, which depend on the load of the machine
+    "any load",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+settings.load_profile("any load")
 
 EXPENSIVE = (  # processor seconds: more than fifteen
     "test_pipeline",

@@ -104,10 +104,11 @@ def evaluated_in_order(records: Records, n: int, seed: int, *, for_front: bool) 
     return [row_of[codes] for codes in watched.seen]
 
 
-def _by_searcher(name: str, *, skips: bool = False, **settings: Any) -> Rows:
+def _by_searcher(name: str, *, skips: bool = False, most: int = 50, **settings: Any) -> Rows:
     """A registered searcher that is told true scores; archs outside the records are free.
 
     skips: such archs are skipped, as hwnas does; otherwise the searcher is told the worst score.
+    most: proposals per evaluation, with repeats and archs outside the records.
     """
 
     def rows(records: Records, n: int, seed: int) -> list[int]:
@@ -117,7 +118,7 @@ def _by_searcher(name: str, *, skips: bool = False, **settings: Any) -> Rows:
         macs = cost(space, records.codes, "macs") / cost(space, records.codes, "macs").max()
         found: dict[int, None] = {}
         worst = float(records.scores.min())
-        for _ in range(50 * n):
+        for _ in range(most * n):
             codes = searcher.ask(1)
             if not len(codes) or len(found) >= n:
                 break
@@ -185,7 +186,7 @@ FRONTS: dict[str, Rows] = {
     "evolution": _by_searcher("evolution", skips=True, survival="front", population=20),
     "pymoo_nsga2": _by_searcher("pymoo", objective="front", population=20),
     "optuna_nsga2": _by_searcher("optuna", objective="front", sampler="nsga2", population=20),
-    "optuna_tpe": _by_searcher("optuna", objective="front"),
+    "optuna_tpe": _by_searcher("optuna", objective="front", most=5),  # slow with many trials
     "random": _random,
 }
 

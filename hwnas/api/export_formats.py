@@ -108,11 +108,11 @@ def _refuse_all_with_others(names: Sequence[str]) -> None:
     """
     if ALL in names and {*names} != {ALL}:
         raise UserError(
-            f"{ALL!r} includes every other format",
-            expected=f"{ALL} alone, or names of formats",
+            f"{ALL!r} already means every format that can be written here",
+            expected=f"{ALL!r} alone, or names of formats",
             found=", ".join(names),
             where="formats",
-            fix=f"name only {ALL}, or leave {ALL} out",
+            fix=f"give only {ALL!r}, or remove it from the list",
         )
 
 

@@ -170,7 +170,8 @@ def export_lut(
         str | None,
         typer.Option(
             "--base",
-            help="With --free: arch whose values the other choices keep [all choices may differ].",
+            help="With --free: arch (largest, smallest, codes or a file) that fixes every choice"
+            " that --free does not match [no choice is fixed].",
         ),
     ] = None,
     free: Annotated[

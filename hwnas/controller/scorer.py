@@ -52,7 +52,7 @@ class Rescoring(ABC):
 
     @abstractmethod
     def blend(self, mean: FloatArray, std: FloatArray, label: FloatArray) -> FloatArray:
-        """Scores [n] from mean and deviation of the predictions and the labels, [n] each."""
+        """Combines predicted means, their standard deviations and labels, [n] each, into scores."""
 
     def admits(self, codes: Codes) -> NDArray[np.bool_]:
         """Which archs can be evaluated, bool [n]; the others can never win."""

@@ -48,7 +48,11 @@ def open_model(format: str, path: Path, *, threads: int = 1, trust: bool = False
             is untrusted and can contain code.
     """
     if format not in REGISTRY.names:
-        raise CannotRunHere("this hwnas does not know the format", found=format)
+        raise CannotRunHere(
+            f"this version of hwnas does not know the format {format!r}",
+            expected=f"one of {', '.join(REGISTRY.names)}",
+            fix="if a newer hwnas wrote the file, use that version",
+        )
     variant = REGISTRY.describe(format)
     if variant.missing:
         names = ", ".join(variant.missing)

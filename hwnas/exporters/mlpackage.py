@@ -108,8 +108,10 @@ def _parts(content: bytes) -> tuple[bytes, bytes]:
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         for name in (f"Data/{SPEC}", f"Data/{WEIGHTS}/{WEIGHT_FILE}"):
             info = archive.getinfo(f"{ROOT}/{name}")
-            if info.file_size > MAX_BYTES or info.compress_type != zipfile.ZIP_STORED:
-                raise ValueError(f"{name}: compressed, or too large")
+            if info.compress_type != zipfile.ZIP_STORED:
+                raise ValueError(f"{name} is compressed")
+            if info.file_size > MAX_BYTES:
+                raise ValueError(f"{name} has {info.file_size:,} bytes, more than {MAX_BYTES:,}")
             found.append(archive.read(info))
     return found[0], found[1]
 

@@ -196,8 +196,8 @@ class Correction:
             inside = sum(error <= percent / 100 + TOLERANCE for error in errors) / len(errors)
             if share is not None and share > inside + TOLERANCE:
                 raise Invalid(
-                    f"at most {inside:.4g}, the share of the networks in `nets` whose estimate is"
-                    f" wrong by at most {percent}%",
+                    f"at most {inside:.4g}: the estimates of this share of `nets` have an error of"
+                    f" {percent} % or less",
                     f"{share:.4g}",
                     f"validation.forecast.within_{percent}",
                 )

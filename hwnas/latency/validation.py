@@ -53,7 +53,7 @@ def fit_correction(
             expected=f"at least {MIN_NETS} networks",
             found=f"{len(codes)} networks",
             where=space.id,
-            fix="allow more choices in the space",
+            fix="allow more values in the space",
         )
     measured = np.array([timing.median_ms for timing in timings])
     sums = NetworkSums(rows, space, codes)

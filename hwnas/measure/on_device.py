@@ -84,7 +84,7 @@ def _read(found: Path, said: str, n: int, device: DeviceSpec, model: Path) -> De
             raise ValueError(f"{logits.dtype} {list(logits.shape)}, {last!r:.80}")
     except (OSError, ValueError, IndexError, AttributeError, RecursionError) as error:
         raise UserError(
-            f"the output of the device kit on {device.name!r} cannot be read",
+            f"the output of the device kit on {device.name!r} is not valid",
             expected=f"float32 logits [{n}, classes], and the precision of the file",
             found=str(error),
             where=model,

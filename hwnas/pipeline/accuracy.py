@@ -70,11 +70,14 @@ class Accuracies:
         return {path: float(hits.mean()) for path, hits in self.hits_on(device).items()}
 
     def hits_on(self, device: str) -> dict[str, Hits]:
-        """Maps the path of each file of `on` to bool [n]: whether it is right about each image."""
+        """Maps the path of each file to bool [n]: whether its prediction is right for each image.
+
+        As in `on`, files that ran on `device` have the predictions of the device.
+        """
         return {**self.hits, **self.device_hits.get(device, {})}
 
     def by_class(self, device: str) -> dict[str, tuple[tuple[int, int], ...]]:
-        """Maps the path of each file of `on` to pairs (correct answers, images), one per class."""
+        """Maps the path of each file to pairs (correct answers, images) of each class; see `on`."""
         of = self._per_class(self.labels)
         return {
             path: tuple(zip(self._per_class(self.labels[hits]), of, strict=True))
@@ -86,7 +89,7 @@ class Accuracies:
         return found
 
     def replies_on(self, device: str) -> dict[str, Replies]:
-        """Maps the path of each file of `on` to its predictions for every image."""
+        """Maps the path of each file to its predictions for every image; see `on`."""
         found = dict(self.replies)
         if device in self.runs:
             own = replies_of(self.runs[device].logits)

@@ -209,7 +209,7 @@ def can_be_profiled(project: Project) -> None:
             expected=f"at least {MIN_NETS} different networks",
             found=f"{n} in a sample of the {space.size():,} archs",
             where="space",
-            fix="allow more choices in `space` or `restrict`",
+            fix="allow more values in `space` or `restrict`",
         )
 
 

@@ -251,13 +251,13 @@ class TabularEvaluator:
 
 
 class TabularRescoring(Rescoring):
-    """Looks evaluations up in records, and fits predictors, made by `build`, to them.
+    """Looks evaluations up in records, and fits predictors that `build` makes to them.
 
     Scores are the negative log of the error. Their spread is similar for good and bad archs. The
-    score of an evaluated arch is the recorded value. For the predictor, the worst
-    quarter of the labels are set equal, because differences among very bad archs carry no
-    information about good ones. With half of them equal, a search can end with a predictor that
-    takes the differences between the rest for noise.
+    score of an evaluated arch is the recorded value. Before a predictor is fitted, labels in the
+    worst quarter are raised to the first quartile, because differences among very bad archs carry
+    no information about good ones. It is not more than a quarter: if half of the labels were equal,
+    the predictor could take the differences between the others for noise.
     """
 
     learns = True

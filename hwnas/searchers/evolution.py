@@ -16,6 +16,7 @@ from hwnas.spaces.space import Codes, SearchSpace
 
 __all__ = ["Config", "Evolution", "build"]
 
+GOLDEN_RATIO = 0.5 * (5**0.5 - 1)
 MAX_REPAIRS = 4  # extra mutations of children that are already in the population
 
 Probability = Annotated[float, Field(ge=0, le=1)]
@@ -78,10 +79,9 @@ class Evolution:
         """n children of the current population, or n uniform archs until it is full."""
         stream = rng(self._seed, "search/evolution", self._generation)
         if len(self._codes) < self._config.population:
-            is_front = self._config.survival == "front"
-            return (
-                _spread(self._space, stream, n) if is_front else self._space.sample(n, rng=stream)
-            )
+            if self._config.survival == "front":
+                return _spread(self._space, stream, self._levels(n))
+            return self._space.sample(n, rng=stream)
         mothers, fathers = self._parents(stream, n), self._parents(stream, n)
         mixed = self._space.crossover(mothers, fathers, stream)
         is_mixed = stream.random((n, 1)) < self._config.crossover
@@ -93,6 +93,17 @@ class Evolution:
                 break
             children[repeats] = self._space.mutate(children[repeats], stream, self._config.mutation)
         return children
+
+    def _levels(self, n: int) -> FloatArray:
+        """Levels in [0, 1] of n archs of the first population, evenly spread.
+
+        With fewer archs than the population, the levels of successive calls are spread together: by
+        the golden ratio, which fills an interval evenly for any number of calls.
+        """
+        if n >= self._config.population:
+            return np.linspace(0, 1, n)
+        levels: FloatArray = (self._generation * n + np.arange(n)) * GOLDEN_RATIO % 1
+        return levels
 
     def _parents(self, stream: np.random.Generator, n: int) -> Codes:
         contestants = stream.integers(len(self._codes), size=(n, self._config.tournament))
@@ -154,15 +165,14 @@ class Evolution:
         self._objectives = objectives.reshape(len(self._codes), -1 if len(self._codes) else 1)
 
 
-def _spread(space: SearchSpace, stream: np.random.Generator, n: int) -> Codes:
-    """n archs from the smallest to the largest: [n, d].
+def _spread(space: SearchSpace, stream: np.random.Generator, levels: FloatArray) -> Codes:
+    """An arch for each level [n], from 0 (the smallest arch) to 1 (the largest): [n, d].
 
-    The costs of uniform archs concentrate in the middle. Here every arch draws a level first, and
-    each choice a value near it, because values ascend in cost.
+    The costs of uniform archs concentrate in the middle. Here each choice draws a value near the
+    level of its arch, because values ascend in cost.
     """
-    level = np.linspace(0, 1, n)[:, None]
     last = np.array([len(allowed) - 1 for allowed in space.allowed])
-    drawn = stream.binomial(last, level)
+    drawn = stream.binomial(last, levels[:, None])
     columns = [np.asarray(a)[drawn[:, c]] for c, a in enumerate(space.allowed)]
     return space.normalise(np.stack(columns, axis=1).astype(np.int16))
 

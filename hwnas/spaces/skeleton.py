@@ -199,10 +199,10 @@ class Skeleton(ABC):
         return f"{slot}.op"
 
     def canonical(self, codes: Codes) -> Codes:
-        """Replaces codes [n, d] by the canonical codes of the same networks.
+        """Replaces each row of codes [n, d] by the canonical row of the same network.
 
-        Inactive codes are 0. By default codes stay unchanged. A space in which several codes
-        describe one network keeps one of them.
+        The inactive codes of the given rows are already 0. By default, rows stay unchanged. In a
+        space in which several rows describe one network, one of them is canonical.
         """
         return codes
 

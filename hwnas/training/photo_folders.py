@@ -119,8 +119,9 @@ def class_folders(folder: Path, *, least: int = 1) -> dict[str, Path]:
         deeper = only[1] if only[0] and len(_folders(only[1])) >= least else None
         raise UserError(
             "a classifier needs at least two classes",
-            expected="one folder per class",
-            found=f"{len(found)} folders: {', '.join(name for name, _ in found)}",
+            expected=f"at least {least} folders, one per class",
+            found=f"{len(found)} folder{'s' * (len(found) > 1)}: "
+            + ", ".join(name for name, _ in found),
             where=folder,
             fix="sort the images into one folder per class"
             if deeper is None

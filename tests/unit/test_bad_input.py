@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hwnas.core.errors import UserError
@@ -22,9 +22,7 @@ from hwnas.pipeline.evaluators import JournaledEvaluator
 from hwnas.spaces.arch import Arch
 
 SHIPPED = resource_names("configs", ".yaml")
-FAST = settings(
-    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+FAST = settings(max_examples=100)
 
 
 def loaded(data: dict[str, Any]) -> ExperimentConfig | None:
@@ -196,9 +194,7 @@ def written(tmp_path: Path) -> bytes:
     return run.path("journal.jsonl").read_bytes()
 
 
-@settings(
-    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=200)
 @given(st.data())
 def test_no_mutated_journal_is_taken_for_another_measurement(tmp_path: Path, written: bytes, data):
     content = bytearray(written)

@@ -93,11 +93,15 @@ def test_a_wrong_name_states_what_the_format_has(
             "names of formats are not separated by commas",
             "--formats onnx,litert; in Python, formats=['onnx', 'litert']",
         ),
-        (["all", "onnx"], "'all' includes every other format", "name only all, or leave all out"),
+        (
+            ["all", "onnx"],
+            "'all' already means every format that can be written here",
+            "give only 'all', or remove it from the list",
+        ),
         (
             ["onnx:int8", "all"],
-            "'all' includes every other format",
-            "name only all, or leave all out",
+            "'all' already means every format that can be written here",
+            "give only 'all', or remove it from the list",
         ),
     ],
 )

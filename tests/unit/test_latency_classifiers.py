@@ -94,7 +94,7 @@ def test_rows_without_cold_timings_give_prices_without():
     assert priced(rows, linear(64, 125))[1].cold_ms is None
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=200, derandomize=True)
 @given(
     known=st.integers(2, 5000),
     wanted=st.integers(2, 5000),

@@ -293,7 +293,7 @@ def same(first: Estimate, second: Estimate) -> None:
 NAMES = [choice.name for choice in space_of(16, 24, 32).choices]
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=40, derandomize=True)
 @given(
     classes=st.sampled_from([100, 7]),
     names=st.sets(st.sampled_from(NAMES), min_size=1, max_size=6),

@@ -219,7 +219,7 @@ def test_too_few_networks_are_refused(tiny_space: SearchSpace):
         fit(tiny_space, codes, sums(tiny_space, codes))
     assert (caught.value.where, caught.value.fix) == (
         tiny_space.id,
-        "allow more choices in the space",
+        "allow more values in the space",
     )
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
@@ -29,12 +29,7 @@ from hwnas.spaces.ops import OpSpec
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "latency_table_v1.json"
 TEXT = GOLDEN.read_text()
-FAST = settings(
-    max_examples=150,
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
+FAST = settings(max_examples=150, derandomize=True)
 
 junk = st.recursive(
     st.none()
@@ -170,7 +165,7 @@ def test_shares_of_small_errors_are_those_of_the_listed_networks(share: str, tmp
     for value in (0.0, 1.0):
         fit = replace(bad, **{share: value})
         data = replace(correction.validation, forecast=fit, nets=nets)
-        wrong = rf"validation\.forecast\.{share}: expected at most 0, the share of the networks"
+        wrong = rf"validation\.forecast\.{share}: expected at most 0: the estimates of this share"
         with pytest.raises(ValueError, match=wrong) if value else contextlib.nullcontext():
             replace(correction, validation=data, n_fit=len(nets))
     assert correction.validation.forecast.within_5 is None  # as an older version wrote it

@@ -99,3 +99,18 @@ def test_spread_proposals_reach_both_ends_of_the_costs() -> None:
     first = evolution.build(evolution.Config(survival="front"), SearcherContext(SPACE, 0)).ask(64)
     assert SPACE.validate(first).all()
     assert SPACE.arch(first[0]) == SPACE.smallest() and SPACE.arch(first[-1]) == SPACE.largest()
+
+
+def test_spread_proposals_of_small_generations_fill_the_population_evenly() -> None:
+    """With one arch per generation (before: always the smallest, so the population stayed at 1)."""
+    config = evolution.Config(survival="front", population=32)
+    searcher = evolution.build(config, SearcherContext(SPACE, 0))
+    last = sum(len(allowed) - 1 for allowed in SPACE.allowed)
+    sizes = []
+    for _ in range(32):
+        codes = searcher.ask(1)
+        sizes.append(codes.sum() / last)
+        searcher.tell(codes, np.zeros(1), np.array([[0.0, 0.5]]))
+    assert len(searcher.state()["codes"]) >= 28
+    counts, _ = np.histogram(sizes, bins=4, range=(0, 1))
+    assert counts.min() >= 4

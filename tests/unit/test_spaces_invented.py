@@ -77,7 +77,7 @@ SPACE = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(SPACE)
 def test_an_invented_space_is_refused_by_name_or_works(data: dict[str, Any]):
     try:
