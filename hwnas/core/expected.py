@@ -129,7 +129,7 @@ def _place(error: Any, data: Any) -> tuple[int | str, ...]:
         inside = isinstance(data, Mapping) and part in data
         if inside or (isinstance(data, (list, tuple)) and part in range(len(data))):
             data = data[part]
-        elif not (n == len(path) - 1 and error["type"] in MISSING):
+        elif not (n == len(path) - 1 and error["type"] in (*MISSING, *UNKNOWN)):
             data = None if isinstance(data, Mapping) else data
             continue
         place.append(part)
