@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from hwnas.core.store import explained
 
 if TYPE_CHECKING:
     import torch
@@ -27,6 +30,7 @@ def saved(network: torch.nn.Module, folder: Path, input_shape: Sequence[int]) ->
 
     Raises:
         Uncaptured: such a program is needed, and torch.export cannot capture the network.
+        UserError: the disk is full.
     """
     import torch
     from safetensors.torch import save_file
@@ -42,11 +46,14 @@ def saved(network: torch.nn.Module, folder: Path, input_shape: Sequence[int]) ->
     from hwnas.exporters.float_graph import quiet
     from hwnas.exporters.pt2 import captured
 
+    stream = io.BytesIO()  # torch ends the process if a disk is full
     try:
         with quiet():
-            torch.export.save(captured(network, input_shape), folder / PROGRAM)
+            torch.export.save(captured(network, input_shape), stream)
     except Exception as error:  # torch can raise any exception here
         raise Uncaptured(f"{type(error).__name__}: {error}") from error
+    with explained("write the network for the process of the converter", folder / PROGRAM):
+        (folder / PROGRAM).write_bytes(stream.getvalue())
     return folder / PROGRAM
 
 

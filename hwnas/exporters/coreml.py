@@ -34,8 +34,9 @@ import zipfile
 
 import coremltools  # predictions need macOS
 
-zipfile.ZipFile("{file}").extractall(".")
-network = coremltools.models.MLModel("{file}".removesuffix(".zip"))
+folder = "{file}".removesuffix(".mlpackage.zip")
+zipfile.ZipFile("{file}").extractall(folder)
+network = coremltools.models.MLModel(folder + "/model.mlpackage")
 logits = network.predict({"input": x})["logits"]
 """
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -56,7 +55,7 @@ def export(
     Args:
         network: a subnet in eval mode with recalibrated BN; any other network requires `images`.
         format: a name from `hwnas list exporters`, with a precision as in `litert:int8`.
-        folder: destination; formats that start from ONNX use the `model.onnx` in it.
+        folder: destination; created if it does not exist.
         images: normalised training images [n, C, H, W], an array or a tensor of floats, which
             are converted to float32. `int8` determines the ranges of activations on them. `fp16`
             and `int8` round the weights such that the outputs of the layers for these images change
@@ -86,16 +85,21 @@ def export(
     warn_of_licence(origin_of(network))
     facts = {key: str(fact) for key, fact in (metadata or {}).items()}
     given = {"images": images, "held_out": held_out if chosen.precision == "int8" else None}
+    sources = [
+        planned(section["name"], {key: section[key] for key in section.keys() - {"name"}})
+        for section in getattr(chosen.config, "sources", ())
+    ]
     with _staged(folder) as staging, Runner() as runner:
-        files = export_safely(
-            chosen,
-            network,
-            runner=runner,
-            input_shape=shape,
-            folder=staging,
-            metadata=origin_metadata(network) | facts,
-            images={name: array for name, array in given.items() if array is not None},
-        )
+        for one in (*sources, chosen):
+            files = export_safely(
+                one,
+                network,
+                runner=runner,
+                input_shape=shape,
+                folder=staging,
+                metadata=origin_metadata(network) | facts,
+                images={name: array for name, array in given.items() if array is not None},
+            )
         if images is None:
             images = rng(0, "exporters/parity").standard_normal((N_CHECKED, *shape), np.float32)
         described = chosen.exporter().describe(files)
@@ -122,27 +126,27 @@ def _path(folder: object) -> Path:
 
 @contextlib.contextmanager
 def _staged(folder: Path) -> Iterator[Path]:
-    """A temporary folder inside `folder`, with the ONNX files from which formats start.
+    """A temporary folder inside `folder`.
 
-    A file is moved to `folder` once it is checked, so a failed export replaces no older file.
+    A file is moved to `folder` once it is checked, so a failed export replaces no older file. No
+    older file of `folder` is read: it can be of another network.
 
     Raises:
-        UserError: `folder` is a file, or cannot be created.
+        UserError: `folder` is a file, or cannot be created or written to.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        temporary = tempfile.TemporaryDirectory(prefix=".export-", dir=folder)
     except OSError as error:
         raise UserError(
-            "cannot create the folder of the exported files",
-            expected="a folder, or a path at which one can be created",
+            "cannot create or write to the folder of the exported files",
+            expected="a folder that can be written to, or a path at which one can be created",
             found="a file" if folder.is_file() else str(error.strerror),
             where=folder,
             fix="give another folder",
         ) from error
-    with tempfile.TemporaryDirectory(prefix=".export-", dir=folder) as temporary:
-        for path in filter(Path.is_file, folder.glob("model*.onnx")):
-            shutil.copyfile(path, Path(temporary, path.name))
-        yield Path(temporary)
+    with temporary as name:
+        yield Path(name)
 
 
 def _moved(files: tuple[Path, ...], folder: Path) -> tuple[Path, ...]:

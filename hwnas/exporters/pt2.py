@@ -17,7 +17,7 @@ from hwnas import __version__
 from hwnas.core.confined import read_regular
 from hwnas.core.errors import UserError
 from hwnas.core.store import explained
-from hwnas.exporters.base import BatchConfig, Format, Source
+from hwnas.exporters.base import BatchConfig, Format, Source, converting
 from hwnas.exporters.own import remember, require_own
 from hwnas.interfaces import Exporter, Images, ModelFile, OpenModel
 
@@ -66,7 +66,8 @@ class _Pt2(Format):
         """The archive of the program; `source.metadata` is its extra file `hwnas.json`."""
         import torch
 
-        program = captured(source.model, source.input_shape, self.config.dynamic_batch)
+        with converting("torch.export", FILE_NAME):
+            program = captured(source.model, source.input_shape, self.config.dynamic_batch)
         stream = io.BytesIO()
         facts = json.dumps({"hwnas_version": __version__, **source.metadata})
         torch.export.save(program, stream, extra_files={"hwnas.json": facts})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 import zipfile
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +16,7 @@ from torch.nn import functional
 
 from hwnas.core.errors import UserError
 from hwnas.core.rng import rng
-from hwnas.exporters import mlpackage
+from hwnas.exporters import coreml, mlpackage
 from hwnas.exporters.mil import KNOWN, Interpreted
 from hwnas.exporters.opened import CannotRunHere
 
@@ -281,7 +282,7 @@ def test_a_package_runs_one_image_at_a_time(tmp_path: Path, loaded: list[bytes])
     ("weights", "compression", "found"),
     [
         ("@model_path/../secret", zipfile.ZIP_STORED, "weights in '@model_path/../secret'"),
-        (OWN_WEIGHTS, zipfile.ZIP_DEFLATED, "model.mlmodel: compressed, or too large"),
+        (OWN_WEIGHTS, zipfile.ZIP_DEFLATED, "model.mlmodel is compressed"),
     ],
 )
 def test_a_package_of_other_files_or_of_unknown_size_is_not_loaded(
@@ -291,3 +292,23 @@ def test_a_package_of_other_files_or_of_unknown_size_is_not_loaded(
     with pytest.raises(UserError, match="not a zipped Core ML package") as caught:
         mlpackage.coreml_model(path)
     assert found in str(caught.value.found) and not loaded
+
+
+def test_the_lines_of_the_readme_find_the_package_in_its_zip(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where several precisions stand in one folder."""
+    opened = []
+
+    def model(path: str) -> Any:
+        opened.append((Path(path) / "Manifest.json").read_text())
+        return SimpleNamespace(predict=lambda given: {"logits": given["input"]})
+
+    fake = SimpleNamespace(models=SimpleNamespace(MLModel=model))
+    monkeypatch.setitem(sys.modules, "coremltools", fake)
+    monkeypatch.chdir(tmp_path)
+    for file in coreml.FILES.values():
+        with zipfile.ZipFile(file, "w") as archive:
+            archive.writestr(f"{mlpackage.ROOT}/Manifest.json", file)
+        exec(coreml.USAGE.replace("{file}", file), {"x": 0})
+    assert opened == [*coreml.FILES.values()]

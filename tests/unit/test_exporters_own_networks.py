@@ -266,3 +266,67 @@ def test_half_precision_that_is_simply_wrong_is_an_error(
     else:
         export(Own().eval(), "fp16", tmp_path, images=images(16))
         assert "differs from the torch network" in caplog.text
+
+
+class Scaled(nn.Module):
+    """A network whose attributes and code change its outputs, but neither layers nor weights."""
+
+    def __init__(self, act: Any, seed: int = 0) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.act, self.conv, self.head = act, nn.Conv2d(3, 8, 3), nn.Linear(8, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = self.head(self.act(self.conv(x)).mean((2, 3)))
+        return found
+
+
+def test_files_of_another_network_in_the_folder_are_not_used(tmp_path: Path) -> None:
+    """The other network has equal layers and weights; before, its graph was taken."""
+    x = images(16)
+    export(Scaled(torch.relu).eval(), "onnx", tmp_path, images=x)
+    net = Scaled(torch.tanh).eval()
+    for format in ("fp16", "onnx", "int8"):
+        path, *_ = export(net, format, tmp_path, images=x)
+        logits, true = open_model(format, path).run(x), torch_logits(net, x)
+        assert np.abs(logits - true).max() < 0.1 * np.abs(true).max(), format
+
+
+def test_8_bits_of_openvino_are_made_from_the_same_network(tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    x = images(16)
+    export(Scaled(torch.relu).eval(), "int8", tmp_path, images=x)
+    net = Scaled(torch.relu, seed=1).eval()
+    for folder in (tmp_path, tmp_path / "fresh"):
+        path, *_ = export(net, "openvino:int8", folder, images=x)
+        logits, true = open_model("openvino", path).run(x), torch_logits(net, x)
+        assert np.abs(logits - true).max() < 0.1 * np.abs(true).max()
+
+
+def test_a_branch_on_values_is_refused_by_torch_export_with_a_fix(tmp_path: Path) -> None:
+    net = Scaled(lambda y: y if y.sum() > 0 else -y).eval()
+    with pytest.raises(UserError, match=r"torch\.export cannot express the network") as error:
+        export(net, "pt2", tmp_path, images=images(4))
+    assert error.value.fix and not [*tmp_path.iterdir()]
+
+
+def test_a_folder_that_cannot_be_written_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(**_: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(formats.tempfile, "TemporaryDirectory", refuse)
+    with pytest.raises(UserError, match=r"write to the folder[\s\S]*Permission denied"):
+        export(Own().eval(), "onnx", tmp_path, images=images(4))
+
+
+def test_a_full_disk_of_temporary_files_is_explained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, content: bytes) -> int:
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(UserError, match=r"converter[\s\S]*free disk space"):
+        saved(Own().eval(), tmp_path, SHAPE)
