@@ -15,7 +15,7 @@ import numpy as np
 from hwnas.core.errors import CheckFailed, UserError
 from hwnas.core.rng import rng
 from hwnas.exporters.apart import Runner, export_safely, opened_safely
-from hwnas.exporters.by_name import exporter, open_model, planned
+from hwnas.exporters.by_name import exporter, open_model, planned, sources_of
 from hwnas.exporters.opened import CannotRunHere
 from hwnas.exporters.own_images import as_floats, check_images
 from hwnas.exporters.parity import (
@@ -85,12 +85,8 @@ def export(
     warn_of_licence(origin_of(network))
     facts = {key: str(fact) for key, fact in (metadata or {}).items()}
     given = {"images": images, "held_out": held_out if chosen.precision == "int8" else None}
-    sources = [
-        planned(section["name"], {key: section[key] for key in section.keys() - {"name"}})
-        for section in getattr(chosen.config, "sources", ())
-    ]
     with _staged(folder) as staging, Runner() as runner:
-        for one in (*sources, chosen):
+        for one in (*sources_of(chosen), chosen):
             files = export_safely(
                 one,
                 network,
@@ -100,11 +96,15 @@ def export(
                 metadata=origin_metadata(network) | facts,
                 images={name: array for name, array in given.items() if array is not None},
             )
-        if images is None:
-            images = rng(0, "exporters/parity").standard_normal((N_CHECKED, *shape), np.float32)
         described = chosen.exporter().describe(files)
-        _check(described, files, network, images[:N_CHECKED], runner, where=folder)
+        _check(described, files, network, _checked_on(images, shape), runner, where=folder)
         return _moved(files, folder)
+
+
+def _checked_on(images: Images | None, shape: tuple[int, ...]) -> Images:
+    if images is not None:
+        return images[:N_CHECKED]
+    return rng(0, "exporters/parity").standard_normal((N_CHECKED, *shape), np.float32)
 
 
 def _path(folder: object) -> Path:

@@ -441,7 +441,7 @@ def test_data_smaller_than_a_batch_is_refused(tmp_path):
 def test_mixed_precision_is_off_on_cpus_and_says_so(caplog):
     precision = Precision.of("bf16", torch.device("cpu"))
     assert precision.dtype is None and precision.scaler is None
-    assert "train.precision bf16 is off" in caplog.text
+    assert "train.precision: bf16 is ignored" in caplog.text
     assert pick_device("cpu") == torch.device("cpu")
     if not torch.cuda.is_available():
         assert pick_device("auto") == torch.device("cpu")
