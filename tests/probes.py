@@ -490,7 +490,12 @@ def timed_verify(
         labels=np.zeros(10, dtype=np.int64),
     )
     patch.setattr(verify, "time_beside_table", timed)
-    patch.setattr(verify, "test_accuracies", lambda it, arch, progress: top1)
+
+    def tested(it: Project, arch: object, progress: Progress) -> Any:
+        progress(1, 1)
+        return top1
+
+    patch.setattr(verify, "test_accuracies", tested)
     patch.setattr(verify, "artifact_check", lambda *_: [])
     patch.setattr(verify, "require_own_table", lambda *_: None)
     patch.setattr(verify, "bundle_winner", lambda *_: None)
