@@ -270,9 +270,9 @@ def test_quick_checks_come_before_images_are_decoded(
 
 
 def test_a_run_folder_that_cannot_be_made_is_refused(there: Path) -> None:
-    with pytest.raises(UserError, match=r"(?s)run folder.*not a folder.*--run"):
+    with pytest.raises(UserError, match=r"(?s)run folder.*not a folder.*another run folder"):
         hwnas.plan("file/run", config="config.yaml")
-    with pytest.raises(UserError, match=r"(?s)run folder.*--run"):
+    with pytest.raises(UserError, match=r"(?s)run folder.*another run folder"):
         hwnas.run("config.yaml", folder="file/run")
 
 

@@ -332,7 +332,7 @@ def test_the_search_works_from_a_file(site: Path, tmp_path: Path) -> None:
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium")
 @pytest.mark.parametrize(
-    ("page", "most"), [("concepts.html", 11), ("tutorials/reading-the-report.html", 3)]
+    ("page", "most"), [("concepts.html", 12), ("tutorials/reading-the-report.html", 3)]
 )
 def test_prints_have_whole_figures(site: Path, tmp_path: Path, page: str, most: int) -> None:
     """Two figures share a sheet, and the picture of a report fits on one."""
