@@ -102,7 +102,7 @@ class Evolution:
         """
         if n >= self._config.population:
             return np.linspace(0, 1, n)
-        levels: FloatArray = (self._generation * n + np.arange(n)) * GOLDEN_RATIO % 1
+        levels: FloatArray = np.mod((self._generation * n + np.arange(n)) * GOLDEN_RATIO, 1.0)
         return levels
 
     def _parents(self, stream: np.random.Generator, n: int) -> Codes:
