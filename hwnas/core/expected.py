@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -100,26 +100,23 @@ def problems_of(errors: Iterable[Any], data: Any) -> list[Problem]:
     Pydantic reports one error per type for a value that may have one of several types, and one
     error per missing item of a list of fixed length. Each becomes one problem.
     """
-    found: list[Problem] = []
-    joined: dict[tuple[int | str, ...], int] = {}  # index in `found` of a value with several types
+    found: dict[Hashable, Problem] = {}
     for error in errors:
         place = _place(error, data)
         if error["type"] in MISSING and place and isinstance(place[-1], int):
             least = f"a list with {place[-1] + 1} items"
-            found = [one for one in found if (one.kind, one.place) != (SHORT, place[:-1])]
-            found.append(Problem(SHORT, place[:-1], least, error["input"]))
+            found[SHORT, place[:-1]] = Problem(SHORT, place[:-1], least, error["input"])
             continue
         own = error.get("ctx", {}).get("error")
         reason = own if isinstance(own, BaseException) else None
         problem = Problem(error["type"], place, _expected(error), error["input"], reason)
-        if len(place) == len(error["loc"]) or place not in joined:
-            joined |= {} if len(place) == len(error["loc"]) else {place: len(found)}
-            found.append(problem)
-        else:
-            earlier = found[joined[place]]
+        has_types = len(place) < len(error["loc"])
+        key = ("types" if has_types else len(found), place)
+        if earlier := found.get(key):
             either = f"{earlier.expected}, or {problem.expected}"
-            found[joined[place]] = replace(earlier, expected=either)
-    return found
+            problem = replace(earlier, expected=either)
+        found[key] = problem
+    return list(found.values())
 
 
 def _place(error: Any, data: Any) -> tuple[int | str, ...]:

@@ -222,9 +222,9 @@ class Runner:
 
     def _last_words(self) -> tuple[str, str]:
         """How the process ended, and the end of its output."""
-        ending = f"exit status {(status := self._end())}"
-        with contextlib.suppress(ValueError):
-            ending = signal.Signals(-status).name
+        status = self._end()
+        is_signal = -status in [*signal.Signals]
+        ending = signal.Signals(-status).name if is_signal else f"exit status {status}"
         return ending, last_words(self._log.read_bytes()[self._said :].decode("utf-8", "replace"))
 
     def _end(self) -> int:

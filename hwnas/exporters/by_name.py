@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from hwnas.exporters.names import section_of
 from hwnas.exporters.opened import CannotRunHere
 from hwnas.interfaces import Exporter, OpenModel
 
-__all__ = ["exporter", "open_model", "planned", "sources_of"]
+__all__ = ["exporter", "open_model", "planned"]
 
 
 def exporter(format: str, **settings: Any) -> Exporter:
@@ -34,12 +34,6 @@ def planned(format: str, settings: Mapping[str, Any]) -> PlannedFormat:
     data = section_of(format, settings)
     config = REGISTRY.load(data["name"]).Config
     return PlannedFormat(build_model(config, data, where=f"settings of the format {format}"))
-
-
-def sources_of(chosen: PlannedFormat) -> Iterator[PlannedFormat]:
-    """The formats whose files the format is made from."""
-    for section in getattr(chosen.config, "sources", ()):
-        yield planned(section["name"], {key: section[key] for key in section.keys() - {"name"}})
 
 
 def open_model(format: str, path: Path, *, threads: int = 1, trust: bool = False) -> OpenModel:

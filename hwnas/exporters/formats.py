@@ -15,7 +15,8 @@ import numpy as np
 from hwnas.core.errors import CheckFailed, UserError
 from hwnas.core.rng import rng
 from hwnas.exporters.apart import Runner, export_safely, opened_safely
-from hwnas.exporters.by_name import exporter, open_model, planned, sources_of
+from hwnas.exporters.artifact import planned_formats
+from hwnas.exporters.by_name import exporter, open_model, planned
 from hwnas.exporters.opened import CannotRunHere
 from hwnas.exporters.own_images import as_floats, check_images
 from hwnas.exporters.parity import (
@@ -86,7 +87,7 @@ def export(
     facts = {key: str(fact) for key, fact in (metadata or {}).items()}
     given = {"images": images, "held_out": held_out if chosen.precision == "int8" else None}
     with _staged(folder) as staging, Runner() as runner:
-        for one in (*sources_of(chosen), chosen):
+        for one in planned_formats([chosen.config], devices=()):  # `chosen` is the last one
             files = export_safely(
                 one,
                 network,

@@ -89,7 +89,7 @@ class Accuracies:
         return found
 
     def replies_on(self, device: str) -> dict[str, Replies]:
-        """Maps the path of each file to its predictions for every image; see `on`."""
+        """Maps the path of each file to its predictions for each image; see `on`."""
         found = dict(self.replies)
         if device in self.runs:
             own = replies_of(self.runs[device].logits)

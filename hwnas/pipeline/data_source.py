@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -32,8 +31,6 @@ from hwnas.training.identity import describe_change, identity_of_arrays
 from hwnas.training.photo_config import data_root, fixed_normalisation, means, where_found
 
 __all__ = ["LEARNING", "DataSource"]
-
-log = logging.getLogger(__name__)
 
 LEARNING = ("train", "val")
 """Splits that all stages except the last one read. The last stage reads the test images."""
@@ -219,7 +216,8 @@ class DataSource:
         is_new = root and self.absent and not any(means(root, s.root, s.folder) for s in seen)
         if is_new or all(one.root == root for one in seen):
             return plain
-        roots = [s.root for now in [self._now_or_last] for s in seen if s.info.digests == now]
+        now = self._now_or_last
+        roots = [one.root for one in seen if one.info.digests == now]
         return plain | {"root": roots[0]} if roots and "root" in plain else plain
 
     def input(self, splits: Sequence[str]) -> Callable[[], DataInput]:
@@ -270,7 +268,8 @@ class DataSource:
                 where=self.folder,
                 fix="repeat the command when nothing writes into the folder",
             )
-        root, digest = getattr(self.config.data, "root", None), content_hash(was, digits=32)
+        root = getattr(self.config.data, "root", None)
+        digest = content_hash(was, digits=32)
         seen = [] if self.record is None else [*self.record.seen]
         folder = None if self.folder is None else str(self.folder)
         if digest not in [one.digest for one in seen]:

@@ -223,11 +223,9 @@ def _time(files: list[_File], images: Mapping[Arch, Images], progress: Progress)
     """Times one image in every file, all files in turn, several times."""
     timed = [one for one in files if one.opened is not None and not one.opened.model.untimed]
     fastest: dict[int, list[float]] = {i: [] for i in range(len(timed))}
-    failed: set[int] = set()  # not run again: each time could take as long as a limit
     for number in range(ROUNDS + 1):  # the first round warms up
-        for i, one in enumerate(timed):
-            if i in failed:
-                continue
+        for i in list(fastest):
+            one = timed[i]
             batch = one.exported.model.batch or 1
             x = np.ascontiguousarray(
                 np.resize(images[one.arch][:1], (batch, *images[one.arch].shape[1:]))
@@ -238,13 +236,12 @@ def _time(files: list[_File], images: Mapping[Arch, Images], progress: Progress)
                 best = min(one.opened.times(x, n)) / batch
             except (UserError, CheckFailed) as error:
                 one.notes.append(f"not timed: {_reason(error)}")
-                failed.add(i)
+                del fastest[i]  # each further run could take as long as its limit
                 continue
             if number:
                 fastest[i].append(best)
         progress(number, ROUNDS)
-    for i, one in enumerate(timed):
-        if fastest[i] and i not in failed:
-            one.facts["ms"] = ms = median(fastest[i])
-            low, high = np.quantile(fastest[i], (0.25, 0.75))
-            one.facts["spread"] = float(high - low) / ms
+    for i, times in fastest.items():
+        timed[i].facts["ms"] = ms = median(times)
+        low, high = np.quantile(times, (0.25, 0.75))
+        timed[i].facts["spread"] = float(high - low) / ms
