@@ -1,4 +1,4 @@
-"""Compares run folders file by file, without what clocks wrote into them."""
+"""Compares run folders file by file, without clocks and repeated rows of the curves."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 CLOCKS = {"seconds", "date"}
 CHECK = "check"  # a hash of the record that it is in, so of its clocks, too
 LOCK = ".lock"  # who worked last: process, user and machine
+CURVES = "metrics.jsonl"  # a step repeated after a resume counts once (`RunDir.metrics`)
 REPORT = re.compile(r"<dt>time</dt><dd>[^<]*</dd>")
 
 
@@ -36,12 +37,15 @@ def _content(path: Path) -> object:
         return _without_clocks(json.loads(path.read_bytes()))
     if path.name == "report.html":
         return re.sub(REPORT, "", path.read_text())
+    if path.name == CURVES:
+        return list(dict.fromkeys(path.read_bytes().splitlines()))
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _ledger(ledger: dict[str, Any], run: Path) -> object:
-    """The ledger without the hashes of files that contain clocks."""
+    """The ledger without the hashes of files that contain clocks, and of the curves."""
     for record in ledger["stages"].values():
+        record.get("grown", {}).pop(CURVES, None)
         for kind in ("outputs", "kept"):
             named = record.get(kind, {})
             record[kind] = {

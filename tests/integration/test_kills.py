@@ -440,7 +440,8 @@ def test_a_folder_of_another_space_is_refused_and_left_alone(copy: Path, change:
         "run", str(CONFIG), "--run", str(copy), "--set", f"space.{change}", log=copy.parent / "log"
     )
     assert refused.finish() == 1
-    assert "the run folder has results of another space" in refused.text and "--run" in refused.text
+    assert "the run folder has results of another space" in refused.text
+    assert "use another run folder" in refused.text
     assert before == {p: p.read_bytes() for p in copy.rglob("*") if p.is_file()}
 
 
