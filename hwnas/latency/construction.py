@@ -19,6 +19,7 @@ __all__ = ["Border", "borders", "context_id", "contexts", "op_id", "op_rows"]
 
 MAX_IMAGE_CHANNELS = 4  # images have 1, 3 or 4 channels, feature maps at least 8
 MIN_SHARE = 0.01  # minimum row, relative to the op in its context
+N_NAMED = 3  # operators in one warning
 
 Border = tuple[int, int]
 """Channels and size of the map between two operators."""
@@ -63,16 +64,13 @@ def op_rows(
     context, with a warning. Such a row is wrong by microseconds. A negative row would reward a
     search for using the operator.
     """
-    rows, warnings = {}, []
+    rows, lost = {}, dict[OpSpec, float]()
     for op in ops:
         whole = timings[op_id(op)]
         around = [timings[context_id(b)] for b in borders(op) if b is not None]
         median = whole.median_ms - sum(context.median_ms / 2 for context in around)
         if median < MIN_SHARE * whole.median_ms:
-            warnings.append(
-                f"{op}: timings with and without it differ by {median * 1e3:.3g} us, which is"
-                f" noise; its row is {MIN_SHARE:.0%} of the timing with it"
-            )
+            lost[op] = median * 1e3
             median = MIN_SHARE * whole.median_ms
         below, above = whole.median_ms - whole.p10_ms, whole.p90_ms - whole.median_ms
         rows[op] = Timing(
@@ -83,7 +81,23 @@ def op_rows(
             n=whole.n,
             cold_ms=_cold(whole, around),
         )
-    return rows, tuple(warnings)
+    return rows, _warnings(lost, len(rows))
+
+
+def _warnings(lost: Mapping[OpSpec, float], n: int) -> tuple[str, ...]:
+    """A warning for each of few operators whose time is lost in noise [us], one for many of n."""
+    row = f"row is {MIN_SHARE:.0%} of the timing with it"
+    if len(lost) <= N_NAMED:
+        return tuple(
+            f"{op}: timings with and without it differ by {us:.3g} us, which is noise; its {row}"
+            for op, us in lost.items()
+        )
+    named = ", ".join(map(str, list(lost)[:N_NAMED]))
+    return (
+        f"{len(lost)} of {n} operators: timings with and without each differ by"
+        f" {min(lost.values()):.3g} to {max(lost.values()):.3g} us, which is noise; its {row}"
+        f" ({named}, ...)",
+    )
 
 
 def _cold(whole: Timing, around: Sequence[Timing]) -> float | None:

@@ -81,6 +81,16 @@ def test_noise_never_makes_a_row_free_or_negative():
     assert none == () and clean_rows[op].median_ms > 1e-3
 
 
+def test_many_operators_lost_in_noise_are_one_warning():
+    ops = tuple(OpSpec("pool", width, width, 4, 1) for width in range(8, 88, 8))
+    noise = {op_id(op): Timing(0.001, 0.0005, 0.002, 0.003, 10) for op in ops}
+    few, many = (op_rows(plan_timings(ops) | dict(list(noise.items())[:n]), ops)[1] for n in (3, 4))
+    assert len(few) == 3 and all(str(op) in text for op, text in zip(ops, few, strict=False))
+    (text,) = many
+    assert text.startswith("4 of 10 operators: ") and "which is noise" in text
+    assert all(str(op) in text for op in ops[:3]) and str(ops[3]) not in text
+
+
 def test_a_row_keeps_the_spread_of_its_op_in_context():
     op = OpSpec("conv", 8, 8, 4, 4)
     whole = plan_timings((op,))[op_id(op)].median_ms
