@@ -43,13 +43,11 @@ def saved(network: torch.nn.Module, folder: Path, input_shape: Sequence[int]) ->
         save_file(state, folder / WEIGHTS)
         (folder / DEFINITION).write_text(json.dumps(definition))
         return folder / WEIGHTS
-    from hwnas.exporters.float_graph import quiet
     from hwnas.exporters.pt2 import captured
 
     stream = io.BytesIO()  # torch ends the process if a disk is full
     try:
-        with quiet():
-            torch.export.save(captured(network, input_shape), stream)
+        torch.export.save(captured(network, input_shape), stream)
     except Exception as error:  # torch can raise any exception here
         raise Uncaptured(f"{type(error).__name__}: {error}") from error
     with explained("write the network for the process of the converter", folder / PROGRAM):

@@ -7,7 +7,6 @@ files, their description in a bundle, and how to open them.
 from __future__ import annotations
 
 import contextlib
-import io
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,7 +18,8 @@ from pydantic import Field
 from hwnas.core.config import StrictModel
 from hwnas.core.errors import HwnasError, UserError
 from hwnas.core.store import write_bytes
-from hwnas.exporters.float_graph import OPSET, float_graph, quiet
+from hwnas.exporters.capture import cause_text, quiet
+from hwnas.exporters.float_graph import OPSET, float_graph
 from hwnas.exporters.opened import onnxruntime_model
 from hwnas.interfaces import EightBits, Images, ModelFile, OpenModel
 
@@ -149,7 +149,7 @@ def converting(runtime: str, file: str) -> Iterator[None]:
         UserError: the converter failed; its own message names the operator.
     """
     try:
-        with quiet(), contextlib.redirect_stderr(io.StringIO()):  # progress bars
+        with quiet():
             yield
     except (HwnasError, MemoryError):
         raise
@@ -157,7 +157,7 @@ def converting(runtime: str, file: str) -> Iterator[None]:
         raise UserError(
             f"{runtime} cannot express the network",
             expected=f"operators that the converter of {runtime} supports",
-            found=f"{type(error).__name__}: {error}",
+            found=cause_text(error),
             where=file,
             fix=f"replace the operators that {runtime} lacks, or {OTHER_FORMATS}; in a run, remove"
             " this format from the formats to export",

@@ -13,7 +13,8 @@ from hwnas import __version__
 from hwnas.core.config import LATER
 from hwnas.core.env import require
 from hwnas.exporters.base import PROMISES, Format, FormatConfig, Source, converting
-from hwnas.exporters.float_graph import INPUT_NAME, OUTPUT_NAME, quiet
+from hwnas.exporters.capture import capture, quiet
+from hwnas.exporters.float_graph import INPUT_NAME, OUTPUT_NAME
 from hwnas.exporters.mixed import LARGEST, closeness
 from hwnas.exporters.mlpackage import coreml_model, zipped
 from hwnas.interfaces import Exporter, ModelFile, OpenModel
@@ -107,7 +108,7 @@ class _CoreMl(Format):
         shape = (1, *source.input_shape)
         with torch.no_grad():
             network = folded(source.model, source.input_shape)
-            program = torch.export.export(network, (torch.zeros(shape),))
+            program = capture(network, torch.zeros(shape))
         is_fp32 = self.config.precision == "fp32"
         precision = coremltools.precision
         model = coremltools.convert(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from hwnas.exporters.base import PROMISES, Format, FormatConfig, Source, converting
+from hwnas.exporters.capture import capture
 from hwnas.exporters.mixed import (
     LARGEST,
     Calibration,
@@ -98,11 +99,11 @@ class _ExecuTorch(Format):
         with converting("ExecuTorch", name), torch.no_grad():
             example = torch.zeros(1, *source.input_shape)
             net = _flat(source.model, source.input_shape)
-            program = torch.export.export(net, (example,))
+            program = capture(net, example)
             if chosen is not None:
                 rounding, in_float = self._rounding(net, chosen)
                 eight = quantized(program, chosen.ranges, rounding, but=in_float, at_once=1)
-                program = torch.export.export(eight, (example,))
+                program = capture(eight, example)
             content = _lowered(program)
         outside = delegation(content).outside
         if outside:
@@ -116,7 +117,7 @@ class _ExecuTorch(Format):
         from hwnas.exporters.weight_rounding import grid_weights
 
         batch, shape = {0: torch.export.Dim("batch")}, images.judged.shape[1:]
-        program = torch.export.export(net, (torch.zeros(2, *shape),), dynamic_shapes=(batch,))
+        program = capture(net, torch.zeros(2, *shape), (batch,))
         weights: dict[str, State] = {"nearest": {}}
         if self.config.weights == "compensated":
             rounded = grid_weights(net, images.ranges, levels=LARGEST).state_dict()

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
-import logging
 import re
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +12,7 @@ from typing import TYPE_CHECKING
 from hwnas import __version__
 from hwnas.core.errors import HwnasError, UserError, out_of_memory
 from hwnas.core.store import canonical_json
+from hwnas.exporters.capture import WITHOUT_BRANCH, cause_text, place_of, quiet
 
 if TYPE_CHECKING:
     import onnx
@@ -30,7 +28,6 @@ __all__ = [
     "exported",
     "float_graph",
     "places",
-    "quiet",
 ]
 
 FILE_NAME = "model.onnx"
@@ -120,8 +117,7 @@ def _translated(
     if getattr(model, "reads_tokens", False):
         network, inputs, outputs = Step(network), [*STEP_INPUTS], [*STEP_OUTPUTS]
         example = network.example(n)
-    shown = contextlib.redirect_stderr(io.StringIO())  # graphs of networks that cannot be traced
-    with _translating(opset), quiet(), shown, torch.no_grad():
+    with _translating(opset), quiet(), torch.no_grad():
         program = torch.onnx.export(
             network,
             example,
@@ -150,19 +146,14 @@ def _translating(opset: int) -> Iterator[None]:
     except Exception as error:  # torch raises dozens of unrelated classes
         if out_of_memory(error) is not None:
             raise
-        cause: BaseException = error
-        while cause.__cause__ is not None:
-            cause = cause.__cause__
-        lines = [line.strip() for line in str(cause).splitlines() if line.strip()] or [""]
-        text = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
         raise UserError(
             "ONNX cannot express the network",
             expected=f"operators of ONNX opset {opset}, no branches on the values of tensors, and"
             " any batch size",
-            found=f"{type(cause).__name__}: {text[:300]}",
-            where="forward() of the network",
-            fix="replace the operator or the branch (for example by torch.where); if the batch size"
-            " is fixed, set dynamic_batch: false for the format (in Python: dynamic_batch=False)",
+            found=cause_text(error),
+            where=place_of(error),
+            fix=f"{WITHOUT_BRANCH}; if the batch size is fixed, set dynamic_batch: false for the"
+            " format (in Python: dynamic_batch=False)",
         ) from error
 
 
@@ -212,16 +203,3 @@ def _strip(proto: onnx.ModelProto) -> None:
         if hasattr(item, "doc_string"):
             item.ClearField("doc_string")
     del graph.value_info[:]
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Suppresses prints, logs and warnings of the exporters; their exceptions state the errors."""
-    before = logging.root.manager.disable
-    logging.disable(max(before, logging.ERROR))
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)

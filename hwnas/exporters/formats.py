@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hwnas.core.errors import CheckFailed, UserError
+from hwnas.core.errors import CheckFailed, HwnasError, UserError
 from hwnas.core.rng import rng
 from hwnas.exporters.apart import Runner, export_safely, opened_safely
 from hwnas.exporters.artifact import planned_formats
+from hwnas.exporters.base import OTHER_FORMATS
 from hwnas.exporters.by_name import exporter, open_model, planned
 from hwnas.exporters.opened import CannotRunHere
 from hwnas.exporters.own_images import as_floats, check_images
+from hwnas.exporters.own_network import input_shape
 from hwnas.exporters.parity import (
     compare_batches,
     promised,
@@ -39,6 +41,13 @@ log = logging.getLogger(__name__)
 N_CHECKED = 16  # images on which file and network are compared
 BATCHES = (1, 2, 8)
 WRONG = {"fp16": 0.1, "int8": 1.0}  # of the largest logit: more than rounding explains
+WAY_OUT = (
+    f"{OTHER_FORMATS}; if it is none of these, report the network and the versions of packages"
+)
+WAY_OUT_OF_ROUNDING = (
+    "train the network first (without clear classes, rounding changes them), give more `images`, or"
+    " export another precision"
+)
 
 
 def export(
@@ -75,12 +84,12 @@ def export(
             or returns no logits, `images` do not fit, or the format cannot express the network.
         Crashed: a converter or a runtime crashed in another process (`export_safely`).
         CheckFailed: the outputs of an fp32 file differ from those of the network, or those of a
-            file of lower precision by more than rounding explains (`WRONG`). If such a file exceeds
-            the tolerance of its format, a warning is logged.
+            file of lower precision by more than rounding explains (`WRONG`; or no top-1 is equal).
+            If such a file exceeds the tolerance of its format, a warning is logged.
     """
     chosen, folder = planned(format, settings), _path(folder)
     images, held_out = as_floats(images), as_floats(held_out)
-    shape = _input_shape(network, images)
+    shape = input_shape(network, images)
     if held_out is not None:
         check_images(held_out, shape, where="held_out")
     warn_of_licence(origin_of(network))
@@ -147,7 +156,12 @@ def _staged(folder: Path) -> Iterator[Path]:
             fix="give another folder",
         ) from error
     with temporary as name:
-        yield Path(name)
+        try:
+            yield Path(name)
+        except HwnasError as error:
+            if error.where is not None and name in str(error.where):
+                error.say_where(str(error.where).replace(name, str(folder)))
+            raise
 
 
 def _moved(files: tuple[Path, ...], folder: Path) -> tuple[Path, ...]:
@@ -155,103 +169,6 @@ def _moved(files: tuple[Path, ...], folder: Path) -> tuple[Path, ...]:
     for path in reversed(files):
         os.replace(path, folder / path.name)
     return tuple(folder / path.name for path in files)
-
-
-def _input_shape(network: torch.nn.Module, images: Images | None) -> tuple[int, ...]:
-    """Input shape [C, H, W] of the network; of the images if hwnas did not build the network.
-
-    Raises:
-        UserError: the network or a part of it is in training mode, a weight is not finite, its
-            shape is unknown, images have another, or it does not compute logits.
-    """
-    from torch import nn
-
-    from hwnas.nets.subnet import input_shape_of
-
-    changing = nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm, nn.Dropout
-    for name, module in network.named_modules():
-        if module.training and (not name or isinstance(module, changing)):
-            raise UserError(
-                "the network is in training mode",
-                expected="a network in eval mode with its own BN statistics",
-                found=f"{type(module).__name__} in training mode",
-                where=name or None,
-                fix="call network.eval()",
-            )
-    for name, parameter in network.named_parameters():
-        if not bool(parameter.isfinite().all()):
-            raise UserError(
-                "the network has weights that are not finite",
-                expected="finite numbers",
-                found="NaN or infinity",
-                where=name,
-                fix="load weights from before the training diverged",
-            )
-    has_own = hasattr(network, "definition")
-    if images is None and not has_own:
-        raise UserError(
-            "the input shape of the network is not known",
-            expected="images, from which it is read, or a network that hwnas built",
-            found=type(network).__name__,
-            fix="give `images`: normalised training images, float32 [n, C, H, W]",
-        )
-    shape: tuple[int, ...]
-    if images is None:
-        shape = input_shape_of(network)
-    else:
-        shape = input_shape_of(network) if has_own else np.shape(images)[1:]
-        check_images(images, shape)
-    _check_output(network, shape, images)
-    return shape
-
-
-def _check_output(network: torch.nn.Module, shape: tuple[int, ...], images: Images | None) -> None:
-    """Refuses networks that do not compute logits [n, classes] from images [n, C, H, W].
-
-    Raises:
-        UserError: describes what the network returned for one image, or its error.
-    """
-    import torch
-
-    if getattr(network, "reads_tokens", False):
-        return  # recurrent networks, see `base.Format.export`
-    device = next((parameter.device for parameter in network.parameters()), None)
-    example = torch.zeros(1, *shape) if images is None else torch.from_numpy(images[:1])
-    fix = "export a module whose `forward` takes one batch of images and returns only the logits"
-    where = None if images is None else "images"
-    try:
-        with torch.no_grad():
-            found = network(example.to(device))
-    except Exception as error:  # a network can raise any exception
-        text = str(error).strip().splitlines() or [type(error).__name__]
-        takes, check = ", ".join(map(str, shape)), "the channels and the order [n, C, H, W]"
-        if example.dim() != 4:
-            takes, check = "C, H, W", f"whether they have 4 axes (a single image: {where}[None])"
-        raise UserError(
-            "the network does not run on a batch of images",
-            expected=f"a network that takes one tensor, float32 [n, {takes}]",
-            found=f"float32 {list(example.shape)}: {text[0][:300]}",
-            where=where,
-            fix=f"check {check} of the images; else {fix}",
-        ) from error
-    if not torch.is_tensor(found) or found.dim() < 2 or len(found) != 1:
-        kind = type(found).__name__
-        if torch.is_tensor(found):
-            kind = f"a tensor {list(found.shape)} for one image"
-        raise UserError(
-            "the network does not return one tensor of logits",
-            expected="a tensor [n, classes] for n images",
-            found=kind,
-            fix=fix,
-        )
-    if not bool(found.isfinite().all()):
-        raise UserError(
-            "the outputs of the network are not finite",
-            expected="finite logits",
-            found=f"NaN or infinity for {'an image of zeros' if images is None else 'image 0'}",
-            where=where,
-            fix="check the BN statistics, divisions, roots and logarithms of the network",
-        )
 
 
 def _check(
@@ -282,11 +199,15 @@ def _check(
     except CannotRunHere as error:
         log.warning("%s is not checked: %s", files[0].name, str(error).splitlines()[0])
         return
+    except CheckFailed as error:  # another shape, or outputs that are not finite
+        error.say_where(where / files[0].name)
+        error.add_way_out(WAY_OUT)
+        raise
     if report.passed:
         return
     agreement = f"equal top-1 on {report.agreement:.1%} of the images"
     found = f"{report.worst:.1e} of the largest logit, {agreement}"
-    if report.worst <= WRONG.get(described.precision, 0.0):
+    if report.worst <= WRONG.get(described.precision, 0.0) and report.agreement > 0:
         log.warning("%s differs from the torch network by %s", files[0].name, found)
         return
     raise CheckFailed(
@@ -296,4 +217,5 @@ def _check(
         f" {report.min_agreement:.1%} of the images",
         found=f"a difference of {found}",
         where=where / files[0].name,
+        fix=WAY_OUT if described.precision == "fp32" else WAY_OUT_OF_ROUNDING,
     )

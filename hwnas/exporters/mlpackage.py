@@ -18,7 +18,7 @@ from hwnas.core.confined import read_regular
 from hwnas.core.env import require
 from hwnas.core.errors import UserError
 from hwnas.core.store import explained
-from hwnas.exporters.float_graph import quiet
+from hwnas.exporters.capture import quiet
 from hwnas.exporters.mil import Interpreted
 from hwnas.interfaces import OpenModel
 

@@ -35,6 +35,14 @@ def require_format(given: str, *, where: str, or_all: bool = False) -> None:
             fix=f"--formats {','.join(names)}; in Python, formats={names!r}",
         )
     name, colon, precision = given.strip().partition(":")
+    if or_all and colon and name.lower() == ALL:
+        raise UserError(
+            f"{ALL!r} already includes the precisions of every format",
+            expected=f"{ALL!r} alone, or names of formats such as 'litert:int8'",
+            found=repr(given),
+            where=where,
+            fix=f"write {ALL} alone, or name the formats with this precision",
+        )
     _require_known(name, where, rest=colon + precision, or_all=or_all)
     if colon:
         _require_precision(name, precision, where)
@@ -49,7 +57,7 @@ def section_of(given: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(given, str):
         if len(_parts(given)) > 1 and given not in REGISTRY.names:
             raise one_per_call(given)
-        if given.strip().lower() == ALL:
+        if given.strip().lower().partition(":")[0] == ALL:
             raise UserError(
                 f"{ALL!r} stands for all formats of a run folder",
                 expected=ONE,

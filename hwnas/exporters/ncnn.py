@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 import tempfile
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +14,9 @@ import numpy as np
 from hwnas.core.config import StrictModel
 from hwnas.core.env import require
 from hwnas.core.errors import UserError
-from hwnas.exporters.base import Format, Source
+from hwnas.exporters.base import OTHER_FORMATS, Format, Source
+from hwnas.exporters.capture import capture, quiet
+from hwnas.exporters.last_words import last_words
 from hwnas.interfaces import Exporter, Images, ModelFile, OpenModel
 
 __all__ = ["Config", "build"]
@@ -57,19 +57,21 @@ class _Ncnn(Format):
         """The files of graph and weights, without `source.metadata`, which ncnn cannot store.
 
         Raises:
-            UserError: pnnx does not convert the network.
+            UserError: pnnx does not convert the network, or ncnn lacks an operator.
         """
         import torch
 
         from hwnas.exporters.fold import folded
 
         pnnx = require("pnnx", extra=EXTRA)
+        network = folded(source.model, source.input_shape)
         example = torch.zeros(1, *source.input_shape)
         with torch.no_grad(), tempfile.TemporaryDirectory() as temporary:
+            if not hasattr(source.model, "definition"):
+                capture(network, example)  # refuses branches, of which a trace keeps one
             script = Path(temporary, "model.pt")
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", FutureWarning)  # pnnx only reads TorchScript
-                traced = torch.jit.trace(folded(source.model, source.input_shape), example)  # type: ignore[no-untyped-call]
+            with quiet():  # pnnx only reads TorchScript, which is deprecated
+                traced = torch.jit.trace(network, example)  # type: ignore[no-untyped-call]
             traced.save(str(script))
             sizes = ",".join(str(n) for n in example.shape)
             done = subprocess.run(
@@ -80,12 +82,11 @@ class _Ncnn(Format):
             )
             made = [Path(temporary, name) for name in FILES]
             if done.returncode != 0 or not all(path.is_file() for path in made):
-                raise UserError(
-                    "pnnx does not convert the network",
-                    found=(done.stderr or done.stdout).strip()[-500:],
-                    where=sys.platform,
-                )
-            return {path.name: path.read_bytes() for path in made}
+                raise _unsupported(last_words(done.stderr or done.stdout))
+            files = {path.name: path.read_bytes() for path in made}
+        if lacking := _unknown_layers(files[FILES[0]].decode()):
+            raise _unsupported(", ".join(lacking))
+        return files
 
     def describe(self, files: Sequence[Path]) -> ModelFile:
         """The manifest entry of graph and weights, which have their own folder."""
@@ -116,7 +117,26 @@ class _Ncnn(Format):
                 with net.create_extractor() as extractor:
                     extractor.input("in0", ncnn.Mat(image).clone())
                     _, out = extractor.extract("out0")
-                    rows.append(np.array(out, dtype=np.float32).reshape(-1))
+                    row = np.array(out, dtype=np.float32)
+                    rows.append(row.reshape(-1) if max(row.shape) == row.size else row)
             return np.stack(rows)
 
         return OpenModel(run, f"ncnn {ncnn.__version__}", 1)
+
+
+def _unknown_layers(param: str) -> list[str]:
+    """Kinds of layers in a .param file that ncnn does not have."""
+    ncnn = require("ncnn", extra=EXTRA)
+    kinds = {line.split()[0] for line in param.splitlines()[2:] if line.strip()}
+    return sorted(kind for kind in kinds if ncnn.create_layer(kind) is None)
+
+
+def _unsupported(found: str) -> UserError:
+    return UserError(
+        "ncnn cannot express the network",
+        expected="operators that pnnx converts and that ncnn has",
+        found=found,
+        where=FILES[0],
+        fix=f"replace the operators that ncnn lacks, or {OTHER_FORMATS}; in a run, remove this"
+        " format from the formats to export",
+    )

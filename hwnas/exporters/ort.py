@@ -11,7 +11,8 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from hwnas.exporters.base import BatchConfig, OnnxRuntimeFormat, Source
-from hwnas.exporters.float_graph import OPSET, quiet
+from hwnas.exporters.capture import quiet
+from hwnas.exporters.float_graph import OPSET
 from hwnas.exporters.ort_order import in_fixed_order
 from hwnas.interfaces import Exporter, ModelFile
 

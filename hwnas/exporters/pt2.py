@@ -17,7 +17,8 @@ from hwnas import __version__
 from hwnas.core.confined import read_regular
 from hwnas.core.errors import UserError
 from hwnas.core.store import explained
-from hwnas.exporters.base import BatchConfig, Format, Source, converting
+from hwnas.exporters.base import BatchConfig, Format, Source
+from hwnas.exporters.capture import capture
 from hwnas.exporters.own import remember, require_own
 from hwnas.interfaces import Exporter, Images, ModelFile, OpenModel
 
@@ -66,8 +67,7 @@ class _Pt2(Format):
         """The archive of the program; `source.metadata` is its extra file `hwnas.json`."""
         import torch
 
-        with converting("torch.export", FILE_NAME):
-            program = captured(source.model, source.input_shape, self.config.dynamic_batch)
+        program = captured(source.model, source.input_shape, self.config.dynamic_batch)
         stream = io.BytesIO()
         facts = json.dumps({"hwnas_version": __version__, **source.metadata})
         torch.export.save(program, stream, extra_files={"hwnas.json": facts})
@@ -94,7 +94,7 @@ class _Pt2(Format):
 def captured(
     model: torch.nn.Module, input_shape: Sequence[int], dynamic_batch: bool = True
 ) -> torch.export.ExportedProgram:
-    """The program of a network, BN folded."""
+    """The program of a network, BN folded; raises as `capture`."""
     import torch
 
     from hwnas.exporters.fold import folded
@@ -105,7 +105,7 @@ def captured(
     for parameter in net.parameters():
         parameter.requires_grad_(False)
     with torch.no_grad():
-        return torch.export.export(net, (example,), dynamic_shapes=dynamic)
+        return capture(net, example, dynamic)
 
 
 def network_of(path: Path) -> torch.nn.Module:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from hwnas.core.env import onnx_runtime
-from hwnas.exporters.float_graph import quiet
+from hwnas.exporters.capture import quiet
 from hwnas.exporters.mixed import LARGEST, Mixed, mixed, saving
 from hwnas.interfaces import Images
 

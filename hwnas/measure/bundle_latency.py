@@ -167,6 +167,7 @@ def _row(manifest: Manifest, fact: LatencyFact) -> dict[str, Any]:
         "measured_ms": fact.measured_ms,
         "here_ms": None,
         "pace": None,
+        "at_pace_1_ms": None,
         "limit_ms": _limits(manifest, fact).get("latency_ms"),
         "holds": None,
     }
@@ -181,7 +182,7 @@ def _judge(
     repeat_noise: float,
 ) -> None:
     """Adds one model to the report."""
-    here_ms, most = judged.median_ms, verify.max_forecast_error
+    adjusted_ms, most = judged.median_ms, verify.max_forecast_error
     promised = [fact.interval_ms[1]] if fact.interval_ms else []
     promised += [fact.measured_ms * (1 + most)] if fact.measured_ms else []
     widening = (
@@ -192,8 +193,8 @@ def _judge(
         for limit in timed_limits(judged.measured_ms, _limits(manifest, fact), widening=widening)
     ]
     if promised:
-        text = f"latency {here_ms:.4f} ms exceeds the promise of at most {max(promised):.4f} ms"
-        found = [(here_ms / max(promised) - 1, text), *found]
+        text = f"latency {adjusted_ms:.4f} ms exceeds the promise of at most {max(promised):.4f} ms"
+        found = [(adjusted_ms / max(promised) - 1, text), *found]
     noise = verify.repeat_noise_factor * repeat_noise
     states = [verdict(excess, judged.pace, noise=noise, most=most) for excess, _ in found]
     problems = [text for excess, text in found if excess > 0]
@@ -210,6 +211,5 @@ def _judge(
         report.not_judged.append(f"{name}: {why}")
     if holds is False:
         report.failed.append(f"{name}: {'; '.join(problems)}")
-    report.rows.append(
-        _row(manifest, fact) | {"here_ms": here_ms, "pace": judged.pace, "holds": holds}
-    )
+    timed = {"here_ms": judged.timed_ms, "pace": judged.pace, "at_pace_1_ms": adjusted_ms}
+    report.rows.append(_row(manifest, fact) | timed | {"holds": holds})

@@ -56,6 +56,11 @@ class Judgement:
         return self.measured_ms["latency_ms"]
 
     @property
+    def timed_ms(self) -> float:
+        """Median over runs in ms at the current speed of the machine."""
+        return self.median_ms * (1.0 if self.pace is None else self.pace)
+
+    @property
     def p95_ms(self) -> float:
         """95th percentile over runs in ms."""
         return self.measured_ms["latency_p95_ms"]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from hwnas.core.bits import pack_bits
 from hwnas.core.progress import Progress, silent
 from hwnas.core.stats import accuracy_text
-from hwnas.exporters.apart import Crashed, opened_safely
+from hwnas.exporters.apart import Crashed, Runner, opened_safely
 from hwnas.exporters.opened import CannotRunHere
 from hwnas.exporters.parity import compare, is_kept, tolerance_text, torch_logits
 from hwnas.interfaces import DeviceSpec, Images
@@ -111,13 +111,15 @@ def test_accuracies(project: Project, arch: Arch, progress: Progress = silent) -
         return found
 
     here, replies = {}, {}
-    exports = project.files.read_exports()[arch.key]
-    for number, one in enumerate(exports):
-        progress(number, len(exports), one.model.path)
-        if one.parity is not None:
+    exports, threads = project.files.read_exports()[arch.key], project.config.threads
+    with Runner(threads=threads) as runner:
+        for number, one in enumerate(exports):
+            progress(number, len(exports), one.model.path)
+            if one.parity is None:
+                continue
+            kind, path = one.model.format, file_of(project, arch, one)
             try:
-                path, threads = file_of(project, arch, one), project.config.threads
-                with opened_safely(one.model.format, path, threads=threads) as opened:
+                with opened_safely(kind, path, threads=threads, runner=runner) as opened:
                     logits = opened.logits(x)
             except (CannotRunHere, Crashed) as error:
                 log.warning("%s: test accuracy not measured: %s", one.files[0], error)

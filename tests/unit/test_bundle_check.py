@@ -336,7 +336,8 @@ def test_a_bundle_is_judged_at_the_pace_of_its_own_models(
 
     slower = check(1.2, 1.2, 1.2)  # a machine 20 % slower than it was: divided out
     assert [row["holds"] for row in slower.rows] == [True] * 3 and not slower.not_judged
-    assert [row["here_ms"] for row in slower.rows] == pytest.approx([1.0] * 3)
+    assert [row["here_ms"] for row in slower.rows] == pytest.approx([1.2] * 3)
+    assert [row["at_pace_1_ms"] for row in slower.rows] == pytest.approx([1.0] * 3)
     jumped = check(1.65, 1.65, 1.65)  # too far from it: neither passed nor failed
     assert [row["holds"] for row in jumped.rows] == [None] * 3 and not jumped.failed
     assert len(jumped.not_judged) == 3 and "1.65 times as long" in jumped.not_judged[0]

@@ -82,7 +82,11 @@ def test_a_wrong_name_states_what_the_format_has(
     ("formats", "problem", "fix"),
     [
         (["ALL"], "unknown exporter 'ALL'", "did you mean 'all'?"),
-        (["all:int8"], "unknown exporter 'all'", "did you mean 'all'?"),
+        (
+            ["all:int8"],
+            "'all' already includes the precisions of every format",
+            "write all alone, or name the formats with this precision",
+        ),
         (
             ["onnx;coreml:int8"],
             "names of formats are not separated by commas",

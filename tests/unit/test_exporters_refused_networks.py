@@ -12,6 +12,7 @@ from torch import nn
 
 import hwnas
 from hwnas.core.errors import CheckFailed, UserError
+from hwnas.exporters import REGISTRY
 from hwnas.exporters.formats import open_model
 from hwnas.exporters.parity import torch_logits
 
@@ -36,16 +37,40 @@ class Divided(nn.Module):
         return x.mean((2, 3)) / (x.mean((2, 3)) * 0)
 
 
+class Otherwise(nn.Module):
+    """Computes something else when it is exported."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.mean((2, 3)) * (-1 if torch.compiler.is_exporting() else 1)
+
+
+class OfTheBatch(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.mean((2, 3)) - x.mean((0, 2, 3))
+
+
+class Maps(nn.Module):
+    """Returns a map of classes, as for segmentation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Conv2d(3, 4, 3, padding=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = self.head(x)
+        return found
+
+
 def test_a_file_that_fails_its_check_does_not_replace_a_good_one(tmp_path: Path) -> None:
     (path,) = hwnas.export(network(), "onnx", tmp_path, images=IMAGES)
     good = path.read_bytes()
     with pytest.raises(CheckFailed, match="differ from those of the torch network") as error:
-        hwnas.export(Random().eval(), "onnx", tmp_path, images=IMAGES)
-    assert error.value.where == path
+        hwnas.export(Otherwise().eval(), "onnx", tmp_path, images=IMAGES)
+    assert error.value.where == path and error.value.fix
     assert path.read_bytes() == good
     assert list(tmp_path.iterdir()) == [path]
     with pytest.raises(CheckFailed):
-        hwnas.export(Random().eval(), "onnx", tmp_path / "new", images=IMAGES)
+        hwnas.export(Otherwise().eval(), "onnx", tmp_path / "new", images=IMAGES)
     assert not list((tmp_path / "new").iterdir())
 
 
@@ -113,6 +138,33 @@ def test_a_file_instead_of_the_folder_is_said_before_the_conversion(
     assert (tmp_path / "file").read_text() == "mine"
 
 
+@pytest.mark.parametrize(
+    ("net", "wrong"),
+    [(Random(), "of the network are random"), (OfTheBatch(), "depend on the other images")],
+)
+def test_what_is_no_function_of_an_image_is_refused(
+    net: nn.Module, wrong: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=wrong) as error:
+        hwnas.export(net.eval(), "onnx", tmp_path, images=IMAGES)
+    assert error.value.where == "forward() of the network" and error.value.fix
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
+def test_a_network_in_another_type_is_told_to_be_converted(
+    dtype: torch.dtype, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match="does not compute in float32") as error:
+        hwnas.export(network().to(dtype), "onnx", tmp_path, images=IMAGES)
+    assert error.value.where == "0.weight" and error.value.fix == "call network.float()"
+    assert hwnas.export(network().to(dtype).float(), "onnx", tmp_path, images=IMAGES)
+
+
+def test_maps_of_classes_are_exported(tmp_path: Path) -> None:
+    (path,) = hwnas.export(Maps().eval(), "onnx", tmp_path, images=IMAGES)
+    assert open_model("onnx", path).logits(IMAGES).shape == (8, 4, 16, 16)
+
+
 class OneImage(nn.Module):
     """Takes batches of one image only."""
 
@@ -144,3 +196,16 @@ def test_weights_without_a_network_are_not_taken_for_several_networks(tmp_path: 
     with pytest.raises(UserError, match="nothing to export") as error:
         hwnas.export(network().state_dict(), "onnx", tmp_path)  # type: ignore[call-overload]
     assert "load_state_dict" in str(error.value.fix)
+
+
+@pytest.mark.parametrize("format", ["pt2", "litert", "coreml", "executorch", "ncnn"])
+def test_a_branch_is_named_and_nothing_is_printed(
+    format: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    if REGISTRY.describe(format).missing:
+        pytest.skip(f"{format} is not installed")
+    with pytest.raises(UserError, match=r"torch\.export cannot capture|ONNX cannot") as error:
+        hwnas.export(Branch().eval(), format, tmp_path, images=IMAGES)
+    assert Path(__file__).name in str(error.value.where)
+    assert "torch.where" in str(error.value.fix)
+    assert capfd.readouterr() == ("", "") and not [*tmp_path.iterdir()]
