@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 import hwnas
-from hwnas.cli.options import FormatOption, SetOption
+from hwnas.cli.options import FormatOption, SetOption, config_names
 from hwnas.cli.output import Format
 from hwnas.cli.shared import show as show_result
 from hwnas.core.overrides import assignments
@@ -26,7 +26,11 @@ def register(parent: typer.Typer) -> None:
 @app.command()
 def show(
     config: Annotated[
-        str, typer.Argument(help="A YAML file, a name from `hwnas list configs`, or a run folder.")
+        str,
+        typer.Argument(
+            autocompletion=config_names,
+            help="A YAML file, a name from `hwnas list configs`, or a run folder.",
+        ),
     ],
     settings: SetOption = None,
     format: FormatOption = Format.table,

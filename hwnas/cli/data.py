@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import hwnas
-from hwnas.cli.options import FormatOption, SetOption
+from hwnas.cli.options import FormatOption, SetOption, config_names
 from hwnas.cli.output import Format
 from hwnas.cli.shared import show as show_result
 from hwnas.core.overrides import assignments
@@ -41,7 +41,12 @@ def show(
         ),
     ],
     config: Annotated[
-        str | None, typer.Option("--config", help="Configuration with the data settings [photos].")
+        str | None,
+        typer.Option(
+            "--config",
+            autocompletion=config_names,
+            help="Configuration with the data settings [photos].",
+        ),
     ] = None,
     settings: SetOption = None,
     format: FormatOption = Format.table,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 from pathlib import Path
 from typing import Annotated
 
@@ -21,7 +22,30 @@ __all__ = [
     "SetOption",
     "SpaceSettings",
     "TruthOption",
+    "config_names",
+    "device_names",
 ]
+
+
+def config_names(incomplete: str) -> list[str]:
+    """Completions of a configuration for shells: names that ship with hwnas, and paths."""
+    return _completions("configs", incomplete)
+
+
+def device_names(incomplete: str) -> list[str]:
+    """Completions of a device for shells: names that ship with hwnas, and paths."""
+    return _completions("configs/devices", incomplete)
+
+
+def _completions(folder: str, incomplete: str) -> list[str]:
+    from hwnas.core.resources import resource_names
+
+    names = [name for name in resource_names(folder, ".yaml") if name.startswith(incomplete)]
+    around = incomplete[: incomplete.rfind("/") + 1]
+    paths = Path(around or ".").glob(f"{glob.escape(incomplete.removeprefix(around))}*")
+    found = [path for path in paths if path.is_dir() or path.suffix in (".yaml", ".yml")]
+    return names + sorted(f"{around}{path.name}{'/' * path.is_dir()}" for path in found)
+
 
 ARCH_FORMS = (
     "`largest`, `smallest`, codes such as 0,2,1, a .json file, or a `notation` as printed by"
@@ -38,6 +62,7 @@ ConfigOption = Annotated[
     str | None,
     typer.Option(
         "--config",
+        autocompletion=config_names,
         help="Configuration (name or path) for a new run folder, or instead of the stored one.",
     ),
 ]

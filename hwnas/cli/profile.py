@@ -11,7 +11,14 @@ from typer.core import TyperGroup
 
 import hwnas
 from hwnas.api.options import refuse_unused
-from hwnas.cli.options import ClassesOption, DryRunOption, FormatOption, SpaceSettings
+from hwnas.cli.options import (
+    ClassesOption,
+    DryRunOption,
+    FormatOption,
+    SpaceSettings,
+    config_names,
+    device_names,
+)
 from hwnas.cli.output import Format, progress_for
 from hwnas.cli.shared import say_time, show, show_plan, show_table, sizes
 from hwnas.core.overrides import assignments
@@ -44,7 +51,12 @@ app = typer.Typer(
 )
 
 DeviceArgument = Annotated[
-    str, typer.Argument(metavar="DEVICE", help="A name (`hwnas list devices`) or a YAML file.")
+    str,
+    typer.Argument(
+        metavar="DEVICE",
+        autocompletion=device_names,
+        help="A name (`hwnas list devices`) or a YAML file.",
+    ),
 ]
 SpaceOption = Annotated[
     str | None, typer.Option("--space", help="A name from `hwnas space list`, or a YAML file.")
@@ -115,6 +127,7 @@ def device(
         str | None,
         typer.Option(
             "--config",
+            autocompletion=config_names,
             help="With --run: configuration (name or path) for a new run folder, or instead of the"
             " stored one.",
         ),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import hwnas
-from hwnas.cli.options import DryRunOption, FormatOption, ReportOnly, SetOption
+from hwnas.cli.options import DryRunOption, FormatOption, ReportOnly, SetOption, config_names
 from hwnas.cli.output import Format, progress_for
 from hwnas.cli.shared import show, show_plan, show_verdict
 from hwnas.core.overrides import assignments
@@ -25,7 +25,12 @@ def register(parent: typer.Typer) -> None:
 
 
 def run(
-    config: Annotated[str, typer.Argument(help="A name from `hwnas list configs`, or a path.")],
+    config: Annotated[
+        str,
+        typer.Argument(
+            autocompletion=config_names, help="A name from `hwnas list configs`, or a path."
+        ),
+    ],
     folder: Annotated[
         Path | None,
         typer.Option("--run", metavar="DIR", readable=False, help="Run folder [runs/CONFIG]."),
