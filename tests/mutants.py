@@ -45,13 +45,15 @@ AREAS = {
 EQUIVALENT: dict[str, str] = {
     "hwnas/controller/record_log.py append_records: size < len(head) -> size <= len(head)":
     "the same first line is written again",
+    "hwnas/controller/per_device.py search_per_device: time.monotonic() - saved >= SAVE_EVERY_S ->"
+    " time.monotonic() - saved > SAVE_EVERY_S": "two readings of a clock",
     "hwnas/exporters/float_graph.py _translated: 2 if dynamic_batch else 1"
     " -> 3 if dynamic_batch else 1": "any batch but 1 stands for every batch",
     "hwnas/exporters/labels.py Labelled.describe: file.name.replace(f'.{self.label}.', '.', 1)"
     " -> file.name.replace(f'.{self.label}.', '.', 2)": "a name contains its label once",
-    "hwnas/exporters/mil.py _expanded: _sizes(v['axes'], 0, 0) -> _sizes(v['axes'], 0, 1)":
+    "hwnas/exporters/mil.py _expanded: sizes(v['axes'], 0, 0) -> sizes(v['axes'], 0, 1)":
     "the value of none",
-    "hwnas/exporters/mil.py _pad: _sizes(v['pad'], 0, 0) -> _sizes(v['pad'], 0, 1)":
+    "hwnas/exporters/mil.py _pad: sizes(v['pad'], 0, 0) -> sizes(v['pad'], 0, 1)":
     "the value of none",
     "hwnas/exporters/quantize.py _logits: 1 -> 2": "threads of a session",
     "hwnas/latency/construction.py op_rows: median < MIN_SHARE * whole.median_ms ->"

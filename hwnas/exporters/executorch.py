@@ -24,12 +24,13 @@ from hwnas.exporters.mixed import (
     calibration,
     mixed,
 )
-from hwnas.exporters.pt2e import State, logits, quantized, savings
 from hwnas.exporters.pte import delegation, executorch_model
 from hwnas.interfaces import Exporter, ModelFile, OpenModel
 
 if TYPE_CHECKING:
     import torch
+
+    from hwnas.exporters.pt2e import State
 
 __all__ = ["Config", "build"]
 
@@ -92,6 +93,8 @@ class _ExecuTorch(Format):
         """
         import torch
 
+        from hwnas.exporters.pt2e import quantized
+
         config, name = self.config, FILES[self.config.precision]
         chosen = None
         if config.precision == "int8":
@@ -114,6 +117,7 @@ class _ExecuTorch(Format):
         """Weights of the layers in 8 bits, see `quantized`, and the layers that stay in float."""
         import torch
 
+        from hwnas.exporters.pt2e import logits, quantized, savings
         from hwnas.exporters.weight_rounding import grid_weights
 
         batch, shape = {0: torch.export.Dim("batch")}, images.judged.shape[1:]

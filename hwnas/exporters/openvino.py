@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -86,6 +87,7 @@ class _OpenVino(Format):
         names = [f"{STEMS[precision]}.{ending}" for ending in ("xml", "bin")]
         with tempfile.TemporaryDirectory() as temporary:
             converted = openvino.convert_model(str(self._onnx(source, Path(temporary))))
+            _rename(converted)
             for key, value in source.metadata.items():
                 converted.set_rt_info(value, ["hwnas", key])
             is_half = precision == "fp16"
@@ -148,3 +150,11 @@ class _OpenVino(Format):
 
         version = openvino.__version__.split("-")[0]
         return OpenModel(run, f"openvino {version}", None if dim.is_dynamic else dim.get_length())
+
+
+def _rename(model: Any) -> None:
+    """Gives operators that OpenVINO added names that do not count the operators of the process."""
+    for number, op in enumerate(model.get_ordered_ops()):
+        kind = op.get_type_name()
+        if kind == "Constant" or re.fullmatch(rf"{kind}_\d+", op.get_friendly_name()):
+            op.set_friendly_name(f"{kind}.{number}")

@@ -474,6 +474,7 @@ def test_the_progress_states_the_score_with_its_unit_and_the_accuracy_beside(
     score, top1 = found.winner.score, found.winner.accuracy.top1
     shown = f"val top-1 {accuracy_text(top1, N_IMAGES)}, "
     assert f"best score {score:.3f} (minus log of the loss), {shown}" in notes[-1]
+    assert len(notes) > 1 and all("best score" in note for note in notes)
 
 
 def test_searches_of_earlier_versions_keep_their_fingerprint() -> None:

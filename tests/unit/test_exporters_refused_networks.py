@@ -123,6 +123,13 @@ def test_what_is_not_finite_is_said_before_the_conversion(
     assert error.value.where == where and error.value.fix
 
 
+@pytest.mark.parametrize("folder", ["", None, 3])
+def test_what_is_no_path_is_no_folder(folder: Any) -> None:
+    with pytest.raises(UserError, match="is not a path") as error:
+        hwnas.export(network(), "onnx", folder, images=IMAGES)
+    assert error.value.found == repr(folder)
+
+
 @pytest.mark.parametrize("name", ["file", "file/deeper"])
 def test_a_file_instead_of_the_folder_is_said_before_the_conversion(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

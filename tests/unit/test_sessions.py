@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -71,12 +72,19 @@ def profiled(space: SearchSpace, folder: Path, **how: Any) -> LatencyTable:
 NEW_OPS = set(enumerate_ops(LARGE)) - set(enumerate_ops(SMALL))
 
 
-def test_one_operator_is_timed_beside_references_and_drift_is_divided_out(folder: Path):
+def test_one_operator_is_timed_beside_references_and_drift_is_divided_out(
+    folder: Path, caplog: pytest.LogCaptureFixture
+):
+    caplog.set_level("INFO")
     kept = set(enumerate_ops(SMALL)) & set(enumerate_ops(LARGE))
     assert 0 < len(NEW_OPS) <= 2 and len(kept) >= 10
     grown = profiled(LARGE, folder, slow=1.15)
+    told = re.search(r"times (\d+) of (\d+) models; (\d+) models of earlier", caplog.text)
     truth = profiled(LARGE, folder.with_name("whole"))
     assert {op_id(op) for op in NEW_OPS} < plan_ids(folder)
+    n_new, n_all, n_again = map(int, told.groups() if told else ())
+    assert n_new + n_again == len(plan_ids(folder)) and n_again <= N_REFERENCES + 12
+    assert len(NEW_OPS) <= n_new < n_all == len(plan_ids(folder.with_name("whole")))
     again = {op_id(op) for op in kept} & plan_ids(folder)
     assert len(again) <= N_REFERENCES < len(kept) + 12, "few operators are timed twice"
     np.testing.assert_allclose(
