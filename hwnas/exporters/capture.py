@@ -6,6 +6,7 @@ import contextlib
 import io
 import logging
 import re
+import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +22,7 @@ __all__ = ["WITHOUT_BRANCH", "capture", "cause_text", "place_of", "quiet"]
 WITHOUT_BRANCH = "replace the operator or the branch (for example by torch.where)"
 """Way out of a network that torch cannot trace."""
 MOST_TEXT = 300  # characters of an error
-LINE = re.compile(r'File "([^"]+)", line (\d+), in forward\b')
+LINE = re.compile(r'File "([^"]+)", line (\d+), in (?:forward|<lambda>)')
 
 
 def capture(
@@ -74,18 +75,25 @@ def _root(error: BaseException) -> BaseException:
     return error
 
 
+_one_at_a_time = threading.RLock()  # standard streams and torch's tracing belong to the process
+
+
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Suppresses prints, logs and warnings of the exporters; their exceptions state the errors."""
-    before = logging.root.manager.disable
-    logging.disable(max(before, logging.ERROR))
-    try:
-        with (
-            warnings.catch_warnings(),
-            contextlib.redirect_stdout(io.StringIO()),
-            contextlib.redirect_stderr(io.StringIO()),
-        ):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)
+    """Suppresses prints, logs and warnings of the exporters; their exceptions state the errors.
+
+    Other threads wait, because streams, logging and the tracing of torch belong to the process.
+    """
+    with _one_at_a_time:
+        before = logging.root.manager.disable
+        logging.disable(max(before, logging.ERROR))
+        try:
+            with (
+                warnings.catch_warnings(),
+                contextlib.redirect_stdout(io.StringIO()),
+                contextlib.redirect_stderr(io.StringIO()),
+            ):
+                warnings.simplefilter("ignore")
+                yield
+        finally:
+            logging.disable(before)

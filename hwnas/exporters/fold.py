@@ -39,7 +39,8 @@ def folded(model: nn.Module, input_shape: Sequence[int]) -> nn.Module:
         if hasattr(parent, "inplace"):
             setattr(parent, "inplace", False)  # noqa: B010  (no attribute of every module)
         for name, child in list(parent.named_children()):
-            if isinstance(child, SelectAdaptivePool2d) and child.pool_type == "avg":
+            is_mean = isinstance(child, SelectAdaptivePool2d) and child.pool_type == "avg"
+            if is_mean and not _has_hooks(child):
                 flatten = isinstance(child.flatten, nn.Flatten)
                 setattr(parent, name, SelectAdaptivePool2d(pool_type="fast", flatten=flatten))
     for pair in _foldable(model, input_shape):
@@ -65,7 +66,11 @@ def _foldable(model: nn.Module, input_shape: Sequence[int]) -> list[_Pair]:
         _Pair(parent, conv_name, conv, bn_name, bn)
         for parent in model.modules()
         for (conv_name, conv), (bn_name, bn) in pairwise(list(parent.named_children()))
-        if _is_known_conv(conv) and _is_known_bn(bn) and n_names[id(conv)] == n_names[id(bn)] == 1
+        if _is_known_conv(conv)
+        and _is_known_bn(bn)
+        and n_names[id(conv)] == n_names[id(bn)] == 1
+        and not _has_hooks(conv)
+        and not _has_hooks(bn)
     ]
     if not pairs:
         return []
@@ -86,6 +91,11 @@ def _is_known_bn(module: nn.Module) -> TypeGuard[nn.BatchNorm1d | nn.BatchNorm2d
     """Whether a module is exactly of a known class of BN, with statistics of its own."""
     known = (nn.BatchNorm1d, nn.BatchNorm2d, BatchNormAct2d)
     return type(module) in known and module.running_mean is not None
+
+
+def _has_hooks(module: nn.Module) -> bool:
+    """Whether a module runs functions that a module in its place would not run."""
+    return bool(module._forward_hooks or module._forward_pre_hooks)
 
 
 class _Calls(LayerCalls):  # type: ignore[no-untyped-call]

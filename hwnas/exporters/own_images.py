@@ -27,11 +27,11 @@ def as_floats(images: Any) -> Images | None:
     import torch
 
     found: Images | None = images
-    if isinstance(images, torch.Tensor):
+    if isinstance(images, torch.Tensor) and not images.is_meta and not images.is_sparse:
         is_float = images.is_floating_point()
         found = (images.detach().float() if is_float else images.detach()).cpu().numpy()
     elif isinstance(images, np.ndarray) and np.issubdtype(images.dtype, np.floating):
-        found = np.ascontiguousarray(images, dtype=np.float32)
+        found = np.require(images, np.float32, ["C", "W"])  # torch warns of arrays to read only
     return found
 
 
@@ -44,7 +44,15 @@ def check_images(images: object, shape: tuple[int, ...], where: str = "images") 
     kind = repr(images)[:80]
     if isinstance(images, np.ndarray):
         kind = f"{images.dtype} {list(images.shape)}"
-        if images.dtype == np.float32 and images.shape[1:] == shape and len(images):
+        if images.dtype == np.float32 and not images.size:
+            raise UserError(
+                "there are no images",
+                expected="at least one image with at least one pixel",
+                found=kind,
+                where=where,
+                fix="give images as in training, [n, C, H, W]; without `images`, leave it out",
+            )
+        if images.dtype == np.float32 and images.shape[1:] == shape:
             bad = np.flatnonzero(~np.isfinite(images.reshape(len(images), -1)).all(1))
             if not len(bad):
                 _warn_of_pixels(images, where)

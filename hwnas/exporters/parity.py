@@ -15,6 +15,7 @@ from pydantic import Field
 from hwnas.core.errors import CheckFailed, UserError
 from hwnas.core.records import STRICT, Count, NotNegative, Positive, Share
 from hwnas.core.stats import agrees
+from hwnas.exporters.logit_scale import logit_scale, relative
 from hwnas.exporters.opened import onnxruntime_model
 from hwnas.interfaces import MOST_TOLERANCE, ModelFile, OpenModel
 
@@ -168,8 +169,7 @@ def torch_rounding(
     except RuntimeError:  # constants of another type, of a network that hwnas did not build
         return 0.0
     found = logits[: len(images)]
-    scale = float(np.abs(found).max())
-    rounding = float(np.abs(found - precise).max()) / scale if scale > 0 else 0.0
+    rounding = float(relative(np.abs(found - precise), found).max())
     return rounding if np.isfinite(rounding) else 0.0
 
 
@@ -286,15 +286,13 @@ def compare(
         found_in = f"NaN or infinity from {' and '.join(bad)}"
         raise CheckFailed("outputs are not finite", found=found_in, where=f"batch {batch}")
     difference = np.abs(expected.astype(np.float64) - found)
-    scale = float(np.abs(expected).max())
     named = np.take_along_axis(expected, found.argmax(1)[:, None], axis=1)[:, 0]
-    largest = float(difference.max())
     tie = max(TIE, 2 * min(rounding or 0.0, MOST_TOLERANCE["fp32"]))
     return BatchParity(
         batch=batch,
         n_images=len(expected),
-        max_abs_difference=largest,
+        max_abs_difference=float(difference.max()),
         mean_abs_difference=float(difference.mean()),
-        relative=largest / scale if scale > 0 else (0.0 if largest == 0 else 1.0),
-        top1_agreement=float((named >= expected.max(1) - tie * scale).mean()),
+        relative=float(relative(difference, expected).max()),
+        top1_agreement=float((named >= (expected - tie * logit_scale(expected)).max(1)).mean()),
     )
