@@ -27,6 +27,7 @@ def completed(words: str) -> list[str]:
         ("run mi", ["mine.yaml", "mine/"]),
         ("run ./mi", ["./mine.yaml", "./mine/"]),
         ("run mine/o", ["mine/own.yml"]),
+        ("run ~/mine/o", ["~/mine/own.yml"]),
         ("search RUN --config quick", ["quickstart"]),
         ("config show quick", ["quickstart"]),
         ("profile device local_lite", ["local_litert", "local_litert_int8"]),
@@ -36,6 +37,7 @@ def test_names_and_paths_are_completed(
     words: str, expected: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "mine").mkdir()
     for name in ("mine.yaml", "mine.txt", "mine/own.yml", "mine/other.json"):
         (tmp_path / name).touch()
