@@ -42,6 +42,7 @@ def network(net: Network, *, batch: int | None = 1, seed: int = 0) -> onnx.Model
             "networks of this space cannot be built",
             expected="operators that a runtime can compute",
             found=f"operators that are only read from records: {', '.join(sorted(set(recorded)))}",
+            where=f"a network of {len(net.ops)} operators",
             fix="choose another space",
         )
     if is_recurrent(net):
