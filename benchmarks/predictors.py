@@ -63,6 +63,7 @@ FILES = {
     "accel_nasbench": "accel_nasbench/records.csv",
     "darts_random214": "darts_random214/records.json",
     "transnas_micro": "transnas_micro/records.csv",
+    "nasbench_nlp": "nasbench_nlp_wikitext2/records.json",
 }
 DEFAULT_FILES = ("nas_bench_macro", "ofa_mbv3_imagenet", "nasbench201", "accel_nasbench")
 SIZES = ("50", "100", "400", "half")

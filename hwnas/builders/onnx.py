@@ -11,8 +11,9 @@ import onnx
 
 from hwnas.builders.onnx_nodes import INPUT, OPSET, OUTPUT, GraphBuilder, with_least_ir
 from hwnas.builders.onnx_recurrent import RecurrentBuilder, is_recurrent
+from hwnas.core.errors import UserError
 from hwnas.spaces.network import IMAGE, Network
-from hwnas.spaces.ops import Act, OpSpec
+from hwnas.spaces.ops import RECORDED, Act, OpSpec
 
 __all__ = ["INPUT", "OPSET", "OUTPUT", "context", "micro", "network", "with_least_ir"]
 
@@ -31,8 +32,19 @@ def network(net: Network, *, batch: int | None = 1, seed: int = 0) -> onnx.Model
 
     A recurrent network becomes one step: `token` int64 [batch] and `state` [batch, width] ->
     `logits` and `next_state`.
+
+    Raises:
+        UserError: the network has operators of spaces that are only for records (`RECORDED`).
     """
     net = net.live()
+    if recorded := [op.kind for op in net.ops if op.kind in RECORDED]:
+        raise UserError(
+            "networks of this space cannot be built",
+            expected="operators that a runtime can compute",
+            found=f"operators that are only read from records: {', '.join(sorted(set(recorded)))}",
+            where=f"a network of {len(net.ops)} operators",
+            fix="choose another space",
+        )
     if is_recurrent(net):
         graph: GraphBuilder = RecurrentBuilder(seed, net)
     else:

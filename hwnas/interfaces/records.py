@@ -232,7 +232,8 @@ class Table:
 class Reader:
     """A file format of labelled archs.
 
-    unit: unit of every column.
+    unit: unit of every column. "minus_loss" is minus a loss per token or image, in nats; the scores
+        of the archs are then these values.
     repeats: whether several values of one arch are averaged, or refused if they differ.
     target: the default column; None: the first one of the file.
     space: name and number of classes of the space; None: the user must give it.
@@ -240,7 +241,7 @@ class Reader:
     read: parses a file.
     """
 
-    unit: Literal["percent", "fraction"]
+    unit: Literal["percent", "fraction", "minus_loss"]
     repeats: Literal["average", "refuse"]
     target: str | None
     space: tuple[str, int] | None

@@ -169,8 +169,8 @@ class Project:
         """Scores of archs of the space, from the file that `setting` names; it is read once.
 
         Raises:
-            UserError: the file cannot be read, its archs belong to another space, or it changed
-                since the command began.
+            UserError: the file cannot be read, its archs belong to another space, it has losses, or
+                it changed since the command began.
         """
         if setting in self._records:
             return self._records[setting]
@@ -183,7 +183,7 @@ class Project:
             space=config.space.name,
             settings=config.space.model_dump(mode="json", exclude={"name"}),
             num_classes=self.space.macro.num_classes,
-        ).records(section.target)
+        ).accuracies(section.target)
         if file_hash(path) != expected:
             raise UserError(
                 "the file changed while the command was running",

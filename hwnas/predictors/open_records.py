@@ -42,6 +42,22 @@ class Source:
         """
         return record_set(self.table, self.reader, target, where=self.path)
 
+    def accuracies(self, target: str | None = None) -> Records:
+        """The records, for searches and labels of runs, which report accuracies.
+
+        Raises:
+            UserError: see `records`, or the file has losses.
+        """
+        if self.reader.unit == "minus_loss":
+            raise UserError(
+                "these records cannot be used in a run",
+                expected="a file of accuracies",
+                found=f"losses, in the format {self.reader_name}",
+                where=self.path,
+                fix="compare predictors on this file: hwnas predictor eval --records",
+            )
+        return self.records(target)
+
     def proxy(self, column: str) -> ListedProxy:
         """A column of numbers, in any unit, as a feature of the archs in the file.
 

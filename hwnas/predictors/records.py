@@ -30,6 +30,12 @@ __all__ = [
 OTHER_READER = "select the format of this file: --reader, or `reader` in the configuration"
 OTHER_SPACE = "give the space of these archs: --space, or `space` in the configuration"
 INDEX = "index"  # number of an arch in a benchmark
+RANGES: Mapping[str, tuple[float, float]] = {
+    "percent": (0, 100),
+    "fraction": (0, 1),
+    "minus_loss": (-100, 0),
+}
+"""Smallest and largest value of each unit of `Reader`. Losses above 100 are no log-likelihoods."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +43,7 @@ class Records:
     """Distinct archs of one space with one score each.
 
     codes: [n, d], in the order of the file.
-    scores: [n], fractions in [0, 1].
+    scores: [n], fractions in [0, 1], or minus losses.
     target: name of their column.
     n_averaged: number of archs whose score is the mean of several values.
     """
@@ -146,12 +152,12 @@ def record_set(table: Table, reader: Reader, target: str | None, *, where: objec
     target = target or reader.target or next(iter(table.columns), "")
     codes, means, repeats = distinct(table, target, where=where)
     values = table.columns[target].values
-    most = 100.0 if reader.unit == "percent" else 1.0
-    outside = ~((values >= 0) & (values <= most))
+    least, most = RANGES[reader.unit]
+    outside = ~((values >= least) & (values <= most))
     if outside.any():
         raise UserError(
             f"the column {target} has values outside the range of its unit ({reader.unit})",
-            expected=f"values in [0, {most:g}]",
+            expected=f"values in [{least:g}, {most:g}]",
             found=f"{int(outside.sum())} of {len(values)} values outside it, the first"
             f" {values[outside][0]:g}",
             where=where,
@@ -183,7 +189,8 @@ def record_set(table: Table, reader: Reader, target: str | None, *, where: objec
             where=where,
             fix="select another column, or add archs with other values",
         )
-    return Records(table.space, codes, means / most, target, len(repeats))
+    scores = means / 100 if reader.unit == "percent" else means
+    return Records(table.space, codes, scores, target, len(repeats))
 
 
 def distinct(

@@ -27,7 +27,8 @@ KNOWN_KERNELS = (1, 3, 5, 7)
 BOX, COLUMN, LANE = 20, 29, 28  # in graphs: side of a box, distances of columns and of lanes
 SHORT = {"avg_pool": "avg", "identity": "id", "norm": "bn", "pool": "avg", "linear": "fc"}
 SHORT |= {"max_pool": "max", "concat": "cat", "cut": "cut", "factorized": "fr"}
-SHORT |= {"embed": "emb", "join": "in", "highway": "hw", "fold": "avg"}
+SHORT |= {"embed": "emb", "join": "in", "highway": "hw", "fold": "avg", "recall": "h"}
+SHORT |= {"store": "h'", "activation": "act", "product": "mul", "blend": "mix"}
 
 Point = tuple[float, float]
 

@@ -51,6 +51,7 @@ REGISTRY = Registry[SpaceModule](
             "memory",
             "mobile_sections",
             "network",
+            "nlp_recipes",
             "op_text",
             "ops",
             "padding",

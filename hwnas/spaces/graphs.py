@@ -39,7 +39,8 @@ def graph(space: SearchSpace, arch: Arch) -> tuple[tuple[OpSpec, ...], tuple[Edg
     all_ops = space.macro.lower_slots(arch.codes)
     ops = [all_ops[slot] for slot in shape.slots]
     present = np.array([[op is not None for op in ops]])
-    edges = edge_list(shape.edges(present)[0], present[0])
+    linked = np.array([[all_ops[slot] is not None for slot, _, _ in shape.links]], dtype=bool)
+    edges = edge_list(shape.edges(present, linked)[0], present[0])
     return tuple(op for op in ops if op is not None), edges
 
 
@@ -49,8 +50,9 @@ def live_graph(space: SearchSpace, codes: Codes) -> tuple[NDArray[np.int32], Edg
     The first and the last slot are always included. In a chain, every operator is on the path.
     """
     shape = slot_graph(space)
-    slots = op_index(space, codes)[:, shape.slots]
-    edges = shape.edges(slots >= 0)
+    index = op_index(space, codes)
+    slots = index[:, shape.slots]
+    edges = shape.edges(slots >= 0, index[:, [slot for slot, _, _ in shape.links]] >= 0)
     if shape.reads is None:
         return slots, edges
     n, p = slots.shape

@@ -10,14 +10,15 @@ if TYPE_CHECKING:
 __all__ = ["op_text"]
 
 WITHOUT_WINDOW = ("pool", "norm", "identity", "concat", "cut")
-VECTORS = ("embed", "join", "highway", "fold")
+VECTORS = ("embed", "join", "highway", "fold", "recall", "store", "activation", "product", "blend")
 
 
 def op_text(op: OpSpec) -> str:
     """One line with the kind, the shapes, and the settings that differ from their defaults."""
     text = f"{op.kind} {op.in_channels}>{op.out_channels}"
     if op.kind in VECTORS:
-        return text + (f" {op.act}" if op.act != "none" else "")
+        begins = f" from{op.mid_channels}" if op.mid_channels else ""
+        return text + begins + (f" {op.act}" if op.act != "none" else "")
     text += f" {op.in_hw}>{op.out_hw}px"
     if op.kind not in WITHOUT_WINDOW:
         sizes = f"{op.start_kernel}+{op.kernel}" if op.kind == "uib" else op.kernel

@@ -15,6 +15,7 @@ from hwnas.spaces.padding import PadMode, map_size, padding_of
 __all__ = [
     "ACT_FIRST",
     "EXPANDING",
+    "RECORDED",
     "Act",
     "BlockKind",
     "Gate",
@@ -29,15 +30,17 @@ __all__ = [
 ]
 
 Act = Literal["none", "relu", "relu6", "hard_swish", "swish"]
-RecurrentAct = Literal["none", "relu", "sigmoid", "tanh"]
+RecurrentAct = Literal["none", "relu", "sigmoid", "tanh", "leaky_relu"]
 Gate = Literal["hard_sigmoid", "sigmoid"]
 BlockKind = Literal["conv", "mbconv", "dsconv", "uib", "fused"]
 CellKind = Literal["avg_pool", "max_pool", "norm", "identity", "concat", "cut"]
 ActFirstKind = Literal["sep_conv", "dil_conv", "factorized"]
-RecurrentKind = Literal["embed", "join", "highway", "fold"]
+RecordedKind = Literal["recall", "store", "activation", "product", "blend"]
+RecurrentKind = Literal["embed", "join", "highway", "fold", RecordedKind]
 OpKind = Literal[BlockKind, "basic", "pool", "linear", CellKind, ActFirstKind, RecurrentKind]
 EXPANDING = ("mbconv", "uib", "fused")  # blocks with their own `mid_channels`
 ACT_FIRST = get_args(ActFirstKind)  # each convolution reads an activation, in every network
+RECORDED = get_args(RecordedKind)  # of networks that are only read from records, never built
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ class OpSpec:
     """One timed unit of a network with square maps; the only key of latency rows.
 
     kind: see below.
-    mid_channels: expanded width of a block; 0 for other kinds.
+    mid_channels: expanded width of a block; a position in `recall` and `store`; otherwise 0.
     groups: in a block, groups > 1 split its 1x1 convolutions, and channels are shuffled after the
         first one.
     expand_groups: > 1 splits only the expansion, without a shuffle (CPUBone 2603.26425).
@@ -78,7 +81,9 @@ class OpSpec:
     token in the weights of `linear` (tied, so it has no weights of its own). `highway` is
     x + sigmoid(c) * (act(h) - x) with [c, h] = W x. `join` is the same with the state instead of x,
     and W applied to [input, state]. `fold` is the mean of blocks of `out_channels` channels, and
-    the next state.
+    the next state. In those of NAS-Bench-NLP, `recall` returns the block of the state that begins
+    at channel `mid_channels`, `store` puts its input there in the next state, `activation` is `act`
+    only, `product` multiplies blocks, and `blend` is z * a + (1 - z) * b of its blocks [z, a, b].
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT
@@ -291,5 +296,5 @@ def mean(channels: int, hw: int) -> OpSpec:
 
 @lru_cache(maxsize=1 << 12)
 def linear(channels: int, num_classes: int) -> OpSpec:
-    """The linear classifier after the pooling."""
+    """A linear layer with bias, such as the classifier after the pooling."""
     return OpSpec("linear", channels, num_classes, 1, 1)

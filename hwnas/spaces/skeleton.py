@@ -40,11 +40,15 @@ class SlotGraph:
         chain, in which every node reads the one before it.
     absent_passes: whether a slot without an operator passes its input on. If not, its readers read
         nothing from it.
+    links: further edges (slot, reader, source) between nodes. The edge exists if the slot, a
+        position in `slot_names`, has an operator. So slots that only select an input need not be
+        nodes.
     """
 
     slots: tuple[int, ...]
     reads: tuple[tuple[int, ...], ...] | None
     absent_passes: bool
+    links: tuple[tuple[int, int, int], ...] = ()
 
     def live(self, present: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Which operators are on a path from the first to the last slot, bool [n, p].
@@ -69,17 +73,23 @@ class SlotGraph:
                 used |= reader[:, None] & edges[:, i]
         return present & ((used & fed) | ~fed[:, -1:])
 
-    def edges(self, present: NDArray[np.bool_]) -> Edges:
-        """Edges bool [n, p, p] of archs, given which slots have an operator, bool [n, p]."""
+    def edges(self, present: NDArray[np.bool_], linked: NDArray[np.bool_] | None = None) -> Edges:
+        """Edges bool [n, p, p] of archs.
+
+        present: bool [n, p], which nodes have an operator.
+        linked: bool [n, len(links)], which links exist.
+        """
         if self.reads is None:
             return chain(present)
         n, p = present.shape
         edges = np.zeros((n, p, p), dtype=bool)
         for reader, sources in enumerate(self.reads):
-            for source in sources:
-                edges[:, reader, source] = present[:, source]
-                if self.absent_passes:
-                    edges[:, reader] |= edges[:, source] & ~present[:, source, None]
+            edges[:, reader, list(sources)] = present[:, list(sources)]
+            for source in sources if self.absent_passes else ():
+                edges[:, reader] |= edges[:, source] & ~present[:, source, None]
+        if linked is not None:
+            for i, (_, reader, source) in enumerate(self.links):
+                edges[:, reader, source] |= linked[:, i] & present[:, source]
         edges &= present[:, :, None]
         return edges
 

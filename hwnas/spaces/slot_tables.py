@@ -86,7 +86,8 @@ def _is_allowed(
 def _slot_columns(space: SearchSpace, largest: list[int]) -> list[list[int]]:
     """Choices that each slot depends on.
 
-    Found by changing one choice of the largest arch in which it is active at a time.
+    Found by changing one choice of the largest arch in which it is active at a time, then a choice
+    together with its parent.
     """
     check_values(space, len(space.macro.lower_slots(tuple(largest))))
     columns: list[list[int]] = [[] for _ in space.macro.slot_names()]
@@ -99,7 +100,30 @@ def _slot_columns(space: SearchSpace, largest: list[int]) -> list[list[int]]:
         for slot, depends in enumerate(columns):
             if any(changed[slot] != reference[slot] for changed in variants):
                 depends.append(column)
+    _add_parents(space, largest, columns)
     return columns
+
+
+def _add_parents(space: SearchSpace, largest: list[int], columns: list[list[int]]) -> None:
+    """Adds the parent of a choice to slots that change with it only for some values of the choice.
+
+    An example is a slot that exists only for the first value, and only while the choice is active.
+    """
+    for column, choice in enumerate(space.choices):
+        parent = choice.parent
+        slots = [i for i, found in enumerate(columns) if column in found and parent not in found]
+        if parent is None or not slots:
+            continue
+        codes = _activating(space, largest, column)
+        for code in range(len(choice.values)):
+            codes[column] = code
+            reference, *variants = (
+                space.macro.lower_slots((*codes[:parent], above, *codes[parent + 1 :]))
+                for above in range(len(space.choices[parent].values))
+            )
+            for slot in slots:
+                if any(changed[slot] != reference[slot] for changed in variants):
+                    columns[slot] = sorted({*columns[slot], parent})
 
 
 def _activating(space: SearchSpace, largest: list[int], column: int) -> list[int]:

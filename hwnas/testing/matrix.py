@@ -51,6 +51,13 @@ GAPS: Mapping[tuple[str, str], str] = {
             *(name for name in EXPORTERS.names if name not in TAKE_TOKENS),
         )
     },
+    **{
+        ("nasbench_nlp", f"build {builder}"): "its networks are only read from records"
+        for builder in (
+            *("onnx", "onnx:fp16", "onnx:int8"),
+            *("tflite", "tflite:fp16", "tflite:int8"),
+        )
+    },
 }
 """Maps (space, column) to the reason why the builder or exporter does not support the space."""
 

@@ -19,6 +19,7 @@ OWN_SPACE = build_space("nasbench_macro", num_classes=10)
 OFA = {"ks": [3] * 20, "e": [4] * 20, "d": [2] * 5, "r": 224, "top1": [75.0]}
 CELL = "|nor_conv_3x3~0|+|none~0|skip_connect~1|+|{}~0|none~1|nor_conv_1x1~2|"
 EDGES = [["dil_conv_5x5", 0], ["avg_pool_3x3", 1]] * 4
+LINEAR = {"op": "linear", "input": ["x", "h_prev_0"]}
 EXAMPLES = {
     "accel_nasbench": "index,e,k,l,se,top1,top5,throughput_tpuv2\n"
     "3,1611141,5355355,2213233,0010000,55.692,79.876,1098.09\n"
@@ -40,6 +41,20 @@ EXAMPLES = {
     ),
     "nas_bench_macro": json.dumps(
         {"00000012": {"test_acc": [90.0, 91.0]}, "00000000": {"test_acc": [45.0]}}
+    ),
+    "nasbench_nlp": json.dumps(
+        [
+            {"id": i, "recipe": {"f": LINEAR, "h_new_0": {"op": act, "input": ["f"]}}} | losses
+            for i, (act, losses) in enumerate(
+                (
+                    (
+                        "activation_tanh",
+                        {"val_loss": [6.0, 5.5], "test_loss": [5.9, 5.4]},
+                    ),
+                    ("activation_sigm", {"val_loss": [6.1, 5.9], "params": 15066078}),
+                )
+            )
+        ]
     ),
     "nasbench201": "index,arch,cifar10_test_200ep\n"
     + "".join(

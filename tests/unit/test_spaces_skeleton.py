@@ -119,6 +119,41 @@ def test_the_index_equals_lower_and_costs_are_sums_over_it() -> None:
     assert cost(SPACE, codes, "params").tolist() == [sum(map(op_params, net)) for net in nets]
 
 
+@dataclass(frozen=True)
+class Selected(Branches):
+    """One of two convolutions, if the choice `kind` is "on"; the last kind has neither."""
+
+    def choices(self) -> tuple[Choice, ...]:
+        return (
+            Choice("resolution", "resolution", self.resolutions),
+            Choice("kind", "op", ("off", "on", "other")),
+            Choice("side", "op", ("main", "side"), parent=1, parent_codes=(1,)),
+        )
+
+    def slot_names(self) -> tuple[str, ...]:
+        return ("stem", "main", "side", "pool", "classifier")
+
+    def lower_slots(self, codes: tuple[int, ...]) -> tuple[OpSpec | None, ...]:
+        px = self.resolutions[codes[0]]
+        ops = [conv(self.width, self.width, px, kernel, 1, "none") for kernel in (1, 3)]
+        inner = [op if codes[1:] == (1, side) else None for side, op in enumerate(ops)]
+        stem = conv(self.in_channels, self.width, px, 3, 1, "relu")
+        return (stem, *inner, mean(self.width, px), linear(self.width, self.num_classes))
+
+    def reads(self) -> tuple[tuple[int, ...], ...]:
+        return ((), (0,), (0,), (1, 2), (3,))
+
+
+def test_a_slot_may_exist_for_one_value_of_an_active_choice() -> None:
+    """The largest arch lacks the slot, and still lacks it if any one choice is changed."""
+    space = SearchSpace("selected", Selected(3, 5, (8,)))
+    assert space.size() == 4
+    codes = space.sample(200, rng=rng(0, "selected"))
+    ops = enumerate_ops(space)
+    for row, index in zip(codes, op_index(space, codes), strict=True):
+        assert tuple(ops[i] for i in index if i >= 0) == lower(space, space.arch(row)).ops
+
+
 def test_peak_memory_holds_both_branches_and_what_they_read() -> None:
     """At the second branch: the block's input, the first branch's output, its own output."""
     values = cost(SPACE, SPACE.codes([SPACE.largest(), SPACE.smallest()]), "peak_memory_bytes")
