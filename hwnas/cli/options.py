@@ -42,7 +42,8 @@ def _completions(folder: str, incomplete: str) -> list[str]:
 
     names = [name for name in resource_names(folder, ".yaml") if name.startswith(incomplete)]
     around = incomplete[: incomplete.rfind("/") + 1]
-    paths = Path(around or ".").expanduser().glob(f"{glob.escape(incomplete.removeprefix(around))}*")
+    start = glob.escape(incomplete.removeprefix(around))
+    paths = Path(around or ".").expanduser().glob(f"{start}*")
     found = [path for path in paths if path.is_dir() or path.suffix in (".yaml", ".yml")]
     return names + sorted(f"{around}{path.name}{'/' * path.is_dir()}" for path in found)
 
