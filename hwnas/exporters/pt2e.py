@@ -34,6 +34,8 @@ MEANS = tuple(getattr(torch.ops.aten.mean, name) for name in ("default", "dim"))
     torch.ops.aten.adaptive_avg_pool2d.default,
 )
 MOST = 6.0  # of ReLU6
+ALMOST_ZERO = 1e-30
+ZERO_PADS = ((), ("constant",), ("constant", None), ("constant", 0.0))
 ANNOTATION = "quantization_annotation"  # key of torchao
 State = Mapping[str, torch.Tensor]
 """Maps the name of a parameter to its value."""
@@ -92,8 +94,22 @@ def quantized(
         seen = [watched(batch) for batch in batches]
         if all(map(_are_close, seen, exact)):
             break  # else the clipped range is also that of another value, which exceeds it
-    found: torch.nn.Module = convert_pt2e(watched)
+    found: torch.fx.GraphModule = convert_pt2e(watched)
+    _keep_float_pads(found)
     return found
+
+
+def _keep_float_pads(module: torch.fx.GraphModule) -> None:
+    """Pads before layers in float by `ALMOST_ZERO`.
+
+    ExecuTorch puts zero pads after a value in 8 bits into 8 bits themselves (`InsertPadQDQPass`),
+    and does not lower a layer in float behind them.
+    """
+    for node in module.graph.nodes:
+        is_zero = node.target == torch.ops.aten.pad.default and node.args[2:] in ZERO_PADS
+        if is_zero and not any("quantize" in str(user.target) for user in node.users):
+            node.args = (*node.args[:2], "constant", ALMOST_ZERO)
+    module.recompile()
 
 
 def _are_close(found: torch.Tensor, expected: torch.Tensor) -> bool:

@@ -77,6 +77,8 @@ class Watched(torch.nn.Module):
 class Eight(torch.nn.Module):
     """All classes are wrong if the linear layer is in 8 bits."""
 
+    graph = torch.fx.Graph()
+
     def __init__(self, watched: Watched) -> None:
         super().__init__()
         self.module = watched.module
@@ -84,6 +86,9 @@ class Eight(torch.nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return -self.module(x) if self.is_wrong else self.module(x)
+
+    def recompile(self) -> None:
+        """As of modules of torch.fx."""
 
 
 def test_a_layer_that_costs_agreement_stays_in_float(
@@ -440,3 +445,35 @@ def test_a_file_with_layers_that_share_weights_runs(tmp_path: Path) -> None:
     images = torch.rand(32, 3, 12, 12)
     files = hwnas.export(Twice().eval(), "executorch:int8", tmp_path, images=images)
     assert [file.name for file in files] == ["model.int8.pte"]
+
+
+class Padded(torch.nn.Module):
+    """Convolutions of stride 2 that pad as TensorFlow does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem, self.a, self.b = (torch.nn.Conv2d(n, 8, 3, 2) for n in (3, 8, 8))
+        self.head = torch.nn.Linear(8, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for layer in (self.stem, self.a, self.b):
+            x = layer(torch.nn.functional.pad(x, (0, 1, 0, 1))).relu()
+        return self.head(x.mean((2, 3)))
+
+
+@pytest.mark.parametrize("in_float", [("conv2d_1",), ("conv2d_1", "conv2d_2"), ("conv2d",), ()])
+def test_layers_behind_pads_can_stay_in_float(in_float: tuple[str, ...], tmp_path: Path) -> None:
+    pytest.importorskip("executorch", reason="pip install 'hwnas[executorch]'")
+    x = torch.rand(16, 3, 16, 16)
+    program = torch.export.export(Padded().eval(), (x[:1],))
+    eight = pt2e.quantized(program, x.numpy(), {}, but=in_float, at_once=1)
+    lowered = executorch._lowered(torch.export.export(eight, (x[:1],)))
+    (tmp_path / "model.pte").write_bytes(lowered)
+    found = executorch_model(tmp_path / "model.pte").logits(x.numpy())
+    expected = torch.cat([eight(one) for one in x.split(1)]).detach().numpy()  # type: ignore[no-untyped-call]
+    step = np.abs(expected).max() / 127
+    assert np.abs(found - expected).max() <= 4 * step
+    layers = [node for node in eight.graph.nodes if pt2e._is_layer(node)]  # type: ignore[union-attr]
+    unrounded = {node.name for node in layers if node.args[1].op == "get_attr"}
+    assert unrounded == {*in_float}
