@@ -616,7 +616,7 @@ def _records_reader(calls: list[Any]) -> Callable[..., Any]:
             calls.append([path.name, reader, target])
             return source.records(None)
 
-        return SimpleNamespace(records=records)
+        return SimpleNamespace(accuracies=records)
 
     return read
 
