@@ -41,6 +41,7 @@ __all__ = [
     "Source",
     "converting",
     "half_overflow",
+    "unsupported",
 ]
 
 
@@ -154,14 +155,20 @@ def converting(runtime: str, file: str) -> Iterator[None]:
     except (HwnasError, MemoryError):
         raise
     except Exception as error:  # converters raise dozens of unrelated classes
-        raise UserError(
-            f"{runtime} cannot express the network",
-            expected=f"operators that the converter of {runtime} supports",
-            found=cause_text(error),
-            where=file,
-            fix=f"replace the operators that {runtime} lacks, or {OTHER_FORMATS}; in a run, remove"
-            " this format from the formats to export",
-        ) from error
+        supported = f"operators that the converter of {runtime} supports"
+        raise unsupported(runtime, supported, cause_text(error), where=file) from error
+
+
+def unsupported(runtime: str, expected: str, found: str, *, where: str) -> UserError:
+    """The error for a network with operators that a format lacks."""
+    return UserError(
+        f"{runtime} cannot express the network",
+        expected=expected,
+        found=found,
+        where=where,
+        fix=f"replace the operators that {runtime} lacks, or {OTHER_FORMATS}; in a run, remove"
+        " this format from the formats to export",
+    )
 
 
 class Format(ABC):

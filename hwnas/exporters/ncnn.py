@@ -14,7 +14,7 @@ import numpy as np
 from hwnas.core.config import StrictModel
 from hwnas.core.env import require
 from hwnas.core.errors import UserError
-from hwnas.exporters.base import OTHER_FORMATS, Format, Source
+from hwnas.exporters.base import Format, Source, unsupported
 from hwnas.exporters.capture import capture, quiet
 from hwnas.exporters.last_words import last_words
 from hwnas.interfaces import Exporter, Images, ModelFile, OpenModel
@@ -24,6 +24,7 @@ __all__ = ["Config", "build"]
 REQUIRES = ("ncnn", "pnnx")
 EXTRA = "ncnn"
 FILES = ("model.ncnn.param", "model.ncnn.bin")
+SUPPORTED = "operators that pnnx converts and that ncnn has"
 
 USAGE = """
 import ncnn
@@ -82,10 +83,11 @@ class _Ncnn(Format):
             )
             made = [Path(temporary, name) for name in FILES]
             if done.returncode != 0 or not all(path.is_file() for path in made):
-                raise _unsupported(last_words(done.stderr or done.stdout))
+                said = last_words(done.stderr or done.stdout)
+                raise unsupported("ncnn", SUPPORTED, said, where=FILES[0])
             files = {path.name: path.read_bytes() for path in made}
         if lacking := _unknown_layers(files[FILES[0]].decode()):
-            raise _unsupported(", ".join(lacking))
+            raise unsupported("ncnn", SUPPORTED, ", ".join(lacking), where=FILES[0])
         return files
 
     def describe(self, files: Sequence[Path]) -> ModelFile:
@@ -129,14 +131,3 @@ def _unknown_layers(param: str) -> list[str]:
     ncnn = require("ncnn", extra=EXTRA)
     kinds = {line.split()[0] for line in param.splitlines()[2:] if line.strip()}
     return sorted(kind for kind in kinds if ncnn.create_layer(kind) is None)
-
-
-def _unsupported(found: str) -> UserError:
-    return UserError(
-        "ncnn cannot express the network",
-        expected="operators that pnnx converts and that ncnn has",
-        found=found,
-        where=FILES[0],
-        fix=f"replace the operators that ncnn lacks, or {OTHER_FORMATS}; in a run, remove this"
-        " format from the formats to export",
-    )

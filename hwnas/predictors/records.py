@@ -5,13 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from hwnas.core.csv_data import CsvTable
 from hwnas.core.decimals import with_point
 from hwnas.core.errors import UserError, did_you_mean
-from hwnas.core.text import in_words
+from hwnas.core.store import read_json
+from hwnas.core.text import in_words, kind_of
 from hwnas.interfaces import Column, FloatArray, Reader, Table
 from hwnas.spaces.choice import Value
 from hwnas.spaces.space import Codes, SearchSpace
@@ -22,7 +25,9 @@ __all__ = [
     "Records",
     "csv_columns",
     "distinct",
+    "json_rows",
     "number",
+    "other_space",
     "record_set",
     "table_of",
 ]
@@ -118,6 +123,37 @@ def csv_columns(table: CsvTable, *, besides: Sequence[str]) -> dict[str, list[li
             where = f"{table.where(index)}, {name}"
             columns[name].append([] if text == "" else [number(text, where=where)])
     return columns
+
+
+def json_rows(path: Path, *, what: str, keys: str) -> list[dict[str, Any]]:
+    """The objects of a JSON list.
+
+    what, keys: what the file lists, and the keys of an object, for errors.
+
+    Raises:
+        UserError: the file is not a list of objects.
+    """
+    rows = read_json(path)
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise UserError(
+            f"not a list of {what}",
+            expected=f"a JSON list of objects with {keys}",
+            found=kind_of(rows) if not isinstance(rows, list) else "a list with other entries",
+            where=path,
+            fix=OTHER_READER,
+        )
+    return rows
+
+
+def other_space(space: SearchSpace, expected: str, *, where: object) -> UserError:
+    """The error for archs that do not belong to `space`; expected: the name of their space."""
+    return UserError(
+        "the archs belong to another space",
+        expected=f"the space {expected}",
+        found=f"the space {space.name}",
+        where=where,
+        fix=OTHER_SPACE,
+    )
 
 
 def number(value: object, *, where: object) -> float:

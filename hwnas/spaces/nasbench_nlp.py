@@ -61,7 +61,7 @@ class Config(StrictModel):
 class _NodeSlots(NamedTuple):
     """Positions of the slots of one node.
 
-    links: for every port, the first of its links; the link of source s is s slots behind it.
+    links: for each port, the first of its links; the link of source s is s slots after it.
     """
 
     links: dict[str, int]
@@ -195,7 +195,7 @@ class RecipeCells(Skeleton):
         return (*range(len(INPUTS)), *(slots.node for slots in self._slots))
 
     def _state_slot(self, k: int) -> int:
-        """Slot of state k, behind its links."""
+        """Slot of state k, after its links."""
         return self._slots[-1].node + (k + 1) * (MAX_NODES + 1)
 
     def lower_slots(self, codes: tuple[int, ...]) -> tuple[OpSpec | None, ...]:

@@ -7,11 +7,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from hwnas.core.errors import UserError
-from hwnas.core.store import read_json
-from hwnas.core.text import kind_of
 from hwnas.interfaces import Reader, Table
-from hwnas.predictors.records import OTHER_READER, OTHER_SPACE, number, table_of
+from hwnas.predictors.records import json_rows, number, other_space, table_of
 from hwnas.spaces.choice import Value
 from hwnas.spaces.space import SearchSpace
 
@@ -24,15 +21,7 @@ def _matches(head: str) -> bool:
 
 def _read(path: Path, space: SearchSpace) -> Table:
     """Reads cells as lists of [operator, input], in pairs per node or one after the other."""
-    rows = read_json(path)
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise UserError(
-            "not a list of DARTS cells",
-            expected="a JSON list of objects with `normal`, `reduce` and `top1`",
-            found=kind_of(rows) if not isinstance(rows, list) else "a list with other entries",
-            where=path,
-            fix=OTHER_READER,
-        )
+    rows = json_rows(path, what="DARTS cells", keys="`normal`, `reduce` and `top1`")
     places = [f"{path}, entry {i}" for i in range(len(rows))]
     views = [_view(row, space, where=where) for row, where in zip(rows, places, strict=True)]
     top1 = [[number(r.get("top1"), where=where)] for r, where in zip(rows, places, strict=True)]
@@ -43,13 +32,7 @@ def _view(row: dict[str, Any], space: SearchSpace, *, where: str) -> dict[str, V
     text = json.dumps({cell: row[cell] for cell in ("normal", "reduce") if cell in row})
     codes = space.macro.codes_of(text)
     if codes is None:
-        raise UserError(
-            "the archs belong to another space",
-            expected="the space darts",
-            found=f"the space {space.name}",
-            where=where,
-            fix=OTHER_SPACE,
-        )
+        raise other_space(space, "darts", where=where)
     return space.view(space.arch(codes))
 
 

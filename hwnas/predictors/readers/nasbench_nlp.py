@@ -10,10 +10,8 @@ from typing import Any
 import numpy as np
 
 from hwnas.core.errors import UserError
-from hwnas.core.store import read_json
-from hwnas.core.text import kind_of
 from hwnas.interfaces import Reader, Table
-from hwnas.predictors.records import OTHER_READER, OTHER_SPACE, number, table_of
+from hwnas.predictors.records import json_rows, number, other_space, table_of
 from hwnas.spaces.choice import Value
 from hwnas.spaces.nasbench_nlp import RecipeCells
 from hwnas.spaces.nlp_recipes import read_recipe
@@ -39,22 +37,8 @@ def _read(path: Path, space: SearchSpace) -> Table:
     their own units, to be used as proxies.
     """
     if not isinstance(space.macro, RecipeCells):
-        raise UserError(
-            "the archs belong to another space",
-            expected="the space nasbench_nlp",
-            found=f"the space {space.name}",
-            where=path,
-            fix=OTHER_SPACE,
-        )
-    rows = read_json(path)
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise UserError(
-            "not a list of recipes",
-            expected="a JSON list of objects with `recipe` and `val_loss`",
-            found=kind_of(rows) if not isinstance(rows, list) else "a list with other entries",
-            where=path,
-            fix=OTHER_READER,
-        )
+        raise other_space(space, "nasbench_nlp", where=path)
+    rows = json_rows(path, what="recipes", keys="`recipe` and `val_loss`")
     views: list[dict[str, Value]] = []
     columns: dict[str, list[list[float]]] = {f"minus_{name}": [] for name in LOSSES}
     columns |= {name: [] for name in NUMBERS}
