@@ -70,7 +70,7 @@ SIZES = ("50", "100", "400", "half")
 SWITCHES = ("warp", "mape", "held_out")
 LOSSES = {
     **{f"gcn {loss}": {"training": {"loss": loss}} for loss in get_args(LossName)},
-    **{f"gcn both, then {late}": {"training": {"switch": late}} for late in SWITCHES},
+    **{f"gcn then {late}": {"training": {"switch": late}} for late in SWITCHES},
 }
 
 

@@ -16,6 +16,7 @@ REGISTRY = Registry[PredictorModule](
             "labels",
             "open_records",
             "lookup",
+            "lookup_layer",
             "losses",
             "process",
             "proxies",

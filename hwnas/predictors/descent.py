@@ -46,6 +46,7 @@ class Training:
         self._weights = [_Moments(p) for name, p in named if not name.endswith("bias")]
         self._biases = [_Moments(p) for name, p in named if name.endswith("bias")]
         self.n_steps, self._step = recipe.n_steps(len(targets)), 0
+        self._decay = recipe.decay(len(targets))
 
     def run(self, loss: LossName, until: int) -> None:
         """Trains with this loss from the current step to step `until`."""
@@ -62,7 +63,7 @@ class Training:
             ensemble_loss(outputs, self._targets[picked], seen, recipe, loss).backward()  # type: ignore[no-untyped-call]
             cosine = 0.5 * (1 + math.cos(math.pi * step / self.n_steps))
             rate = recipe.learning_rate * cosine * min(1.0, (step + 1) / warm_up)
-            for group, decay in ((self._weights, recipe.weight_decay), (self._biases, 0.0)):
+            for group, decay in ((self._weights, self._decay), (self._biases, 0.0)):
                 _adamw_step(group, rate, decay)
         self._step = max(self._step, until)
 

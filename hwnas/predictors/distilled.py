@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,9 @@ from hwnas.interfaces import AccuracyPredictor, FloatArray, PredictorContext
 from hwnas.predictors import gcn
 from hwnas.spaces.space import Codes, SearchSpace
 
+if TYPE_CHECKING:
+    from hwnas.predictors.lookup_layer import LookupLayer
+
 __all__ = ["Config", "DistilledPredictor", "build"]
 
 QUICK = {"teacher": gcn.QUICK, "n_archs": 512, "epochs": 20}
@@ -23,6 +26,13 @@ LEARNING_RATE = 3e-3
 BATCH = 512
 SPREAD_WEIGHT = 0.1  # weight of the error in log std; that of the mean has 1
 FAR = 0.3  # share of choices that are redrawn in archs near the labels
+NARROWER = 4
+"""The second hidden layer has this factor fewer units than the first.
+
+With 100 labels of OFA, NAS-Bench-Macro and nasbench201 (seed 0), tau of the imitation with the
+teacher is 0.978, 0.978 and 0.938; with a factor of 2 it is 0.974, 0.976 and 0.937, and a prediction
+takes longer.
+"""
 CHECKED = 16  # one in this many archs is held out, to measure the error of the imitation
 
 
@@ -36,7 +46,7 @@ class Config(StrictModel):
     """Number of archs that the teacher scores: half from the space, half near labelled archs."""
     width: Annotated[int, Field(ge=4, le=4096)] = 256
     """Units of the first hidden layer of the network that imitates the teacher; the second one has
-    half as many.
+    a quarter as many.
     """
     epochs: Annotated[int, Field(ge=1, le=10_000)] = 60
     """Number of passes over the archs that the teacher scored."""
@@ -62,6 +72,7 @@ class DistilledPredictor:
         self.space = teacher.space
         self._teacher, self._config, self._seed = teacher, config, seed
         self._state: dict[str, NDArray[Any]] = {}
+        self._first: LookupLayer | None = None
 
     def fit(self, codes: Codes, scores: FloatArray) -> None:
         """Learns from n >= 4 labels; forgets earlier labels."""
@@ -77,7 +88,7 @@ class DistilledPredictor:
         weights = _imitate(
             self.space.encode(archs[~is_held]), targets[~is_held], self._config, self._seed
         )
-        self._state = weights | {"scale": np.array([scale.median, scale.unit, 0.0])}
+        self._use(weights | {"scale": np.array([scale.median, scale.unit, 0.0])})
         error = self.predict(archs[is_held])[0] - mean[is_held]
         self._state["scale"][2] = np.sqrt((error**2).mean())
 
@@ -85,14 +96,14 @@ class DistilledPredictor:
         """Mean [n] and std [n] in the unit of the labels."""
         from hwnas.predictors.labels import RobustScale, check_codes, not_fitted
 
-        if not self._state:
+        if self._first is None:
             raise not_fitted()
         check_codes(self.space, codes)
         median, unit, error = self._state["scale"].tolist()
         outputs = np.empty((len(codes), 2))
         for start in range(0, len(codes), PREDICT_CHUNK):
             part = slice(start, start + PREDICT_CHUNK)
-            outputs[part] = _perceptron(self.space.encode(codes[part]), self._state)
+            outputs[part] = _rest(self._first(codes[part]), self._state)
         mean = RobustScale(median, unit).restore(outputs[:, 0])
         return mean, np.hypot(unit * np.exp(outputs[:, 1]), error)
 
@@ -100,7 +111,7 @@ class DistilledPredictor:
         """Weights and biases of the three layers, and the scale of the outputs."""
         from hwnas.predictors.labels import not_fitted
 
-        if not self._state:
+        if self._first is None:
             raise not_fitted()
         return {name: array.copy() for name, array in self._state.items()}
 
@@ -113,8 +124,9 @@ class DistilledPredictor:
         """
         from hwnas.core.errors import UserError
 
-        shapes = _shapes(self.space, self._config.width)
         found = {name: array.shape for name, array in state.items()}
+        second = found.get("bias1", (0,))[0]  # half of the width in states of hwnas 0.1
+        shapes = _shapes(self.space, self._config.width, second)
         if found != shapes | {"scale": (3,)}:
             raise UserError(
                 "the stored state belongs to another predictor",
@@ -122,7 +134,13 @@ class DistilledPredictor:
                 found=found,
                 fix="fit the predictor again",
             )
-        self._state = {name: array.copy() for name, array in state.items()}
+        self._use({name: array.copy() for name, array in state.items()})
+
+    def _use(self, state: dict[str, NDArray[Any]]) -> None:
+        from hwnas.predictors.lookup_layer import LookupLayer
+
+        self._state = state
+        self._first = LookupLayer(self.space, state["weight0"], state["bias0"])
 
     def _archs(self, codes: Codes) -> Codes:
         """Archs for the teacher to score: labelled archs, archs near them, and random ones."""
@@ -137,23 +155,22 @@ class DistilledPredictor:
         return np.concatenate([codes, near, everything.sample(half, rng=stream)])
 
 
-def _shapes(space: SearchSpace, width: int) -> dict[str, tuple[int, ...]]:
+def _shapes(space: SearchSpace, width: int, second: int) -> dict[str, tuple[int, ...]]:
     """Shapes of the weights [in, out] and biases [out] of the three layers."""
-    sizes = (sum(len(choice.values) for choice in space.choices), width, width // 2, 2)
+    sizes = (sum(len(choice.values) for choice in space.choices), width, second, 2)
     shapes: dict[str, tuple[int, ...]] = {}
     for layer, (n_in, n_out) in enumerate(pairwise(sizes)):
         shapes |= {f"weight{layer}": (n_in, n_out), f"bias{layer}": (n_out,)}
     return shapes
 
 
-def _perceptron(x: NDArray[np.float32], state: dict[str, NDArray[Any]]) -> NDArray[np.float32]:
-    """Output [n, 2] of three linear layers with ReLU between them."""
-    for layer in range(2):
+def _rest(x: NDArray[np.float32], state: dict[str, NDArray[Any]]) -> NDArray[np.float32]:
+    """Output [n, 2] of the layers after the first one, from its units [n, width], in place."""
+    for layer in (1, 2):
+        np.maximum(x, 0, out=x)
         x = x @ state[f"weight{layer}"]
         x += state[f"bias{layer}"]
-        np.maximum(x, 0, out=x)
-    result: NDArray[np.float32] = x @ state["weight2"] + state["bias2"]
-    return result
+    return x
 
 
 def _imitate(
@@ -166,7 +183,7 @@ def _imitate(
     from hwnas.core.rng import stable_seed
 
     generator = torch.Generator().manual_seed(stable_seed(seed, "predictor/distil"))
-    sizes = (inputs.shape[1], config.width, config.width // 2, 2)
+    sizes = (inputs.shape[1], config.width, config.width // NARROWER, 2)
     layers = [
         (torch.randn(n_in, n_out, generator=generator) * (2 / n_in) ** 0.5, torch.zeros(n_out))
         for n_in, n_out in pairwise(sizes)
