@@ -201,11 +201,13 @@ def _winners(project: Project) -> Listing:
         for device, candidate in winners_by_device(project).items()
     }
     found["random search"] = project.files.baseline.result.read().winner
-    rows, shown, n = [], [], project.source.info.n_images["val"]
+    is_recorded = project.config.search.evaluator.records is not None
+    n = None if is_recorded else project.source.info.n_images["val"]
+    rows, shown = [], []
     score, quality = f"score [{score_unit(project)}]", quality_of(project.space)
     for role, c in found.items():
         top1 = None if c.accuracy is None else c.accuracy.top1
-        error = None if top1 is None else standard_error(top1, n)
+        error = None if top1 is None or n is None else standard_error(top1, n)
         known = {"network": role, "score": c.score, "top1": top1, "top1_se": error}
         if quality == PERPLEXITY:
             perplexity = None if c.accuracy is None else c.accuracy.perplexity

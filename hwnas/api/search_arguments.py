@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import NoneType
@@ -12,6 +13,7 @@ from numpy.typing import ArrayLike
 
 from hwnas.api.result import Folder
 from hwnas.api.table import as_table
+from hwnas.controller.constraints import metric_key
 from hwnas.controller.sections import MAX_PREDICTIONS
 from hwnas.core.config import build_model
 from hwnas.core.errors import UserError, first_line
@@ -82,7 +84,17 @@ def constraints_of(limits: Any) -> tuple[Constraint, ...]:
     """Converts `limits`, which map metric keys to maximum costs, to constraints."""
     if not isinstance(limits, (Mapping, NoneType)):
         raise _refused("limits", "a mapping from metric key to largest cost", limits)
-    return tuple(_constraint(key, bound) for key, bound in (limits or {}).items())
+    found = tuple(_constraint(key, bound) for key, bound in (limits or {}).items())
+    bases = Counter(metric_key(one).base for one in found)
+    for key, n in bases.items():
+        if n > 1:
+            raise UserError(
+                f"{n} limits on {key}",
+                expected="at most one limit per metric and device, with or without a probability",
+                found=", ".join(map(str, limits or ())),
+                where="limits",
+            )
+    return found
 
 
 def _constraint(text: Any, bound: Any) -> Constraint:
@@ -94,7 +106,8 @@ def _constraint(text: Any, bound: Any) -> Constraint:
         raise UserError(
             "no such limit",
             expected="macs, params, weight_bytes, peak_memory_bytes, latency_ms@DEVICE,"
-            " latency_p95_ms@DEVICE or energy_mj@DEVICE",
+            " latency_p95_ms@DEVICE or energy_mj@DEVICE; a latency with a probability between 0.5"
+            " and 1, e.g. latency_ms~0.9@DEVICE",
             found=text,
             where=where,
         ) from None

@@ -228,7 +228,16 @@ def lookup(
 
     For a run with a table: `hwnas predictor lookup runs/quickstart --max macs=1e6`.
     """
-    bounds = dict(_limit(text) for text in limits or ())
+    bounds: dict[str, float] = {}
+    for key, most in map(_limit, limits or ()):
+        if key in bounds:
+            raise UserError(
+                f"two limits on {key}",
+                expected="at most one limit per metric",
+                found=f"{bounds[key]:g} and {most:g}",
+                where="--max",
+            )
+        bounds[key] = most
     show(hwnas.predictor_lookup(folder, table=table, limits=bounds, top=top), format)
 
 

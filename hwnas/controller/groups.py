@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hwnas.controller.result import Candidate
+from hwnas.core.errors import UserError
 
 __all__ = ["DeviceGroup", "device_groups"]
 
@@ -42,7 +43,17 @@ def device_groups(
 
     winners: maps a device to its winner, which has its costs on all devices.
     limits: maps a device to its limits.
+
+    Raises:
+        UserError: the tolerance is negative or NaN.
     """
+    if not tolerance >= 0:
+        raise UserError(
+            "not a tolerance of scores",
+            expected="a number that is at least 0",
+            found=tolerance,
+            where="tolerance",
+        )
     left, groups = dict(winners), []
     while left:
         served = {

@@ -166,7 +166,7 @@ class Scorer:
                 expected=f"at least {MIN_LABELS}, from which predictions can be learned",
                 found=f"{n_feasible} of {len(self._archive)} uniform archs",
                 where=self._space.id,
-                fix="relax the constraints",
+                fix="relax the constraints, or use records of more archs of the space",
             )
         self.evaluate_up_to(n)
 

@@ -24,6 +24,7 @@ __all__ = ["local_fraction", "one_sided_share", "raw_sum_fraction"]
 
 N_NEAREST = 20
 LEVEL = 0.9
+MIN_NETS = 2  # one error has no tail
 
 
 def raw_sum_fraction(correction: Correction) -> float:
@@ -41,14 +42,21 @@ def one_sided_share(correction: Correction, probability: float) -> float:
 
     A latency is below this bound with `probability`, which is in (0.5, 1). The bound is the
     conformal quantile of the signed errors of the held-out networks. With too few of these networks
-    for this probability, errors are assumed to be normal. The result is never below 0.
+    for this probability, it is their largest error, continued as the tail of a normal distribution,
+    or the bound for normal errors, if larger. The result is never below 0, and never falls with
+    `probability`.
     """
     nets = [net for net in correction.validation.nets if net.forecast_ms > 0]
     rank = math.ceil((len(nets) + 1) * probability)
-    if rank > len(nets) or correction.interval_fraction == 0:
-        return NormalDist().inv_cdf(probability) / Z90
+    normal = NormalDist().inv_cdf(probability)
+    if len(nets) < MIN_NETS or correction.interval_fraction == 0:
+        return normal / Z90
     errors = sorted(net.measured_ms / net.forecast_ms - 1 for net in nets)
-    return max(0.0, errors[rank - 1] / correction.interval_fraction)
+    if rank <= len(nets):
+        return max(0.0, errors[rank - 1] / correction.interval_fraction)
+    largest = errors[-1] / correction.interval_fraction
+    beyond = normal / NormalDist().inv_cdf(len(nets) / (len(nets) + 1))
+    return max(largest * beyond, normal / Z90)
 
 
 def local_fraction(correction: Correction, estimate_ms: FloatArray) -> FloatArray:

@@ -86,13 +86,19 @@ def with_chances(
     return {**metrics, **chances}
 
 
-def prices(project: Project, corrected: Corrected = MappingProxyType({})) -> dict[str, CostMetric]:
+def prices(
+    project: Project,
+    corrected: Corrected = MappingProxyType({}),
+    *,
+    limits: Iterable[Constraint] = (),
+) -> dict[str, CostMetric]:
     """Maps each metric key of the project to its function; reads all existing latency tables.
 
     corrected: latencies that replace the estimates of the tables.
+    limits: limits besides those of the project; some may have a probability.
     """
     profiled = [name for name in project.devices if project.files.table(name).exists()]
-    return _metrics(project, profiled, corrected)
+    return _metrics(project, profiled, corrected, limits)
 
 
 def known_metrics(project: Project) -> dict[str, CostMetric]:
@@ -101,14 +107,15 @@ def known_metrics(project: Project) -> dict[str, CostMetric]:
 
 
 def _metrics(
-    project: Project, devices: Iterable[str], corrected: Corrected = MappingProxyType({})
+    project: Project,
+    devices: Iterable[str],
+    corrected: Corrected = MappingProxyType({}),
+    limits: Iterable[Constraint] = (),
 ) -> dict[str, CostMetric]:
     estimators = {name: project.estimator(name) for name in devices}
     metrics = {**cost_metrics(project.space, estimators), **corrected}
-    if all(limit.probability is None for limit in project.config.search.constraints):
-        return metrics
     constraints = [c for device in targets(project) for c in constraints_for(project, device)]
-    return with_chances(metrics, constraints, estimators)
+    return with_chances(metrics, [*constraints, *limits], estimators)
 
 
 def latency_spreads(project: Project) -> list[dict[str, object]]:

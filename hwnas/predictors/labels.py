@@ -28,6 +28,7 @@ LEVEL = 0.9
 """Level of the intervals of all predictors: mean +- Z90 * std."""
 
 MIN_LABELS = 4
+MAX_SCORE = 1e100  # its square is finite
 MAX_LOG = 6.0  # `RobustScale` is clipped here, 300 units out; larger predictions are meaningless
 
 
@@ -131,8 +132,8 @@ def check_labels(space: SearchSpace, codes: Codes, scores: FloatArray) -> FloatA
     """The scores as float64, after `check_codes`.
 
     Raises:
-        UserError: invalid codes, a different number of scores, fewer than four, or a score that is
-            not finite.
+        UserError: invalid codes, a different number of scores, fewer than four, labels of one arch
+            only, or a score that is not finite or beyond +-1e100.
     """
     check_codes(space, codes)
     scores = np.asarray(scores, dtype=np.float64)
@@ -148,10 +149,19 @@ def check_labels(space: SearchSpace, codes: Codes, scores: FloatArray) -> FloatA
             expected=f"at least {MIN_LABELS} archs",
             found=f"{len(scores)} archs",
         )
-    if not np.isfinite(scores).all():
-        n_bad = int((~np.isfinite(scores)).sum())
-        found = f"{n_bad} of {len(scores)} are infinite or NaN"
-        raise UserError("scores are not finite", expected="finite numbers", found=found)
+    if (codes == codes[0]).all():
+        raise UserError(
+            "all labels are of the same arch",
+            expected="labels of at least 2 archs",
+            found=f"{len(scores)} labels of one arch",
+            where=space.id,
+        )
+    bad = ~(np.abs(scores) <= MAX_SCORE)
+    if bad.any():
+        what = "larger" if np.isfinite(scores).all() else "infinite or NaN"
+        expected = f"finite numbers between -{MAX_SCORE:g} and {MAX_SCORE:g}"
+        found = f"{int(bad.sum())} of {len(scores)} are {what}"
+        raise UserError("scores are not finite or too large", expected=expected, found=found)
     return scores
 
 

@@ -89,8 +89,13 @@ class ScoreTable:
         all `metrics`.
 
         Raises:
-            UserError: a limit on an unknown metric, or no arch meets all limits.
+            UserError: a limit on an unknown metric or below 0, or no arch meets all limits.
         """
+        for key, most in limits.items():
+            if not most >= 0:
+                raise UserError(
+                    f"not a limit on {key}", expected="a number that is at least 0", found=most
+                )
         unknown = sorted(set(limits) - set(metrics))
         if unknown:
             raise UserError(

@@ -118,6 +118,15 @@ def labels_of_file(
         path, reader=reader, space=space, settings=settings, num_classes=num_classes
     )
     found = source.records(target)
+    for option, names in (("--also", also), ("--proxy", proxies)):
+        if found.target in names:
+            raise UserError(
+                f"the target {found.target} is also an input",
+                expected="columns other than the target",
+                found=f"{found.target} in {option}",
+                where=path,
+                fix=f"leave it out of {option}, or select another --target",
+            )
     others = [source.records(name) for name in also]
     return Labels(
         found.space,

@@ -6,9 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import cast
 
 from hwnas.core.errors import UserError, did_you_mean
+from hwnas.core.metrics import MetricKey
 from hwnas.core.progress import Progress
+from hwnas.interfaces import Constraint, Metric
 from hwnas.pipeline.costs import prices
 from hwnas.pipeline.predictor import load_predictor
 from hwnas.pipeline.project import Project
@@ -58,10 +61,20 @@ def look_up(project: Project, path: Path, limits: Mapping[str, float], *, k: int
     """The k best archs of a score table that meet `limits` (by metric key).
 
     Latencies are estimated with the latency tables of the run.
+
     Raises:
         UserError: no such table, an invalid or unknown limit, or no arch meets all limits.
     """
-    return load_table(path, project.space).best(prices(project), dict(limits), k=k)
+    keys = [MetricKey.parse(key) for key in limits]
+    chances = [
+        Constraint(
+            cast(Metric, key.base.metric), key.device, max=limits[key], probability=key.probability
+        )
+        for key in keys
+        if key.probability is not None and key.device in project.devices
+    ]
+    metrics = prices(project, limits=chances)
+    return load_table(path, project.space).best(metrics, limits, k=k)
 
 
 def _segment(space: SearchSpace, base: Arch, free: Sequence[str]) -> SearchSpace:

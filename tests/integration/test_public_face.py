@@ -193,6 +193,8 @@ def test_a_search_is_repeated_by_its_seed_and_continued_from_its_folder(tmp_path
         ({"score": lambda codes: 1.0}, "one finite number per arch"),
         ({"score": lambda codes: np.full(len(codes), np.nan)}, "one finite number per arch"),
         ({"limits": {"latency_ms": 3.0}}, "no such limit"),
+        ({"limits": {"latency_ms~1.0@phone": 3.0}}, "a probability between 0.5 and 1"),
+        ({"limits": {"latency_ms~0.9@phone": 3.0, "latency_ms@phone": 2.0}}, "2 limits on latency"),
         ({"limits": {"macs@phone": 3.0}}, "no such limit"),
         ({"limits": {"macs": -1}}, "greater than 0"),
         ({"limits": {"latency_ms@phone": 3.0}}, "no estimate of this metric"),

@@ -232,6 +232,12 @@ def test_groups_are_few_and_every_device_is_in_one() -> None:
     assert [group.devices for group in device_groups(same, TEN)] == [("a", "b")]
 
 
+@pytest.mark.parametrize("tolerance", [-1.0, float("nan")])
+def test_a_tolerance_below_zero_is_refused(tolerance: float) -> None:
+    with pytest.raises(UserError, match="not a tolerance of scores"):
+        search().groups(tolerance)
+
+
 def test_a_tolerance_makes_groups_larger() -> None:
     found = search()
     spread = float(np.std(score(SAMPLE)))

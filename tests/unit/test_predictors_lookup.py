@@ -131,6 +131,9 @@ def test_questions_that_have_no_answer_say_why(fitted, space, tiny_space, tmp_pa
         table.best(metrics, {"macs": 1.0, "params": 1.0}, k=1)
     with pytest.raises(UserError, match="a limit is on an unknown metric: latency_ms@phone"):
         table.best(metrics, {"latency_ms@phone": 1.0}, k=1)
+    for most in (-1.0, float("nan")):
+        with pytest.raises(UserError, match=r"not a limit on macs[\s\S]*at least 0"):
+            table.best(metrics, {"macs": most}, k=1)
     with pytest.raises(UserError, match=r"too many archs[\s\S]*--restrict"):
         table_of_space(fitted.predict, build_space("mobilenet_v3", num_classes=10), source="",
                        progress=silent)  # fmt: skip
@@ -184,5 +187,7 @@ def test_the_verbs_write_a_table_and_answer_from_it_alone(tmp_path: Path):
     assert all(row["macs"] <= limit * 0.9 for row in tight["table"])
     with pytest.raises(UserError, match=r"METRIC=VALUE[\s\S]*macs=few"):
         asked("lookup", str(tmp_path), "--max", "macs=few")
+    with pytest.raises(UserError, match=r"two limits on macs[\s\S]*100000 and 1e\+09"):
+        asked("lookup", str(tmp_path), "--max", "macs=1e5", "--max", "macs=1e9")
     with pytest.raises(UserError, match=r"CHOICE=\[VALUES\], e.g. resolution="):
         asked("export-lut", str(tmp_path), "--restrict", "resolution")

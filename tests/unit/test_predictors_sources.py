@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -12,11 +14,14 @@ from hwnas.interfaces import PredictorContext
 from hwnas.predictors import REGISTRY, distilled, gcn, ridge
 from hwnas.predictors.blend import blend, few_shot_blend, mix_weights
 from hwnas.predictors.evaluate import cross_fitted
+from hwnas.predictors.labels import RobustScale
 from hwnas.predictors.proxies import ListedProxy
 from hwnas.predictors.recipe import Recipe
 from hwnas.predictors.transfer import LabelSet, TransferPredictor
+from hwnas.studies.compare_predictors import labels_of_file
 
 N_FEW = 24
+CELL = "|avg_pool_3x3~0|+|none~0|none~1|+|nor_conv_1x1~0|none~1|none~2|"
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +156,7 @@ def test_a_proxy_that_tells_the_truth_is_used(archs, tiny_space, name):
 def test_the_distilled_net_ranks_as_its_teacher_does(archs, tiny_space):
     codes, truth = archs
     teacher_config = gcn.Config(width=12, training=Recipe(members=2, max_steps=150))
-    config = distilled.Config(teacher=teacher_config, n_archs=4096)
+    config = distilled.Config(teacher=teacher_config, n_archs=8192)
     student = distilled.build(config, PredictorContext(tiny_space, 0))
     teacher = gcn.build(teacher_config, PredictorContext(tiny_space, 0))
     for predictor in (student, teacher):
@@ -189,6 +194,48 @@ def test_proxies_say_which_archs_they_do_not_know(archs, tiny_space):
     np.testing.assert_allclose(proxy(codes[shuffled]), standard[shuffled])
     with pytest.raises(UserError, match=r"some archs have no value of truth[\s\S]*3 of 53"):
         proxy(codes[:53])
+
+
+def test_columns_that_give_the_target_away_are_refused(tmp_path):
+    file = tmp_path / "cells.csv"
+    cells = ["|nor_conv_3x3~0|+|none~0|none~1|+|skip_connect~0|none~1|none~2|", CELL]
+    file.write_text("arch,acc,empty\n" + "".join(f"{c},{90 + i},\n" for i, c in enumerate(cells)))
+    how = {"reader": "nasbench201", "target": "acc"}
+    for option in ("also", "proxies"):
+        with pytest.raises(UserError, match="the target acc is also an input"):
+            labels_of_file(file, **how, **{option: ["acc"]})
+        with pytest.raises(UserError, match="the column empty has no values"):
+            labels_of_file(file, **how, **{option: ["empty"]})
+
+
+@pytest.mark.parametrize("name", ["gcn", "ridge", "gp"])
+def test_labels_that_no_fit_can_use_are_refused(archs, tiny_space, name):
+    module = REGISTRY.load(name)
+    predictor = module.build(module.Config(), PredictorContext(tiny_space, 0))
+    codes, truth = archs
+    with pytest.raises(UserError, match=r"all labels are of the same arch[\s\S]*8 labels"):
+        predictor.fit(np.repeat(codes[:1], 8, axis=0), truth[:8])
+    with pytest.raises(UserError, match=r"too large[\s\S]*8 of 8 are larger"):
+        predictor.fit(codes[:8], truth[:8] * 1e200)
+
+
+def test_states_of_earlier_versions_are_read(archs, tiny_space):
+    """Their second layer was half as wide as the first."""
+    codes, _ = archs
+    sizes = (tiny_space.encode(codes).shape[1], 16, 8, 2)
+    stream = rng(0, "test/earlier")
+    state = {
+        name: stream.normal(size=shape).astype(np.float32)
+        for i, (n_in, n_out) in enumerate(pairwise(sizes))
+        for name, shape in ((f"weight{i}", (n_in, n_out)), (f"bias{i}", (n_out,)))
+    }
+    scale = {"scale": np.array([0.5, 0.1, 0.0])}
+    predictor = distilled.build(distilled.Config(width=16), PredictorContext(tiny_space, 0))
+    predictor.load_state(state | scale)
+    hidden = np.maximum(tiny_space.encode(codes) @ state["weight0"] + state["bias0"], 0)
+    hidden = np.maximum(hidden @ state["weight1"] + state["bias1"], 0)
+    expected = RobustScale(0.5, 0.1).restore((hidden @ state["weight2"] + state["bias2"])[:, 0])
+    np.testing.assert_allclose(predictor.predict(codes)[0], expected, rtol=1e-4)
 
 
 def test_distilling_refuses_strange_states(tiny_space):
