@@ -16,6 +16,7 @@ from hwnas.core.memory import keep_freed_memory
 from hwnas.core.progress import Progress
 from hwnas.core.rundir import NewSettings, RunDir
 from hwnas.core.store import explained
+from hwnas.pipeline.changed_defaults import with_kept_defaults
 from hwnas.pipeline.config import ExperimentConfig, load_config
 from hwnas.pipeline.project import Project
 from hwnas.pipeline.search_files import SettingsFiles
@@ -107,7 +108,8 @@ def _opened(
     folders = [where.parent, run.root] + ([] if around is None else [around.root])
     beside = (*folders, *(folder.absolute().parent for folder in folders[1:]))
     is_named = config is not None and (around is None or where.parent != run.root.parent)
-    loaded = load_config(data, changes, where=where)
+    settings = changes if config is None else with_kept_defaults(run, data, changes or {})
+    loaded = load_config(data, settings, where=where)
     earlier = loaded if config is None and not changes else earlier_config(run)
     require_same_space(run, earlier, loaded)
     changed = None if is_named else tuple(changes or ())

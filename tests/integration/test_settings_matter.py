@@ -214,6 +214,11 @@ UNDER: list[tuple[str, dict[str, Any]]] = [
             }
         },
     ),
+    *(
+        (f"predictor.{part}training.{key} *", {f"predictor.{part}training.loss": "both"})
+        for part in ("", "teacher.")
+        for key in ("margin", "ranking_weight")
+    ),
     ("export.*[!n] (litert)", {"export.1.precision": "int8"}),
     ("export.N.n_calibration (litert)", {"export.1.precision": "int8"}),
     ("search.searcher.*(evolution)", {"search.searcher.population": 8}),
