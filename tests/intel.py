@@ -6,6 +6,7 @@ quantisations, the .bin is the ONNX model. The real package has tests of its own
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 OPENVINO = """
@@ -97,3 +98,11 @@ def imitated_openvino(folder: Path) -> Path:
     folder.mkdir(exist_ok=True)
     (folder / "openvino.py").write_text(OPENVINO)
     return folder
+
+
+def forget_modules(folder: Path) -> None:
+    """Removes imported modules of `folder`, so that later tests import the real ones, if any."""
+    for name, module in list(sys.modules.items()):
+        file = vars(module).get("__file__") if hasattr(module, "__dict__") else None
+        if isinstance(file, str) and Path(file).is_relative_to(folder):
+            del sys.modules[name]

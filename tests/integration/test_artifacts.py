@@ -31,7 +31,7 @@ from hwnas.pipeline.engine import execute
 from hwnas.pipeline.graph import stages_of
 from hwnas.pipeline.outcomes import Results
 from tests.gpu import imitated_tensorrt
-from tests.intel import imitated_openvino
+from tests.intel import forget_modules, imitated_openvino
 from tests.kit import SizeTransport
 from tests.machine import has_8_bit_products
 from tests.photos import class_folders
@@ -78,6 +78,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pytest.MonkeyP
         roles = lambda project: (*winners.winner_roles(project), "smallest")  # noqa: E731
         patch.setattr(winners, "role_names", roles)
         yield patch
+    forget_modules(folder)
 
 
 def opened(run: Path, config: str | None = None, **changes: Any) -> Any:

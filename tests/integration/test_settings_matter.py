@@ -24,6 +24,7 @@ from hwnas.pipeline import project
 from hwnas.pipeline.config import REGISTRIES, ExperimentConfig
 from hwnas.spaces.published import published_network, published_networks
 from hwnas.training.datasets import digits
+from tests.intel import forget_modules
 from tests.probes import PROBES, Bench
 
 CANNOT = {
@@ -467,6 +468,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
         devices = functools.cache(lambda paths: load_devices(list(paths)))
         patch.setattr(project, "load_devices", lambda paths: devices(tuple(paths)))
         yield found
+    forget_modules(found.packages)
 
 
 @pytest.fixture(scope="module")
