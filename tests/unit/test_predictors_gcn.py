@@ -128,10 +128,12 @@ def test_number_of_steps_follows_the_labels_within_bounds():
 
 
 def test_weights_of_longer_fits_decay_as_much_in_all():
-    recipe = Recipe(epochs=100, batch_size=32, min_steps=300, max_steps=2400, weight_decay=0.5)
-    assert [recipe.decay(n) for n in (8, 192)] == [0.5, 0.5]
+    recipe = Recipe(epochs=100, batch_size=32, min_steps=300, max_steps=2400, learning_rate=0.01)
+    assert [recipe.decay(n) for n in (8, 192, 288)] == [1.0, 1.0, 1.0]  # at most 900 steps
     for n in (384, 640, 10_000):
-        assert recipe.decay(n) * recipe.n_steps(n) == pytest.approx(0.5 * 600)
+        assert recipe.decay(n) * recipe.n_steps(n) == pytest.approx(900)
+    slow = mlp.Config().training  # of Once-for-All, with a low learning rate: it decays as before
+    assert slow.decay(10_000) == slow.weight_decay
 
 
 @pytest.mark.parametrize(("n_steps", "decay"), [(12, 1.0), (800, 0.75)])
