@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import NoneType
@@ -13,7 +12,7 @@ from numpy.typing import ArrayLike
 
 from hwnas.api.result import Folder
 from hwnas.api.table import as_table
-from hwnas.controller.constraints import metric_key
+from hwnas.controller.constraints import repeated_limits
 from hwnas.controller.sections import MAX_PREDICTIONS
 from hwnas.core.config import build_model
 from hwnas.core.errors import UserError, first_line
@@ -85,15 +84,13 @@ def constraints_of(limits: Any) -> tuple[Constraint, ...]:
     if not isinstance(limits, (Mapping, NoneType)):
         raise _refused("limits", "a mapping from metric key to largest cost", limits)
     found = tuple(_constraint(key, bound) for key, bound in (limits or {}).items())
-    bases = Counter(metric_key(one).base for one in found)
-    for key, n in bases.items():
-        if n > 1:
-            raise UserError(
-                f"{n} limits on {key}",
-                expected="at most one limit per metric and device, with or without a probability",
-                found=", ".join(map(str, limits or ())),
-                where="limits",
-            )
+    for key, n in repeated_limits(found).items():
+        raise UserError(
+            f"{n} limits on {key}",
+            expected="at most one limit per metric and device, with or without a probability",
+            found=", ".join(map(str, limits or ())),
+            where="limits",
+        )
     return found
 
 

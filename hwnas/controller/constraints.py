@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +26,7 @@ __all__ = [
     "price",
     "ratios",
     "reach",
+    "repeated_limits",
     "resolve",
 ]
 
@@ -73,6 +75,12 @@ class Limit:
 def metric_key(constraint: Constraint) -> MetricKey:
     """The metric of a constraint; the device only applies to latency and energy."""
     return MetricKey.of(constraint.metric, constraint.device, constraint.probability)
+
+
+def repeated_limits(constraints: Iterable[Constraint]) -> dict[MetricKey, int]:
+    """Metrics that have several limits, and how many; a probability makes no other metric."""
+    counts = Counter(metric_key(constraint).base for constraint in constraints)
+    return {key: n for key, n in counts.items() if n > 1}
 
 
 def price(metrics: Mapping[str, CostMetric], codes: Codes) -> dict[str, FloatArray]:

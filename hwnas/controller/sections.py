@@ -5,13 +5,12 @@ The pipeline adds the section of the searcher.
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from hwnas.controller.constraints import metric_key
+from hwnas.controller.constraints import repeated_limits
 from hwnas.controller.reward import RewardConfig
 from hwnas.core.config import LATER, StrictModel
 from hwnas.core.errors import Invalid
@@ -125,10 +124,8 @@ class SearchConfig(StrictModel):
 
     @model_validator(mode="after")
     def _distinct_constraints(self) -> SearchConfig:
-        bounded = Counter(metric_key(constraint).base for constraint in self.constraints)
-        for key, n in bounded.items():
-            if n > 1:
-                raise Invalid("at most one limit per metric and device", f"{n} for {key}")
+        for key, n in repeated_limits(self.constraints).items():
+            raise Invalid("at most one limit per metric and device", f"{n} for {key}")
         return self
 
 

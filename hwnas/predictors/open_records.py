@@ -65,13 +65,6 @@ class Source:
             UserError: the column is missing or empty.
         """
         codes, values, _ = distinct(self.table, column, where=self.path)
-        if len(codes) == 0:
-            raise UserError(
-                f"the column {column} has no values",
-                expected="a column with a number for every arch",
-                found="no number",
-                where=self.path,
-            )
         return ListedProxy(self.table.space, codes, values, name=column)
 
 

@@ -209,14 +209,6 @@ def record_set(table: Table, reader: Reader, target: str | None, *, where: objec
                 where=where,
                 fix="keep one of the rows of this arch",
             )
-    if len(means) == 0:
-        raise UserError(
-            f"the column {target} has no values",
-            expected="a value for at least two archs",
-            found="none",
-            where=where,
-            fix="select another column",
-        )
     if np.ptp(means) == 0:
         raise UserError(
             f"all values of the column {target} are equal, so archs cannot be ranked by it",
@@ -237,7 +229,7 @@ def distinct(
     Returns the distinct archs [n, d] of the column in order, the means of their values [n], and all
     values of each arch that has several, by index of the arch.
     Raises:
-        UserError: no such column.
+        UserError: no such column, or one without values.
     """
     if name not in table.columns:
         raise UserError(
@@ -247,6 +239,14 @@ def distinct(
             fix=did_you_mean(name, tuple(table.columns), otherwise="select another column"),
         )
     column = table.columns[name]
+    if len(column.values) == 0:
+        raise UserError(
+            f"the column {name} has no values",
+            expected="a value for at least two archs",
+            found="none",
+            where=where,
+            fix="select another column",
+        )
     codes = table.codes[column.rows]
     _, first, group = np.unique(codes, axis=0, return_index=True, return_inverse=True)
     order = np.argsort(first)
