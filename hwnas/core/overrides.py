@@ -12,7 +12,7 @@ from hwnas.core.errors import UserError
 from hwnas.core.json_data import MAX_INT
 from hwnas.core.yaml_data import parse_yaml
 
-__all__ = ["assignments", "override"]
+__all__ = ["assignments", "checked_changes", "override"]
 
 
 def assignments(texts: Sequence[str]) -> dict[str, Any]:
@@ -43,7 +43,7 @@ def override(data: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
             type.
     """
     result: dict[str, Any] = copy.deepcopy(data)
-    for path, given in _checked_changes(changes).items():
+    for path, given in checked_changes(changes).items():
         value = _plain(given, path)
         *parents, last = path.split(".")
         target: Any = result
@@ -58,7 +58,12 @@ def override(data: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
     return result
 
 
-def _checked_changes(changes: Any) -> Mapping[str, Any]:
+def checked_changes(changes: Any) -> Mapping[str, Any]:
+    """The changes, which may be any object of a caller.
+
+    Raises:
+        UserError: they are not a mapping by key path.
+    """
     if not isinstance(changes, Mapping) or not all(isinstance(path, str) for path in changes):
         raise UserError(
             "settings must be given by key path",

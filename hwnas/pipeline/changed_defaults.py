@@ -20,18 +20,20 @@ CHANGED = {
 
 def with_kept_defaults(
     run: RunDir, data: Mapping[str, Any], changes: Mapping[str, Any]
-) -> dict[str, Any]:
+) -> Mapping[str, Any]:
     """The changes, with the earlier defaults of the stored configuration that nothing else sets.
 
     So a finished run stays finished if its configuration is given again by name.
 
     data: the given configuration, as plain data.
-    changes: values that the command sets, by key.
+    changes: values that the command sets, by key. An invalid section is returned as it is.
     """
     path = stored_config(run)
     stored = read_yaml(path) if path.exists() else {}
     given = changes.get("predictor", data.get("predictor"))
-    section = {"name": given} if isinstance(given, str) else {"name": "gcn"} | (given or {})
+    if not isinstance(given, str | Mapping | None):
+        return changes
+    section = {"name": given} if isinstance(given, str) else {"name": "gcn", **(given or {})}
     name = changes.get("predictor.name", section["name"])
     kept = {
         key: default
@@ -42,7 +44,7 @@ def with_kept_defaults(
         and key not in changes
     }
     if not kept:
-        return dict(changes)
+        return changes
     return {"predictor": section} | kept | {k: v for k, v in changes.items() if k != "predictor"}
 
 

@@ -13,6 +13,7 @@ from hwnas.core.env import use_threads
 from hwnas.core.errors import UserError, worker_killed
 from hwnas.core.history import needs_settling, settle
 from hwnas.core.memory import keep_freed_memory
+from hwnas.core.overrides import checked_changes
 from hwnas.core.progress import Progress
 from hwnas.core.rundir import NewSettings, RunDir
 from hwnas.core.store import explained
@@ -59,6 +60,7 @@ def open_project(
         UserError: the configuration is missing or invalid, the folder is in use, or it contains
             links, pipes or devices.
     """
+    changes = None if changes is None else checked_changes(changes)
     run = RunDir(root)
     with explained("look into the run folder", root):
         run.check()
