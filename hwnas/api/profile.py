@@ -14,7 +14,7 @@ from hwnas.core.config import build_model
 from hwnas.core.errors import UserError
 from hwnas.core.overrides import override
 from hwnas.devices.kit import require_processors
-from hwnas.devices.spec import load_device, load_transport
+from hwnas.devices.spec import load_device, load_transport, timing_transport
 from hwnas.interfaces import DeviceSpec, FetchingTransport, Transport
 from hwnas.latency.sections import ProfileConfig
 from hwnas.latency.table import LatencyTable
@@ -57,7 +57,7 @@ def prepare(
         as_space(space, settings=settings, resolutions=resolutions, num_classes=num_classes),
         load_device(device),
         build_model(ProfileConfig, override({}, profile_settings or {}), where="--profile"),
-        load_transport(device),
+        timing_transport(device),
     )
 
 

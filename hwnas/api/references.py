@@ -15,7 +15,7 @@ from hwnas.core.overrides import override
 from hwnas.core.records import dump
 from hwnas.core.stats import accuracy_text
 from hwnas.core.store import write_json
-from hwnas.devices.spec import load_device, load_transport
+from hwnas.devices.spec import load_device, timing_transport
 from hwnas.latency.sections import ProfileConfig
 from hwnas.measure.references.settings import PUBLISHED_PX, ReferencesConfig
 from hwnas.measure.references.timing import (
@@ -105,7 +105,7 @@ def references(
         profile,
         seed=seed or 0,
         progress=progress(f"references {spec.name}"),
-        transport=load_transport(str(device)),
+        transport=timing_transport(str(device)),
     )
     write_json(target, dump(found))
     remove_models(target.with_suffix(".samples"))
@@ -206,6 +206,7 @@ def _alone(
     profile = build_model(
         ProfileConfig, override(defaults, profile_settings or {}), where="--profile"
     )
+    timing_transport(device)
     return load_device(device), chosen, profile
 
 

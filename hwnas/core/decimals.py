@@ -1,10 +1,15 @@
-"""Parses numbers with a decimal comma."""
+"""Numbers as text: decimal commas, and rounding of numbers that may be unknown."""
 
 from __future__ import annotations
 
 import re
 
-__all__ = ["with_point"]
+__all__ = ["rounded", "with_point"]
+
+
+def rounded(value: float | None, digits: int) -> float | None:
+    """The rounded number; None stays None."""
+    return None if value is None else round(value, digits)
 
 
 def with_point(text: str) -> str | None:

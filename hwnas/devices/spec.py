@@ -18,7 +18,7 @@ from hwnas.core.resources import resource, resource_names
 from hwnas.core.yaml_data import read_yaml
 from hwnas.devices import REGISTRY
 from hwnas.devices.runtimes import runtime_names
-from hwnas.interfaces import DeviceSpec, Transport
+from hwnas.interfaces import DeviceSpec, TableTransport, Transport
 
 __all__ = [
     "DEVICE_NAME",
@@ -29,6 +29,7 @@ __all__ = [
     "load_devices",
     "load_transport",
     "open_transport",
+    "timing_transport",
 ]
 
 DEVICE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -84,6 +85,25 @@ def load_transport(name_or_path: str, *, beside: Path | None = None) -> Transpor
     device, settings = _read(name_or_path)
     folder = device_file(name_or_path).parent if beside is None else beside
     return _build(device, _placed(settings, folder.absolute()))
+
+
+def timing_transport(name_or_path: str) -> Transport:
+    """The transport of a device on which models can be run.
+
+    Raises:
+        UserError: as in `load_device`, or only the latency table of the device is known.
+    """
+    transport = load_transport(name_or_path)
+    if isinstance(transport, TableTransport):
+        raise UserError(
+            f"nothing can be timed on {name_or_path!r}, of which only a latency table is known",
+            expected="a device on which models can be run",
+            found=f"the table {transport.table}",
+            where=name_or_path,
+            fix="use the device in a run folder, or give its file another `transport`"
+            " (`hwnas list transports`)",
+        )
+    return transport
 
 
 def device_settings(name_or_path: str | Path) -> dict[str, Any]:

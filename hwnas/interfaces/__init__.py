@@ -74,6 +74,7 @@ from hwnas.interfaces.transports import (
     CleaningTransport,
     FetchingTransport,
     ReachedTransport,
+    TableTransport,
     Transport,
     TryingTransport,
 )
@@ -135,6 +136,7 @@ __all__ = [
     "SpaceModule",
     "Split",
     "Table",
+    "TableTransport",
     "Transport",
     "TransportModule",
     "TryingTransport",

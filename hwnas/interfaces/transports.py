@@ -13,6 +13,7 @@ __all__ = [
     "CleaningTransport",
     "FetchingTransport",
     "ReachedTransport",
+    "TableTransport",
     "Transport",
     "TryingTransport",
 ]
@@ -53,6 +54,16 @@ class TryingTransport(Protocol):
             UserError: the device lacks a package, or does not respond.
             KitFailed: a model does not run on the device.
         """
+        ...
+
+
+@runtime_checkable
+class TableTransport(Protocol):
+    """A Transport of a device on which nothing can be timed, because only its table is known."""
+
+    @property
+    def table(self) -> Path:
+        """The file of the latency table; it need not exist."""
         ...
 
 

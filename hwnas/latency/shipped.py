@@ -8,12 +8,17 @@ from hwnas.core.errors import UserError, did_you_mean
 from hwnas.core.resources import SHIPPED_TABLES, resource_files, resource_names
 from hwnas.latency.table import LatencyTable
 
-__all__ = ["latency_table", "shipped_tables"]
+__all__ = ["latency_table", "shipped_table", "shipped_tables"]
 
 
 def shipped_tables() -> tuple[str, ...]:
     """Sorted names of the tables that ship with hwnas."""
     return resource_names(SHIPPED_TABLES, ".json")
+
+
+def shipped_table(name: str) -> Path | None:
+    """The file of a shipped table; None if no shipped table has this name."""
+    return resource_files(SHIPPED_TABLES, ".json").get(name)
 
 
 def latency_table(name_or_path: str | Path) -> LatencyTable:

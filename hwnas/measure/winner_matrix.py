@@ -24,7 +24,7 @@ class TimedNetwork(Protocol):
     @property
     def forecast_ms(self) -> float: ...
     @property
-    def measured_ms(self) -> float: ...
+    def measured_ms(self) -> float | None: ...
     @property
     def repeat_noise(self) -> float: ...
     @property
@@ -120,15 +120,16 @@ def winner_matrix(
     winners: Mapping[str, Candidate],
     found_by: Mapping[str, str | None],
 ) -> WinnerMatrix | None:
-    """The matrix of the winners; None if there are fewer than two devices with a winner.
+    """The matrix of the winners; None if there are fewer than two timed devices with a winner.
 
-    rows: timings of every winner on every device.
+    rows: every winner on every device. Devices without timings are left out.
     winners: maps a device to its winner.
     found_by: maps a device to the device whose search found its winner; None: its own search.
     """
+    by_place = {(row.device, row.arch): row for row in rows if row.measured_ms is not None}
+    winners = {name: one for name, one in winners.items() if (name, one.arch) in by_place}
     if len(winners) < 2:
         return None
-    by_place = {(row.device, row.arch): row for row in rows}
     archs = [candidate.arch for candidate in winners.values()]
     table = [[by_place[device, arch] for arch in archs] for device in winners]
     return WinnerMatrix(
@@ -137,7 +138,7 @@ def winner_matrix(
         score=tuple(candidate.score for candidate in winners.values()),
         found_by=tuple(found_by.get(device) or device for device in winners),
         forecast_ms=tuple(tuple(row.forecast_ms for row in line) for line in table),
-        measured_ms=tuple(tuple(row.measured_ms for row in line) for line in table),
+        measured_ms=tuple(tuple(row.measured_ms or 0.0 for row in line) for line in table),
         repeat_noise=tuple(line[0].repeat_noise for line in table),
         judged=tuple(can_judge(line[0].pace) for line in table),
     )

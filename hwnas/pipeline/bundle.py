@@ -32,6 +32,7 @@ from hwnas.nets.origin import origin_of
 from hwnas.pipeline.costs import cost_metrics
 from hwnas.pipeline.data_checks import doubts_known
 from hwnas.pipeline.exports import in_bundle
+from hwnas.pipeline.foreign_tables import table_file
 from hwnas.pipeline.outcomes import Exported
 from hwnas.pipeline.project import Project
 from hwnas.pipeline.winners import constraints_on, load_network, result_on
@@ -55,12 +56,13 @@ class Winner:
         this cannot be judged.
     top1: maps the path of a file in a bundle to its test top-1 in [0, 1].
     by_class: maps this path to pairs (correct answers, test images), one per class.
-    measured_ms: maps this path to the measured latency, divided by the pace.
+    measured_ms: maps this path to the measured latency, divided by the pace; empty on a device of
+        which only the table is known.
     """
 
     arch: Arch
     forecast_ms: float
-    interval_ms: tuple[float, float]
+    interval_ms: tuple[float, float] | None
     met: Mapping[Metric, bool]
     n_test_images: int
     top1: Mapping[str, float]
@@ -88,7 +90,7 @@ def bundle_winner(project: Project, device: DeviceSpec, winner: Winner) -> None:
         input=InputSpec.of(project.source.info, px),
         models=tuple(one.model for one in exported),
         runtimes=dict(host["packages"]),
-        latency=tuple(_latency(device, host["cpu"], winner, exported)),
+        latency=tuple(_latency(device, _machine(project, device), winner, exported)),
         accuracy=tuple(
             AccuracyFact(
                 one.model.path,
@@ -163,19 +165,31 @@ def _constraints(project: Project, device: str, winner: Winner) -> Iterator[Cons
         yield ConstraintFact(metric, constraint.device, limits[key], is_met)
 
 
+def _machine(project: Project, device: DeviceSpec) -> str:
+    """The machine of the latencies: this one, or that of the table if nothing was timed."""
+    if table_file(project, device.name) is None:
+        return str(host_facts()["cpu"])
+    cpu = project.files.read_table(device.name).facts.get("cpu")
+    return str(cpu or "only its table is known")
+
+
 def _latency(
     device: DeviceSpec, host: str, winner: Winner, exported: Sequence[Exported]
 ) -> list[LatencyFact]:
-    """Estimate and timing of the file that the device runs, then timings of the other files."""
+    """Estimate and timing of the file that the device runs, then timings of the other files.
+
+    host: the machine that is named.
+    """
     facts = []
     for position, one in enumerate(exported):
-        if one.model.path not in winner.measured_ms:
+        measured_ms = winner.measured_ms.get(one.model.path)
+        if measured_ms is None and position:
             continue
         fact = LatencyFact(
             replace(device, precision=one.model.precision),
             one.model.path,
             host,
-            measured_ms=winner.measured_ms[one.model.path],
+            measured_ms=measured_ms,
         )
         if position == 0:
             fact = replace(

@@ -19,6 +19,7 @@ from hwnas.interfaces import ReachedTransport, TryingTransport
 from hwnas.latency.validation import MIN_NETS
 from hwnas.measure.networks import validation_nets
 from hwnas.measure.try_device import try_device
+from hwnas.pipeline.foreign_tables import table_file
 from hwnas.pipeline.project import Project
 from hwnas.predictors.blend import MIN_HELD_OUT
 from hwnas.predictors.evaluate import held_out_rows
@@ -159,7 +160,7 @@ def _is_enough(n: int, seed: int) -> bool:
 
 
 def device_runs(project: Project, device: str) -> None:
-    """Refuses a device that cannot run a small network now.
+    """Refuses a device that cannot run a small network now, if networks are timed on it.
 
     A dry run does not connect to remote devices.
 
@@ -167,6 +168,8 @@ def device_runs(project: Project, device: str) -> None:
         UserError: the runtime is not installed or does not run the model, or the device does not
             respond.
     """
+    if table_file(project, device) is not None:
+        return
     spec = project.devices[device]
     is_here = spec.transport == "local"
     if is_here and (lacks := describe_runtime(spec.runtime)).missing:

@@ -3,7 +3,7 @@
 Passes through networks are counted, and multiplied by the measured time of a few passes
 (`training.speed`). The times of other work are constants that were fitted to runs of shipped
 configurations on idle machines. On a slow or busy machine they are scaled (`core.speed.slowness`).
-The estimates should be within a factor of two. None means unknown, because the images are missing.
+The estimates should be within a factor of two. None: unknown, because the images are missing.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from hwnas.latency.session_time import profile_s, session_s
 from hwnas.measure.references.graphs import has_data, reference_macs
 from hwnas.pipeline.data_checks import known_data
 from hwnas.pipeline.exports import formats_for
+from hwnas.pipeline.foreign_tables import table_file, timed_devices
 from hwnas.pipeline.format_time import formats_s, tested_s
 from hwnas.pipeline.network_time import NetworkTime
 from hwnas.pipeline.project import Project
@@ -117,7 +118,8 @@ class Durations:
     def profile(self, device: str) -> float:
         """Seconds to load the models and to time them, at the speed of this machine."""
         space, config = self.project.space, self.project.config.profile
-        return profile_s(space, config, per_mac_s=self._per_mac_s)
+        is_copied = table_file(self.project, device) is not None
+        return 0.1 if is_copied else profile_s(space, config, per_mac_s=self._per_mac_s)
 
     def train(self) -> float | None:
         """Seconds to train a new classifier and the supernet, and to evaluate training curves."""
@@ -166,7 +168,8 @@ class Durations:
         """Seconds of all searches and re-measurements, and to evaluate archs of the fronts."""
         config = self.project.config
         section, n = config.search, len(targets(self.project))
-        limits = [metric_key(one) for one in section.constraints]
+        devices = timed_devices(self.project)
+        limits = [metric_key(one) for one in section.constraints if one.device in devices]
         timed = any(limit.is_latency for limit in limits) and section.closing.max_rounds > 0
         n_searches = n * (2 if timed else 1) + 1
         per_arch = PREDICT_S.get(config.predictor.name, 1e-4)
@@ -212,30 +215,27 @@ class Durations:
         n = len(role_names(self.project))
         if self.speed is None or self.n_images is None:
             return None
-        timed = len(self.project.devices) * self._timing(n * [self._limited_macs])
+        timed = len(timed_devices(self.project)) * self._timing(n * [self._limited_macs])
         tested = n * self.speed.infer(self._limited_macs, self.n_images["test"])
-        formats = formats_for(self.project, is_winner=True)
-        return timed + tested + len(targets(self.project)) * tested_s(formats)
+        of_formats = tested_s(formats_for(self.project, is_winner=True))
+        return timed + tested + len(targets(self.project)) * of_formats
 
     def references(self) -> float | None:
         """Seconds to time published networks on every device, and to train some of them."""
         config = self.project.config.search.references
         assert config is not None  # otherwise there is no such stage
         space = self.project.space
-        own = (space.macro.resolutions[code] for code in space.allowed[0])
+        own = [space.macro.resolutions[code] for code in space.allowed[0]]
         chosen = [(name, px) for name in config.all_names for px in config.sizes(own)]
         made = sum(BUILD_S if has_data(name) else EXPORT_S for name, _ in chosen) * slowness()
         protocol = config.protocol(self.project.config.profile)
         timed = made + self._timing([reference_macs(*one) for one in chosen], protocol)
-        px = max(space.macro.resolutions[code] for code in space.allowed[0])
-        how = recipe(self.project, config)
-        timed *= len(self.project.devices)
-        if not config.train:
-            return timed
-        if (network := self._network) is None:
-            return None
+        timed *= len(timed_devices(self.project))
+        network, how = self._network, recipe(self.project, config)
+        if network is None or not config.train:
+            return None if config.train else timed
         teacher = float(self._macs_of_ends[1]) if how.has_teacher else None
-        macs = [reference_macs(name, px) for name in config.train]
+        macs = [reference_macs(name, max(own)) for name in config.train]
         return timed + sum(
             network.training(one, how, teacher_macs=teacher)
             + network.speed.infer(one, network.n_images["test"])

@@ -10,6 +10,7 @@ from typing_extensions import TypedDict
 
 from hwnas.analysis.chance import chance_warning
 from hwnas.core.confined import check_name
+from hwnas.core.decimals import rounded
 from hwnas.core.errors import CheckFailed, Invalid, NotJudged
 from hwnas.core.records import STRICT, Count, Milliseconds, NotNegative, Positive, Rank, Share, dump
 from hwnas.core.stats import standard_error
@@ -123,16 +124,17 @@ class NetworkResult:
     """One network on one device.
 
     measured_ms, measured_p95_ms: median and 95th percentile of the latency at the speed of the
-        table: timings divided by `pace` (see `measure.drift`). Results of earlier versions have no
-        pace, and unscaled timings.
-    repeat_noise: relative uncertainty of timings (`measure.profile.Timings.noise`).
+        table: timings divided by `pace` (see `measure.drift`; None in results of earlier versions).
+        None on a device of which only the table is known.
+    interval_ms: 90 % interval of the estimate; None if the table has none.
+    repeat_noise: relative uncertainty of timings (`measure.profile.Timings.noise`); 0 without any.
     constraint_met: whether the measured latency is within its limits, widened by the 90 % interval
         of the estimate; None without a limit for this device, or if it cannot be judged.
-    file, precision: the file that the device runs (its path in a bundle). It was timed, and its
-        accuracy is `test_top1`.
+    file, precision: the file that the device runs (path in a bundle); `test_top1` is its accuracy.
     fp32_top1: accuracy of the float32 file. If `file` does not run on this machine, and in results
         of earlier versions, `test_top1` is this accuracy, too.
     test_loss: mean cross-entropy per token of `file` in nats; only for language models.
+    energy_mj, limit_mj: estimated energy of one run and its limit; None if the table has none.
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT
@@ -145,8 +147,8 @@ class NetworkResult:
     macs: Count
     params: Count
     forecast_ms: Milliseconds
-    interval_ms: tuple[NotNegative, NotNegative]
-    measured_ms: Milliseconds
+    interval_ms: tuple[NotNegative, NotNegative] | None
+    measured_ms: Milliseconds | None
     repeat_noise: NotNegative
     limit_ms: Milliseconds | None
     constraint_met: bool | None
@@ -157,6 +159,8 @@ class NetworkResult:
     precision: Literal["fp32", "fp16", "int8"] = "fp32"
     fp32_top1: Share | None = None
     test_loss: NotNegative | None = None
+    energy_mj: NotNegative | None = None
+    limit_mj: Positive | None = None
 
     @property
     def test_perplexity(self) -> float | None:
@@ -169,9 +173,9 @@ class NetworkResult:
         return standard_error(self.test_top1, self.n_test_images) if self.n_test_images else None
 
     @property
-    def estimate_error(self) -> float:
-        """Signed relative error of the estimate."""
-        return self.forecast_ms / self.measured_ms - 1
+    def estimate_error(self) -> float | None:
+        """Signed relative error of the estimate; None without a timing."""
+        return None if self.measured_ms is None else self.forecast_ms / self.measured_ms - 1
 
     @property
     def timed_limits(self) -> tuple[TimedLimit, ...]:
@@ -179,7 +183,7 @@ class NetworkResult:
         return timed_limits(
             {"latency_ms": self.measured_ms, "latency_p95_ms": self.measured_p95_ms},
             {"latency_ms": self.limit_ms, "latency_p95_ms": self.limit_p95_ms},
-            widening=self.interval_ms[1] / self.forecast_ms,
+            widening=self.interval_ms[1] / self.forecast_ms if self.interval_ms else 1.0,
         )
 
     def summary(self) -> dict[str, Any]:
@@ -189,20 +193,20 @@ class NetworkResult:
             "name": self.name,
             **({} if perplexity is None else {"test_perplexity": round(perplexity, 2)}),
             "test_top1": round(self.test_top1, 4),
-            "test_top1_se": None if self.top1_error is None else round(self.top1_error, 4),
+            "test_top1_se": rounded(self.top1_error, 4),
             "macs": self.macs,
             "params": self.params,
             "forecast_ms": round(self.forecast_ms, 5),
-            "measured_ms": round(self.measured_ms, 5),
-            "forecast_error": round(self.estimate_error, 4),
-            "limit_ms": None if self.limit_ms is None else round(self.limit_ms, 5),
+            "measured_ms": rounded(self.measured_ms, 5),
+            "forecast_error": rounded(self.estimate_error, 4),
+            "limit_ms": rounded(self.limit_ms, 5),
+            **({} if self.energy_mj is None else {"energy_mj": self.energy_mj}),
+            **({} if self.limit_mj is None else {"limit_mj": self.limit_mj}),
             "constraint_met": self.constraint_met,
             "device": self.device,
             "file": self.file,
-            "fp32_top1": None
-            if self.precision == "fp32" or self.fp32_top1 is None
-            else round(self.fp32_top1, 4),
-            "pace": None if self.pace is None else round(self.pace, 4),
+            "fp32_top1": None if self.precision == "fp32" else rounded(self.fp32_top1, 4),
+            "pace": rounded(self.pace, 4),
         }
 
 

@@ -20,12 +20,13 @@ from hwnas.core.errors import UserError
 from hwnas.core.records import RecordFile
 from hwnas.core.store import file_hash
 from hwnas.core.text import in_words
-from hwnas.devices.spec import DEVICE_NAME, device_file, device_settings
+from hwnas.devices.spec import DEVICE_NAME, device_file, device_settings, load_transport
+from hwnas.interfaces import TableTransport
 from hwnas.nets.pretrained_named import file_of, is_file
 from hwnas.pipeline.config import ExperimentConfig
 from hwnas.pipeline.outside_record import OutsideFile, OutsideFiles, copied_device, copy_fact
 
-__all__ = ["Outside", "named_files"]
+__all__ = ["Outside", "named_files", "table_setting"]
 
 _START = "supernet.init"
 
@@ -54,6 +55,11 @@ def named_files(config: ExperimentConfig) -> dict[str, str]:
         "search.evaluator.records": None if records is None else str(records),
     }
     return {setting: given for setting, given in found.items() if given is not None}
+
+
+def table_setting(device: str) -> str:
+    """The setting that names the table of a device of which only the table is known."""
+    return f"devices/{device}/table"
 
 
 @dataclass(frozen=True)
@@ -95,9 +101,19 @@ class Outside:
 
     # --- files that a setting names ---------------------------------------------------------------
 
+    @property
+    def _named(self) -> dict[str, str]:
+        """The files of `named_files`, and the tables of devices that have only a table."""
+        found = named_files(self.config)
+        for path, folder in zip(self.devices, self.device_folders, strict=True):
+            transport = load_transport(str(path), beside=folder)
+            if isinstance(transport, TableTransport):
+                found[table_setting(path.stem)] = str(transport.table)
+        return found
+
     def path(self, setting: str) -> Path:
         """Absolute path of the file of a setting; its expected path if the file is gone."""
-        return self._find(setting, named_files(self.config)[setting])
+        return self._find(setting, self._named[setting])
 
     @property
     def start(self) -> Path | str | None:
@@ -107,15 +123,14 @@ class Outside:
 
     def paths(self, *settings: str) -> dict[str, Path]:
         """Maps each of the `settings` that names a file to the path of this file."""
-        named = named_files(self.config)
-        return {setting: self.path(setting) for setting in settings if setting in named}
+        return {setting: self.path(setting) for setting in settings if setting in self._named}
 
     def sha256(self, setting: str) -> str | None:
         """Hash of a file's content; the recorded hash if the file is gone.
 
         None if the setting names no file, or a file that never existed.
         """
-        given = named_files(self.config).get(setting)
+        given = self._named.get(setting)
         if given is None:
             return None
         path, known = self._find(setting, given), self._files.get((setting, given))
@@ -259,7 +274,7 @@ class Outside:
                 files[fact.setting, fact.given] = fact
                 if _is_path(given) and path != self._copy(name):
                     note(f"devices/{name}", given, path)
-        for setting, given in named_files(self.config).items():
+        for setting, given in self._named.items():
             if (path := self.path(setting)).is_file():
                 note(setting, given, path)
         if files:

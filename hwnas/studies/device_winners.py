@@ -21,6 +21,8 @@ def device_winners(project: Project, results: Results | None) -> Winners | None:
         for choice in project.space.choices
     }
     matrix = results.winners if results is not None else None
+    if matrix is not None and matrix.devices != tuple(found):
+        matrix = None  # nothing can be timed on some of the devices
     return Winners(
         devices=tuple(found),
         forecast_ms=matrix.forecast_ms

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from hwnas.core.decimals import rounded
 from hwnas.core.errors import CheckFailed, UserError, first_line
 from hwnas.core.progress import Parts, Progress, silent
 from hwnas.core.stats import accuracy_text
@@ -76,16 +77,16 @@ class FormatRow:
             "format": self.format,
             "file": self.file,
             "ok": self.ok,
-            "mb": None if self.mb is None else round(self.mb, 3),
-            "top1": None if self.top1 is None else round(self.top1, 4),
+            "mb": rounded(self.mb, 3),
+            "top1": rounded(self.top1, 4),
             "n_images": self.n_images,
             "parity": None if self.parity is None else float(f"{self.parity:.2e}"),
             "tolerance": self.tolerance,
-            "agreement": None if self.agreement is None else round(self.agreement, 4),
+            "agreement": rounded(self.agreement, 4),
             "least_agreement": self.least,
-            "ms": None if self.ms is None else round(self.ms, 4),
-            "spread": None if self.spread is None else round(self.spread, 4),
-            "delegated": None if self.delegated is None else round(self.delegated, 4),
+            "ms": rounded(self.ms, 4),
+            "spread": rounded(self.spread, 4),
+            "delegated": rounded(self.delegated, 4),
             "notes": list(self.notes),
         }
 

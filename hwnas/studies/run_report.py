@@ -134,6 +134,8 @@ def _table(project: Project) -> tuple[NetRow, ...]:
             top1_error=row.top1_error,
             pace=row.pace,
             test_perplexity=row.test_perplexity,
+            energy_mj=row.energy_mj,
+            limit_mj=row.limit_mj,
         )
         for row in project.files.results.read().networks
     )

@@ -8,8 +8,8 @@ import pytest
 from hwnas.latency.samples import Timing
 from hwnas.measure.drift import can_judge, judge, verdict, worst
 from hwnas.measure.limits import VerifyConfig
+from hwnas.pipeline.device_checks import device_checks
 from hwnas.pipeline.outcomes import Check, NetworkResult, Results
-from hwnas.pipeline.stages.verify import device_checks
 from hwnas.spaces.arch import Arch
 
 ARCH = Arch("space", (0,))

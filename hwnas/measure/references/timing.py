@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, ClassVar, Literal
 
+from hwnas.core.decimals import rounded
 from hwnas.core.errors import UserError
 from hwnas.core.progress import Progress, silent
 from hwnas.core.records import STRICT, Count, Milliseconds, NotNegative, Positive, Share
@@ -79,8 +80,8 @@ class TimedReference:
         return {
             "network": self.name,
             "px": self.px,
-            "measured_ms": None if self.measured_ms is None else round(self.measured_ms, 5),
-            "repeat_noise": None if self.repeat_noise is None else round(self.repeat_noise, 4),
+            "measured_ms": rounded(self.measured_ms, 5),
+            "repeat_noise": rounded(self.repeat_noise, 4),
             "imagenet_top1": self.published_top1,
             "imagenet_px": self.published_px,
             "not run": self.why,

@@ -1,4 +1,4 @@
-"""Stage `profile`: measures the latency table of a device for the project's space."""
+"""Stage `profile`: the latency table of a device for the project's space, measured or copied."""
 
 from __future__ import annotations
 
@@ -14,7 +14,14 @@ from hwnas.measure.profile import describe_cost, profile
 from hwnas.measure.session_files import known_models
 from hwnas.pipeline.checks import asked, can_be_profiled
 from hwnas.pipeline.disk import weights_bytes
-from hwnas.pipeline.foreign_tables import is_profiled, table_settings
+from hwnas.pipeline.foreign_tables import (
+    is_profiled,
+    known_table,
+    require_known,
+    table_file,
+    table_settings,
+)
+from hwnas.pipeline.outside import table_setting
 from hwnas.pipeline.plan import Stage
 from hwnas.pipeline.project import Project
 
@@ -22,10 +29,24 @@ __all__ = ["refit", "stage"]
 
 
 def stage(project: Project, device: str) -> Stage:
-    """Measures one device."""
+    """Measures one device, or copies the table of a device of which only the table is known."""
     files, config = project.files, project.config
     table = files.pattern(files.table(device))
     name = f"profile/{device}"
+    if (known := table_file(project, device)) is not None:
+        return Stage(
+            name=name,
+            command=command_line("profile", device, "--run", project.run.root),
+            needs=(),
+            names=("space", "device", "table"),
+            settings=table_settings(project, device),
+            owns=(table, files.pattern(files.samples(device))),
+            outputs=(table,),
+            run=lambda: _copied(project, device, known),
+            cost=f"copied from {known}",
+            reads={table_setting(device): known},
+            check=lambda: require_known(project, device, known),
+        )
     return Stage(
         name=name,
         command=command_line("profile", device, "--run", project.run.root),
@@ -40,6 +61,10 @@ def stage(project: Project, device: str) -> Stage:
         writes=lambda: config.profile.n_validation * sum(weights_bytes(project)) // 8,
         asks=asked(project, [device]),
     )
+
+
+def _copied(project: Project, device: str, known: Path) -> None:
+    known_table(project, device, known).save(project.files.table(device))
 
 
 def _cost(project: Project, device: str) -> str:

@@ -21,6 +21,7 @@ from hwnas.measure.references.timing import (
 from hwnas.pipeline.checks import asked
 from hwnas.pipeline.data_checks import recipe_fits
 from hwnas.pipeline.exports import exported_artifact, file_of
+from hwnas.pipeline.foreign_tables import timed_devices
 from hwnas.pipeline.plan import Stage
 from hwnas.pipeline.project import Project
 from hwnas.pipeline.reference_training import (
@@ -65,7 +66,7 @@ def stage(project: Project) -> Stage:
         owns=(files.pattern(files.references.folder),),
         outputs=(files.pattern(files.references.results.path),),
         run=task(project, name, references, reads_data=bool(config.train)),
-        cost=f"{n} networks timed on {len(project.devices)} devices{trained}",
+        cost=f"{n} networks timed on {len(timed_devices(project))} devices{trained}",
         data=project.source.input(SPLITS) if config.train else None,
         check=lambda: check(project),
         check_data=lambda: _check_recipe(project),
@@ -87,12 +88,13 @@ def check(project: Project) -> None:
 
 
 def references(project: Project, progress: Progress) -> None:
-    """Times the networks with the winner on every device, then trains some."""
+    """Times the networks with the winner on every timed device, then trains some."""
     config = _config(project)
-    parts = Parts(progress, [TIMED] * len(project.devices) + [TRAINED * len(config.train)])
+    devices = timed_devices(project)
+    parts = Parts(progress, [TIMED] * len(devices) + [TRAINED * len(config.train)])
     found = tuple(
         _timed(project, config, name, device, parts.part(number, name))
-        for number, (name, device) in enumerate(project.devices.items())
+        for number, (name, device) in enumerate(devices.items())
     )
     trained = train_references(project, config, parts.part(len(found)))
     project.files.references.results.write(RunReferences(found, trained))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -36,6 +36,7 @@ from hwnas.pipeline.config import SearchSection
 from hwnas.pipeline.costs import prices
 from hwnas.pipeline.data_source import LEARNING
 from hwnas.pipeline.evaluators import evaluator, score_unit
+from hwnas.pipeline.foreign_tables import timed_devices
 from hwnas.pipeline.plan import Stage
 from hwnas.pipeline.project import Project
 from hwnas.pipeline.scoring import FINISHED, assist, scoring
@@ -160,7 +161,7 @@ def _search_one(
     module, metrics = SEARCHERS.load(searcher_config.name), prices(project)
     predict, rescoring = scoring(project)
     config = section.model_copy(update={"constraints": _absolute(project, device, metrics)})
-    limited = [c.device for c in config.constraints if metric_key(c).is_latency]
+    limited = _timed_limits(project, config.constraints)
     is_baseline = files == project.files.baseline
     remeasures = bool(section.closing.max_rounds and limited and not is_baseline)
     n_rounds = section.closing.max_rounds if remeasures else 1
@@ -208,6 +209,12 @@ def _search_one(
         result = _evaluate_fronts(project, result, rescoring, whole.part(n_rounds))
     files.write_fronts(result.fronts)
     files.result.write(result)
+
+
+def _timed_limits(project: Project, constraints: Sequence[Constraint]) -> list[str]:
+    """Devices with a limit on latency on which archs can be timed."""
+    timed = timed_devices(project)
+    return [c.device for c in constraints if metric_key(c).is_latency and c.device in timed]
 
 
 def _acquisition(section: SearchSection) -> Acquisition | None:

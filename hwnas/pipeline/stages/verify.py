@@ -5,14 +5,15 @@ from __future__ import annotations
 import logging
 import shutil
 from dataclasses import replace
+from math import isfinite
 from pathlib import Path
 
 from hwnas.core.command import command_line
+from hwnas.core.decimals import rounded
 from hwnas.core.progress import Parts, Progress
 from hwnas.interfaces import DeviceSpec
 from hwnas.latency.estimator import TableEstimator
-from hwnas.measure.drift import can_judge, judge, noise_text, pace_text, verdict, widened, worst
-from hwnas.measure.limits import VerifyConfig
+from hwnas.measure.drift import can_judge, judge, widened, worst
 from hwnas.measure.profile import Timings
 from hwnas.measure.winner_matrix import winner_matrix
 from hwnas.pipeline.accuracy import (
@@ -25,10 +26,11 @@ from hwnas.pipeline.accuracy import (
 from hwnas.pipeline.answers import Answered, Answers, Replies, answers_of
 from hwnas.pipeline.bundle import Winner, bundle_winner, remove_other_bundles
 from hwnas.pipeline.checks import asked
+from hwnas.pipeline.device_checks import device_checks, judged_excess
 from hwnas.pipeline.disk import weights_bytes
 from hwnas.pipeline.exports import exported_artifact, exports_of, file_of
-from hwnas.pipeline.foreign_tables import is_profiled, require_own_table
-from hwnas.pipeline.outcomes import Check, NetworkResult, PredictorFacts, Results
+from hwnas.pipeline.foreign_tables import is_profiled, require_own_table, table_file, timed_devices
+from hwnas.pipeline.outcomes import NetworkResult, PredictorFacts, Results
 from hwnas.pipeline.plan import Stage
 from hwnas.pipeline.project import Project
 from hwnas.pipeline.task import task
@@ -44,12 +46,17 @@ from hwnas.pipeline.winners import (
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.cost import cost
 from hwnas.spaces.lowering import resolution
+from hwnas.spaces.space import Codes
 from hwnas.training.identity import SPLITS
 
-__all__ = ["check", "device_checks", "stage", "verify"]
+__all__ = ["check", "stage", "verify"]
 
 log = logging.getLogger(__name__)
 
+UNTIMED = (
+    "%s: only its latency table is known, so latencies are estimates; to check that of the winner,"
+    " run `python3 device_run.py --check .` in its bundle on the device"
+)
 RETIMED = 10  # units of progress of timing one device's networks; testing one file has 1
 
 
@@ -73,7 +80,8 @@ def stage(project: Project) -> Stage:
         remade=(files.pattern(files.bundles / "*"),),
         stays=(files.pattern(files.bundles),),
         run=task(project, name, verify),
-        cost=f"{len(role_names(project))} networks re-timed and tested",
+        cost=f"{len(role_names(project))} networks "
+        + ("re-timed and tested" if timed_devices(project) else "tested"),
         data=project.source.input(SPLITS),
         check=lambda: check(project),
         asks=asked(project, project.devices),
@@ -112,14 +120,18 @@ def verify(project: Project, progress: Progress) -> None:
     for number, (name, device) in enumerate(project.devices.items(), start=len(tested)):
         estimator = project.estimator(name)
         role = winner_role(project, name)
-        timings = time_beside_table(
-            project,
-            name,
-            _timed_files(project, archs, role, device),
-            estimator.table,
-            project.files.verification / name,
-            progress=parts.part(number, name),
-        )
+        timings = None
+        if table_file(project, name) is None:
+            timings = time_beside_table(
+                project,
+                name,
+                _timed_files(project, archs, role, device),
+                estimator.table,
+                project.files.verification / name,
+                progress=parts.part(number, name),
+            )
+        else:
+            log.info(UNTIMED, name)
         found = [
             _result(project, name, archs[name], estimator, timings, accuracies[archs[name]])
             for name in archs
@@ -202,8 +214,15 @@ def _timed_files(
     return files
 
 
-def _winner(row: NetworkResult, timings: Timings, accuracies: Accuracies) -> Winner:
-    own = f"{row.arch.key}."
+def _winner(row: NetworkResult, timings: Timings | None, accuracies: Accuracies) -> Winner:
+    own, measured_ms = f"{row.arch.key}.", {}
+    if timings is not None and row.measured_ms is not None:
+        measured_ms[row.file] = row.measured_ms
+        measured_ms |= {
+            key.removeprefix(own): judge(timing, None, timings.pace).median_ms
+            for key, timing in timings.models.items()
+            if key.startswith(own)
+        }
     return Winner(
         arch=row.arch,
         forecast_ms=row.forecast_ms,
@@ -214,14 +233,7 @@ def _winner(row: NetworkResult, timings: Timings, accuracies: Accuracies) -> Win
         n_test_images=row.n_test_images,
         top1=accuracies.on(row.device),
         by_class=accuracies.by_class(row.device),
-        measured_ms={
-            row.file: row.measured_ms,
-            **{
-                key.removeprefix(own): judge(timing, None, timings.pace).median_ms
-                for key, timing in timings.models.items()
-                if key.startswith(own)
-            },
-        },
+        measured_ms=measured_ms,
     )
 
 
@@ -230,18 +242,23 @@ def _result(
     role: str,
     arch: Arch,
     estimator: TableEstimator,
-    timings: Timings,
+    timings: Timings | None,
     accuracies: Accuracies,
 ) -> NetworkResult:
+    """The row of a network on the device of the estimator.
+
+    role: name of the network, such as `winner`.
+    timings: timings on the device, among them that of the network by its key; None if only the
+        table of the device is known.
+    """
     codes, device = project.space.codes([arch]), estimator.device.name
     estimate = estimator.latency_ms(codes)
-    low, high = map(float, widened(estimate, estimator.interval_ms(codes), timings.pace_spread)[0])
-    forecast_ms = float(estimate[0])
+    forecast_ms, pace = float(estimate[0]), None if timings is None else timings.pace
     search = result_on(project, device)
+    has_energy = estimator.table.has_energy
     artifact = exported_artifact(project, arch, project.devices[device])
-    float_path = project.files.read_exports()[arch.key][0].model.path
-    top1 = accuracies.on(device)
-    judged = judge(timings.models[arch.key], forecast_ms, timings.pace)
+    float_path, top1 = exports_of(project, arch)[0].model.path, accuracies.on(device)
+    judged = None if timings is None else judge(timings.models[arch.key], forecast_ms, pace)
     found = NetworkResult(
         name=role,
         device=device,
@@ -251,50 +268,32 @@ def _result(
         macs=int(cost(project.space, codes, "macs")[0]),
         params=int(cost(project.space, codes, "params")[0]),
         forecast_ms=forecast_ms,
-        interval_ms=(low, high),
-        measured_ms=judged.median_ms,
-        repeat_noise=timings.noise,
+        interval_ms=_interval(estimator, codes, 0.0 if timings is None else timings.pace_spread),
+        measured_ms=None if judged is None else judged.median_ms,
+        repeat_noise=0.0 if timings is None else timings.noise,
         limit_ms=search.limit("latency_ms", device),
         constraint_met=None,
-        measured_p95_ms=judged.p95_ms,
+        measured_p95_ms=None if judged is None else judged.p95_ms,
         limit_p95_ms=search.limit("latency_p95_ms", device),
-        pace=timings.pace,
+        pace=pace,
         file=artifact.model.path,
         precision=artifact.model.precision,
         fp32_top1=accuracies.here[float_path],
         test_loss=accuracies.loss.get(artifact.model.path),
+        energy_mj=rounded(float(estimator.energy_mj(codes)[0]), 5) if has_energy else None,
+        limit_mj=rounded(search.limit("energy_mj", device), 5),
     )
-    states = [_state(limit.excess, found, project.config.verify) for limit in found.timed_limits]
+    config, limits = project.config.verify, found.timed_limits
+    states = [judged_excess(limit.excess, found, config) for limit in limits]
     return replace(found, constraint_met=worst(states) if states else None)
 
 
-def _state(excess: float, row: NetworkResult, config: VerifyConfig) -> bool | None:
-    noise = config.repeat_noise_factor * row.repeat_noise
-    return verdict(excess, row.pace, noise=noise, most=config.max_forecast_error)
-
-
-def device_checks(winner: NetworkResult, config: VerifyConfig) -> list[Check]:
-    """Checks the winner's latency, divided by the pace, against its estimate and limits."""
-    accepted, error = config.max_forecast_error, winner.estimate_error
-    pace = "the machine's pace is unknown" if winner.pace is None else pace_text(winner.pace)
-
-    def check(name: str, excess: float, detail: str) -> Check:
-        state = _state(excess, winner, config)
-        is_noisy = state is None and can_judge(winner.pace)
-        return Check(
-            name, state, f"{detail}; {noise_text(winner.repeat_noise) if is_noisy else pace}"
-        )
-
-    checks = [
-        check(
-            f"estimate on {winner.device}",
-            abs(error) - accepted,
-            f"estimate {winner.forecast_ms:.4f} ms, measured {winner.measured_ms:.4f} ms at pace 1"
-            f" (error {error:+.1%}; accepted {accepted:.1%}, repeat noise"
-            f" {winner.repeat_noise:.1%})",
-        )
-    ]
-    for limit in winner.timed_limits:
-        which = "constraint" if limit.metric == "latency_ms" else "p95 constraint"
-        checks.append(check(f"{which} on {winner.device}", limit.excess, str(limit)))
-    return checks
+def _interval(
+    estimator: TableEstimator, codes: Codes, pace_spread: float
+) -> tuple[float, float] | None:
+    """90 % interval of the estimate of one arch; None if it is unknown."""
+    if estimator.correction_id is None:
+        return None
+    estimate, interval = estimator.latency_ms(codes), estimator.interval_ms(codes)
+    low, high = map(float, widened(estimate, interval, pace_spread)[0])
+    return (low, high) if isfinite(high) else None

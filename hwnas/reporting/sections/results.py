@@ -20,6 +20,7 @@ class NetRow:
     test_perplexity: of `file`, if it is a language model.
     pace: time that the machine takes now for work that took 1 when the table was measured;
     latencies are at the speed of the table.
+    energy_mj, limit_mj: estimated energy of one run, and its limit.
     """
 
     name: str
@@ -38,6 +39,8 @@ class NetRow:
     top1_error: float | None = None
     pace: float | None = None
     test_perplexity: float | None = None
+    energy_mj: float | None = None
+    limit_mj: float | None = None
 
     @property
     def error(self) -> float | None:
@@ -67,6 +70,10 @@ def highlights(table: Iterable[NetRow]) -> list[tuple[str, str]]:
         if winner.measured_ms is not None:
             share = _share(winner.measured_ms, rows)
             found.append((f"{winner.measured_ms:.3g} ms", f"measured latency{there}{share}"))
+        elif winner.forecast_ms is not None:
+            found.append(
+                (f"{winner.forecast_ms:.3g} ms", f"estimated latency{there}, not measured")
+            )
         if winner.constraint_met is not None and winner.limit_ms is not None:
             verdict = "limit met" if winner.constraint_met else "limit not met"
             found.append((verdict, f"{winner.limit_ms:.3g} ms{there or ' of latency'}"))
