@@ -5,6 +5,7 @@
     python benchmarks/latency_transfer.py --tasks shared --data $DATA
     python benchmarks/latency_transfer.py --tasks search --data $DATA
     python benchmarks/latency_transfer.py --tasks runtimes --data $DATA
+    python benchmarks/latency_transfer.py --tasks own --data FOLDER
 
 Per seed, the networks to time are chosen from a random pool by the prior over the known devices
 alone. Known devices are smoothed additively first (`hwnas.latency.smoothing`), unless a column says
@@ -20,6 +21,8 @@ alone. Known devices are smoothed additively first (`hwnas.latency.smoothing`), 
     also reads `nasbench201_accuracy_200ep` below DATA.
 `runtimes`: from one runtime, precision or unit of a phone to another, on the CNNs of Mobile ML
     Bench (`mobile_ml_bench` below DATA), beside a table that knows four fifths of the networks.
+`own`: between ONNX Runtime, LiteRT and 8 bits on this machine, beside a full table; FOLDER is the
+    `--work` of `benchmarks/litert_tables.py`.
 """
 
 from __future__ import annotations
@@ -36,12 +39,14 @@ sys.path.insert(0, str(Path(__file__).parent))
 from transfer_parts.estimating import POOL, Columns
 from transfer_parts.fixed import run_tasks
 from transfer_parts.leave_out import leave_out
+from transfer_parts.own_tables import across_own_tables
 from transfer_parts.runtimes import across_runtimes
 from transfer_parts.searching import read_accuracy, search_under_limits
 from transfer_parts.tasks import NASFLAT, PUBLISHED, SHARED, Task
 
 from hwnas.core.errors import UserError
 from hwnas.measure.published.networks import read_measurements
+from hwnas.spaces.load import build_space
 
 SPACES = ("nasbench201", "fbnet")
 
@@ -114,12 +119,18 @@ def _runtimes(args: argparse.Namespace) -> dict[str, Any]:
     return {"rows": across_runtimes(folder, _counts(args, "10,20"), args.seeds)}
 
 
+def _own(args: argparse.Namespace) -> dict[str, Any]:
+    space = build_space("mobilenet_v3", {"resolutions": [160]}, num_classes=1000)
+    return {"rows": across_own_tables(args.data, space, _counts(args, "10,20"), args.seeds)}
+
+
 PARTS = {
     "leave-out": _leave_out,
     "nasflat": _nasflat,
     "shared": lambda args: _fixed(args, SHARED),
     "search": _search,
     "runtimes": _runtimes,
+    "own": _own,
 }
 
 

@@ -11,7 +11,8 @@ machine whose repeat noise exceeds 0.8 %, that noise and 0.7 %. Against ONNX Run
 latencies of the networks (10th, 50th and 90th percentile) and of the rows of the table, and
 `mape_difference` with its paired interval.
 
-`--work` resumes: slices that are there are not timed again, and a longer `--time-budget` goes on.
+`--work` keeps the tables and resumes: slices that are there are not timed again, and a longer
+`--time-budget` goes on.
 """
 
 from __future__ import annotations
@@ -60,6 +61,7 @@ def tables(space: SearchSpace, args: argparse.Namespace) -> dict[str, LatencyTab
                 seed=args.seed,
                 progress=progress_for(f"{name}, slice {part} of {args.slices}"),
             )
+            found[name].save(args.work / f"{name}.json")
     return found
 
 
