@@ -58,7 +58,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         }
         settings |= {"label.n_archs": 16, "verify.max_forecast_error": 1.0}
         with pytest.MonkeyPatch.context() as patch:  # a busy machine leaves no stage open
-            patch.setattr("hwnas.pipeline.stages.verify.verdict", lambda *a, **k: True)
+            patch.setattr("hwnas.pipeline.device_checks.verdict", lambda *a, **k: True)
             hwnas.run("ours.yaml", folder="run", settings=settings, report_only=True)
     finally:
         os.chdir(before)
