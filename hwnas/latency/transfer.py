@@ -50,7 +50,8 @@ __all__ = [
 ]
 
 NOISE = (1e-4, 1e-3, 1e-2)  # variances of a timing relative to its latency: 1 %, 3 %, 10 %
-PARTICULAR = (0.003, 0.03, 0.3)  # operator variance / variance between known devices
+PARTICULAR = (0.003, 0.03, 0.3)  # operator variance / variance between `N_KNOWN` known devices
+N_KNOWN = 10  # with fewer devices, this variance is larger in proportion
 MIN_SPREAD = 0.1  # minimum relative spread between devices, for a single known device
 OUTLIER_RATE = 0.02
 OUTLIER_VARIANCE = 1.0  # variance of an outlier relative to its latency
@@ -68,12 +69,22 @@ class DevicePrior:
     mu: mean over the known devices of the latencies divided by their median, [n].
     features: factors of w, [n, q]. The last `n_particular` are effects specific to the new device.
     rows: latencies of the p operators in the units of `mu` are rows @ (1, w): [p, 1 + q].
+    n_known: number of known devices; batch sizes of one GPU are one device.
     """
 
     mu: FloatArray
     features: FloatArray
     n_particular: int
     rows: FloatArray
+    n_known: int
+
+    @property
+    def particulars(self) -> tuple[float, ...]:
+        """Variances of the effects specific to the new device, as hypotheses.
+
+        The fewer devices are known, the less of a new device is a mixture of them.
+        """
+        return tuple(N_KNOWN / self.n_known * variance for variance in PARTICULAR)
 
     def scales(self, particular: float) -> FloatArray:
         """Standard deviations [q] of the coefficients; `particular`: variance of the last ones."""
@@ -181,7 +192,7 @@ def device_prior(
         ],
         axis=1,
     )
-    return DevicePrior(mu, features, root.shape[1], rows)
+    return DevicePrior(mu, features, root.shape[1], rows, len(set(groups)))
 
 
 def choose_networks(
@@ -195,7 +206,7 @@ def choose_networks(
     if n > len(pool):
         found = f"{len(pool)} networks"
         raise UserError("too few networks to choose from", expected=f"at least {n}", found=found)
-    noise, particular = (float(np.median(grid)) for grid in (NOISE, PARTICULAR))
+    noise, particular = (float(np.median(grid)) for grid in (NOISE, prior.particulars))
     scaled = prior.features[pool] * prior.scales(particular)
     covariance = scaled @ scaled.T
     free = np.ones(len(pool), dtype=bool)
@@ -229,7 +240,7 @@ def fit_device(
     variances: list[FloatArray] = []
     rows: list[FloatArray] = []
     row_variances: list[FloatArray] = []
-    for noise, particular in product(NOISE, PARTICULAR):
+    for noise, particular in product(NOISE, prior.particulars):
         scales = prior.scales(particular)
         features = prior.features * scales
         seen = features[timed]

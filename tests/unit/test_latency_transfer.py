@@ -124,10 +124,18 @@ def test_prices_without_rows_are_those_that_explain_the_networks(
     np.testing.assert_allclose(found.rows[:, 0], 0.5, rtol=1e-4)
 
 
+def test_fewer_known_devices_leave_more_to_the_new_one():
+    """Batch sizes of one device count once; with ten devices the variances are those measured."""
+    counts, known = np.ones((4, 1)), np.ones((4, 10)) * np.arange(1, 5)[:, None]
+    for groups, factor in ((list("abcdefghij"), 1.0), (["a"] * 5 + ["b"] * 5, 5.0)):
+        prior = device_prior(counts, known, groups, np.eye(1))
+        np.testing.assert_allclose(prior.particulars, factor * np.array(transfer.PARTICULAR))
+
+
 def test_the_first_choice_leaves_the_least_variance(prior: DevicePrior):
     """By conditioning on each candidate in turn; a common factor of all networks is no error."""
     pool = np.arange(0, 300, 10)
-    scaled = prior.features[pool] * prior.scales(float(np.median(transfer.PARTICULAR)))
+    scaled = prior.features[pool] * prior.scales(float(np.median(prior.particulars)))
     covariance, noise = scaled @ scaled.T, float(np.median(transfer.NOISE))
     centre = np.eye(len(pool)) - 1 / len(pool)
 
@@ -150,6 +158,7 @@ def test_without_outliers_the_estimate_is_a_bayesian_regression(
     noise, particular = 1e-3, 0.03
     monkeypatch.setattr(transfer, "NOISE", (noise,))
     monkeypatch.setattr(transfer, "PARTICULAR", (particular,))
+    monkeypatch.setattr(transfer, "N_KNOWN", prior.n_known)
     monkeypatch.setattr(transfer, "OUTLIER_RATE", 1e-300)
     timed = np.arange(0, 300, 25)
     measured = prior.mu[timed] * (5 + 0.5 * np.cos(np.arange(len(timed))))
