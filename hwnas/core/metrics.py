@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hwnas.core.errors import UserError
 
-__all__ = ["MetricKey"]
+__all__ = ["OF_DEVICE", "MetricKey"]
 
 LATENCIES = ("latency_ms", "latency_p95_ms")
 OF_DEVICE = (*LATENCIES, "energy_mj")

@@ -20,6 +20,7 @@ from hwnas.spaces.ops import OpSpec
 from hwnas.spaces.space import SearchSpace
 
 if TYPE_CHECKING:
+    from hwnas.interfaces import DeviceSpec
     from hwnas.latency.table import LatencyTable
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "not_covered",
     "profile_command",
     "shown_settings",
+    "way_to_table",
     "working_settings",
     "working_values",
 ]
@@ -57,7 +59,7 @@ def not_covered(table: LatencyTable, space: SearchSpace, missing: Sequence[OpSpe
     others = [name for name, path in shipped.items() if covers(table.load(path), space)]
     if others:
         fixes.append(f"take a shipped table that covers the space: {', '.join(others)}")
-    fixes.append(f"measure a table: {profile_command(table.device.name, space)}")
+    fixes.append(way_to_table(table.device, space))
     return UserError(
         f"the latency table of {table.device.name} lacks operators of {space.id}",
         found=f"{len(missing)} operators missing, such as "
@@ -158,6 +160,13 @@ def _words(values: Mapping[str, tuple[Value, ...]]) -> str:
 def shown_settings(settings: Mapping[str, Any]) -> str:
     """Settings in the form of the command line."""
     return ", ".join(f"{name}={_shown(value)}" for name, value in settings.items())
+
+
+def way_to_table(device: DeviceSpec, space: SearchSpace) -> str:
+    """How to get a table of a device for a space; of some devices only one table is known."""
+    if device.transport == "table":
+        return "name another table in the file of the device"
+    return f"measure a table: {profile_command(device.name, space)}"
 
 
 def profile_command(device: str, space: SearchSpace) -> str:

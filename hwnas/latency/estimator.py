@@ -17,7 +17,7 @@ from hwnas.core.stats import Z90
 from hwnas.interfaces import DeviceSpec, FloatArray
 from hwnas.latency.classifiers import price_classifiers
 from hwnas.latency.correction import Correction
-from hwnas.latency.coverage import not_covered, profile_command
+from hwnas.latency.coverage import not_covered, way_to_table
 from hwnas.latency.formula import Formula
 from hwnas.latency.intervals import local_fraction, one_sided_share, raw_sum_fraction
 from hwnas.spaces.arch import Arch
@@ -259,7 +259,7 @@ class TableEstimator:
                 f"the latency table of {self.device.name} has no correction for {self.space.id}",
                 expected="a correction fitted on whole networks, for intervals and percentiles",
                 found="no corrections",
-                fix=profile_command(self.device.name, self.space),
+                fix=way_to_table(self.device, self.space),
             )
         worst = max(known.values(), key=raw_sum_fraction)
         return replace(

@@ -9,7 +9,7 @@ from hwnas.core.errors import UserError
 from hwnas.core.stats import require_positive
 from hwnas.interfaces import FloatArray
 
-__all__ = ["smooth_additively"]
+__all__ = ["additive_rows", "smooth_additively"]
 
 RIDGE = 1e-3  # weight of the penalty; only affects choices that no network distinguishes
 MIN_SHARE = 0.01  # share of a device's median; an additive model may extrapolate below 0
@@ -49,3 +49,15 @@ def smooth_additively(
     prices = np.linalg.solve(x.T @ x + RIDGE * np.eye(x.shape[1]), x.T @ (y - mean))
     smooth: FloatArray = mean + (choices - centre) @ prices
     return np.maximum(smooth, MIN_SHARE * np.median(y, axis=0))
+
+
+def additive_rows(counts: FloatArray, known_ms: FloatArray) -> FloatArray:
+    """Prices [p, d] of operators whose sums are closest to `known_ms` [n, d].
+
+    The result is exact if latencies are sums of rows, except for operators that the counts cannot
+    separate. For these, the ridge term selects the smallest prices.
+    """
+    gram = counts.T @ counts
+    ridge = 1e-6 * float(np.trace(gram)) / len(gram)
+    solved: FloatArray = np.linalg.solve(gram + ridge * np.eye(len(gram)), counts.T @ known_ms)
+    return solved

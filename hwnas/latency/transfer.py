@@ -10,6 +10,7 @@ per known device. `c_o` is the count of operator o divided by mu(x): the part sp
 device. Weights of operators with similar kind, shape and kernel are correlated. All weights are
 normal, so estimates, their spread and the rows of a table have a closed form. The noise of the
 timings and the specificity of the device are averaged over a small grid, weighted by the evidence.
+The specificity is larger if few devices are known (docs/results.md has the comparison).
 A timing that contradicts the others (phones throttle) is treated as an outlier with low weight.
 
 The networks to time depend only on the prior: they minimise the variance over a pool of candidates
@@ -38,6 +39,7 @@ from numpy.typing import NDArray
 from hwnas.core.errors import UserError
 from hwnas.core.stats import Z90, require_positive
 from hwnas.interfaces import FloatArray
+from hwnas.latency.smoothing import additive_rows
 from hwnas.spaces.ops import OpSpec
 
 __all__ = [
@@ -63,13 +65,13 @@ MIN_SHARE = 0.01
 class DevicePrior:
     """Prior distribution of the latencies of n networks on a new device.
 
-    Up to a factor, the latencies are mu * (1 + features @ w). The regression coefficients w [q] are
-    independent and normal with mean 0 and standard deviations `scales`.
+    Up to a factor, they are mu * (1 + features @ w). The coefficients w [q] are independent and
+    normal with mean 0 and standard deviations `scales`.
 
     mu: mean over the known devices of the latencies divided by their median, [n].
     features: factors of w, [n, q]. The last `n_particular` are effects specific to the new device.
     rows: latencies of the p operators in the units of `mu` are rows @ (1, w): [p, 1 + q].
-    n_known: number of known devices; batch sizes of one GPU are one device.
+    n_known: number of known devices, not counting batch sizes.
     """
 
     mu: FloatArray
@@ -80,10 +82,7 @@ class DevicePrior:
 
     @property
     def particulars(self) -> tuple[float, ...]:
-        """Variances of the effects specific to the new device, as hypotheses.
-
-        The fewer devices are known, the less of a new device is a mixture of them.
-        """
+        """Hypotheses on the variance of effects of the new device; larger if few are known."""
         return tuple(N_KNOWN / self.n_known * variance for variance in PARTICULAR)
 
     def scales(self, particular: float) -> FloatArray:
@@ -181,7 +180,7 @@ def device_prior(
     unit = np.sqrt(spread / max(float((particular**2).sum(axis=1).mean()), 1e-12))
     features = np.concatenate([np.ones((len(mu), 1)), device, unit * particular], axis=1)
 
-    rows_ms = _additive_rows(counts, known_ms) if known_rows is None else known_rows
+    rows_ms = additive_rows(counts, known_ms) if known_rows is None else known_rows
     relative_rows = rows_ms / np.median(known_ms, axis=0)
     mean_row = relative_rows @ shares
     rows = np.concatenate(
@@ -296,15 +295,3 @@ def _mixture(
     """Mean and standard deviation [k] of a mixture of normals [h, k] with weights [h]."""
     mean = belief @ means
     return mean, np.sqrt(belief @ (variances + (means - mean) ** 2))
-
-
-def _additive_rows(counts: FloatArray, known_ms: FloatArray) -> FloatArray:
-    """Prices [p, d] of operators whose sums are closest to `known_ms` [n, d].
-
-    The result is exact if latencies are sums of rows, except for operators that the counts cannot
-    separate. For these, the ridge term selects the smallest prices.
-    """
-    gram = counts.T @ counts
-    ridge = 1e-6 * float(np.trace(gram)) / len(gram)
-    solved: FloatArray = np.linalg.solve(gram + ridge * np.eye(len(gram)), counts.T @ known_ms)
-    return solved

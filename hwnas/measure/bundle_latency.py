@@ -69,7 +69,9 @@ def check_latency(
     for group in _groups(manifest.latency):
         device, host = group[0].device, group[0].host
         try:
-            if device.transport != "local" or host != here:
+            if device.transport != "local":
+                raise CannotRunHere(f"the transport of the device is {device.transport}")
+            if host != here:
                 raise CannotRunHere(f"this machine is {here}")
             _require_runtime(device)
             for fact in group:

@@ -14,7 +14,7 @@ from hwnas.interfaces import Constraint, CostMetric, FloatArray, LatencyEstimato
 from hwnas.latency.estimator import TableEstimator
 from hwnas.latency.spread import latency_spread
 from hwnas.latency.together import LatenciesTogether
-from hwnas.pipeline.foreign_tables import is_profiled
+from hwnas.pipeline.foreign_tables import is_profiled, known_table, table_file
 from hwnas.pipeline.project import Project
 from hwnas.pipeline.winners import constraints_for, targets
 from hwnas.spaces.cost import AnalyticMetric, cost
@@ -98,21 +98,27 @@ def prices(
     limits: limits besides those of the project; some may have a probability.
     """
     profiled = [name for name in project.devices if project.files.table(name).exists()]
-    return _metrics(project, profiled, corrected, limits)
+    estimators = {name: project.estimator(name) for name in profiled}
+    return _metrics(project, estimators, corrected, limits)
 
 
 def known_metrics(project: Project) -> dict[str, CostMetric]:
-    """Like `prices`, but only with the latency tables that are up to date."""
-    return _metrics(project, [name for name in project.devices if is_profiled(project, name)])
+    """Like `prices`, but only with tables that are up to date, or that devices' files name."""
+    estimators = {}
+    for name in project.devices:
+        if is_profiled(project, name):
+            estimators[name] = project.estimator(name)
+        elif (file := table_file(project, name)) is not None and file.is_file():
+            estimators[name] = project.estimator(name, known_table(project, name, file))
+    return _metrics(project, estimators)
 
 
 def _metrics(
     project: Project,
-    devices: Iterable[str],
+    estimators: Mapping[str, TableEstimator],
     corrected: Corrected = MappingProxyType({}),
     limits: Iterable[Constraint] = (),
 ) -> dict[str, CostMetric]:
-    estimators = {name: project.estimator(name) for name in devices}
     metrics = {**cost_metrics(project.space, estimators), **corrected}
     constraints = [c for device in targets(project) for c in constraints_for(project, device)]
     return with_chances(metrics, [*constraints, *limits], estimators)
@@ -142,10 +148,10 @@ def require_reachable(project: Project) -> None:
         UserError: names the nearest feasible arch and its costs.
     """
     metrics = known_metrics(project)
+    profiled = {key.device for key in metrics if isinstance(key, MetricKey)}
     for device in targets(project):
-        priced = [
-            limit for limit in constraints_for(project, device) if metric_key(limit) in metrics
-        ]
+        given = constraints_for(project, device)
+        priced = [limit for limit in given if metric_key(limit).device in (None, *profiled)]
         share = project.config.search.limits_met_on
         limits = resolve(priced, metrics, project.space, share=share)
         reach(project.space, metrics, limits, seed=project.config.seed)

@@ -226,7 +226,7 @@ def _require_files(stage: Stage) -> None:
             raise UserError(
                 f"stage {stage.name!r} needs a file that does not exist",
                 expected=f"the file {path}",
-                found="no such file",
+                found="not a regular file" if path.exists() else "no such file",
                 where=setting,
                 fix="add the file, or change the setting",
             )

@@ -17,6 +17,7 @@ from hwnas.core.records import dump
 from hwnas.devices.runtimes import runtime_names
 from hwnas.interfaces import DeviceSpec, TableTransport
 from hwnas.latency.estimator import TableEstimator
+from hwnas.latency.shipped import latency_table
 from hwnas.latency.table import LatencyTable
 from hwnas.pipeline.outside import table_setting
 from hwnas.pipeline.plan import is_done
@@ -111,7 +112,8 @@ def known_table(project: Project, device: str, file: Path) -> LatencyTable:
     Raises:
         UserError: the table is unreadable, or describes a device with other settings.
     """
-    table, spec = LatencyTable.load(file), project.devices[device]
+    is_shipped = file.suffix != ".json" and not file.is_file()  # the name of none
+    table, spec = latency_table(file.name if is_shipped else file), project.devices[device]
     is_known = table.device.runtime in runtime_names()
     compared = (KNOWN_OF_RUNTIMES if is_known else ()) + ALWAYS_KNOWN
     here, there = (
@@ -124,6 +126,14 @@ def known_table(project: Project, device: str, file: Path) -> LatencyTable:
             found=there,
             where=file,
             fix=f"set them in the file of the device ({device}.yaml), or give another table",
+        )
+    if (table.source == "simulated") != device.startswith("simulated-"):
+        raise UserError(
+            f"the device {device!r} and its table are not both simulated",
+            expected="the source `simulated` and a device simulated-*, or neither",
+            found=f"a table with the source {table.source}",
+            where=file,
+            fix="rename the file of the device",
         )
     return replace(table, device=spec)
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from hwnas.core.config import settled
 from hwnas.core.errors import UserError, did_you_mean
+from hwnas.core.metrics import OF_DEVICE
 from hwnas.core.progress import Outlook, Progress
 from hwnas.core.records import SCHEMA_VERSION, dump, sparse
 from hwnas.core.rundir import RunDir
@@ -22,6 +23,7 @@ from hwnas.devices.spec import load_devices, load_transport
 from hwnas.exporters.artifact import PlannedFormat, planned_formats
 from hwnas.interfaces import DataModule, DeviceSpec, Split, Transport
 from hwnas.latency.estimator import TableEstimator
+from hwnas.latency.table import LatencyTable
 from hwnas.latency.validation import as_sums
 from hwnas.pipeline.artifacts import Artifacts
 from hwnas.pipeline.config import ExperimentConfig
@@ -224,16 +226,16 @@ class Project:
         return name or self.first_device
 
     def require_limited_devices(self) -> None:
-        """Checks that every latency limit names a device of the project.
+        """Checks that every limit on latency or energy names a device of the project.
 
         Raises:
             UserError: a limit names another device; suggests a similar name.
         """
         known = [*self.devices]
         for number, limit in enumerate(self.config.search.constraints):
-            if limit.metric.startswith("latency") and limit.device not in known:
+            if limit.metric in OF_DEVICE and limit.device not in known:
                 raise UserError(
-                    f"a latency limit names {limit.device!r}, which is not a device of this run",
+                    f"a limit names {limit.device!r}, which is not a device of this run",
                     expected=f"one of {', '.join(known)}",
                     found=limit.device,
                     where=f"search.constraints.{number}.device",
@@ -250,9 +252,9 @@ class Project:
         searcher = SEARCHERS.load(self.config.search.searcher.name)
         return bool(getattr(searcher, "NEEDS_SUMS", False))
 
-    def estimator(self, device: str) -> TableEstimator:
+    def estimator(self, device: str, table: LatencyTable | None = None) -> TableEstimator:
         """Estimator of latencies on a device; they are sums over operators if `needs_sums`."""
-        table = self.files.read_table(device)
+        table = table or self.files.read_table(device)
         return TableEstimator(as_sums(table, self.space) if self.needs_sums else table, self.space)
 
     def images(

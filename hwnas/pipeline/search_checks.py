@@ -9,6 +9,7 @@ from hwnas.controller.staged import check_stages
 from hwnas.core.errors import UserError
 from hwnas.interfaces import Searcher, SearcherContext
 from hwnas.pipeline.costs import known_metrics, require_reachable
+from hwnas.pipeline.foreign_tables import table_file
 from hwnas.pipeline.project import Project
 from hwnas.pipeline.winners import constraints_for, targets
 from hwnas.predictors import REGISTRY as PREDICTORS
@@ -53,6 +54,16 @@ def limits_can_be_met(project: Project) -> None:
         UserError: names the limit.
     """
     project.require_limited_devices()
+    for number, limit in enumerate(project.config.search.constraints):
+        if limit.metric == "energy_mj" and table_file(project, limit.device) is None:
+            raise UserError(
+                f"a limit is on the energy on {limit.device!r}, which hwnas cannot measure",
+                expected="a device whose file names a table with energies (`transport: table`)",
+                found=f"the transport {project.devices[limit.device].transport}",
+                where=f"search.constraints.{number}",
+                fix="limit the latency, or name a table such as the published hw_nasbench201"
+                " (`hwnas table convert`)",
+            )
     require_reachable(project)
 
 

@@ -150,8 +150,8 @@ def test_tables_of_other_devices_are_refused(
 @pytest.mark.parametrize(
     ("table", "found"),
     [
-        ("pixel1-proxyless", "(?s)operators.*"),
-        ("no-such-table", "needs a file that does not exist"),
+        ("pixel1-proxyless", "(?s)lacks operators.*name another table in the file of the device"),
+        ("pixel1-proxyles", "(?s)no latency table 'pixel1-proxyles'.*did you mean"),
         ("gone.json", "needs a file that does not exist"),
     ],
 )
@@ -161,6 +161,34 @@ def test_tables_of_another_space_and_missing_ones_are_refused(
     device = device_file(tmp_path / "other", transport={"name": "table", "table": table})
     with pytest.raises(UserError, match=found):
         hwnas.profile(str(device), run=place / "run", settings={"devices": [str(device)]})
+
+
+@pytest.mark.parametrize(
+    ("limit", "found"),
+    [
+        ({"metric": "energy_mj", "max": 1.0}, "energy_mj@board, but there is no estimate"),
+        ({"metric": "latency_p95_ms", "max": 1.0}, "latency_p95_ms@board, but there is no estima"),
+        ({"metric": "latency_ms", "max": 1.0, "probability": 0.9}, "has no correction for"),
+        ({"metric": "latency_ms", "max": 1e-9}, "no arch of the space meets the constraints"),
+    ],
+)
+def test_limits_that_the_table_cannot_tell_are_refused_before_training(
+    place: Path, tmp_path: Path, limit: dict[str, Any], found: str
+) -> None:
+    """The table is read before the first stage, also in a dry run."""
+    device = device_file(tmp_path / "other")
+    table = json.loads((place / "run/tables/local.json").read_text())
+    (tmp_path / "other/board.json").write_text(json.dumps({**table, "corrections": {}}))
+    changes = {"devices": [str(device)], "search.constraints": [{"device": "board", **limit}]}
+    with pytest.raises(UserError, match=found):
+        hwnas.plan(tmp_path / "new", config=str(place / "run/config.yaml"), settings=changes)
+
+
+def test_the_energy_of_a_timed_device_cannot_be_limited(place: Path, tmp_path: Path) -> None:
+    limit = {"metric": "energy_mj", "device": "local", "max": 1.0}
+    changes = {"devices": ["local"], "search.constraints": [limit]}
+    with pytest.raises(UserError, match="the energy on 'local', which hwnas cannot measure"):
+        hwnas.plan(tmp_path / "new", config=str(place / "run/config.yaml"), settings=changes)
 
 
 def test_it_cannot_be_timed_outside_of_a_run(tmp_path: Path) -> None:

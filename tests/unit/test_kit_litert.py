@@ -76,7 +76,10 @@ def replace_model(folder: Path, content: bytes) -> None:
 
 
 def test_the_kit_checks_what_the_device_runs(folder: Path) -> None:
-    done = run_kit(folder, "device_run.py", "--check", ".", "--json", "found.json")
+    for _ in range(3):  # a busy machine is too noisy to judge the latency (exit 4)
+        done = run_kit(folder, "device_run.py", "--check", ".", "--json", "found.json")
+        if done.returncode != 4:
+            break
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads((folder / "found.json").read_text())
     checks = {line["check"]: line["passed"] for line in found}

@@ -44,7 +44,7 @@ def stage(project: Project, device: str) -> Stage:
             outputs=(table,),
             run=lambda: _copied(project, device, known),
             cost=f"copied from {known}",
-            reads={table_setting(device): known},
+            reads={table_setting(device): known} if known.suffix == ".json" else {},
             check=lambda: require_known(project, device, known),
         )
     return Stage(

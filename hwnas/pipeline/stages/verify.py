@@ -13,7 +13,8 @@ from hwnas.core.decimals import rounded
 from hwnas.core.progress import Parts, Progress
 from hwnas.interfaces import DeviceSpec
 from hwnas.latency.estimator import TableEstimator
-from hwnas.measure.drift import can_judge, judge, widened, worst
+from hwnas.measure.drift import judge, widened, worst
+from hwnas.measure.limits import VerifyConfig
 from hwnas.measure.profile import Timings
 from hwnas.measure.winner_matrix import winner_matrix
 from hwnas.pipeline.accuracy import (
@@ -140,13 +141,15 @@ def verify(project: Project, progress: Progress) -> None:
         checks += artifact_check(project, device, winner.arch, accuracies[winner.arch])
         found_out = device_checks(winner, project.config.verify)
         if any(check.passed is None for check in found_out):
-            _measure_again(project, name)
+            folder = project.files.verification / name  # the next command times again
+            shutil.rmtree(folder, ignore_errors=True)
         checks += found_out
         replies = accuracies[winner.arch].replies_on(name).get(winner.file)
         if replies is not None:
             answers.append(_answered(project, winner, replies))
         if not project.space.macro.reads_tokens:  # bundles describe image classifiers
-            bundle_winner(project, device, _winner(winner, timings, accuracies[winner.arch]))
+            facts = winner, timings, accuracies[winner.arch]
+            bundle_winner(project, device, _winner(*facts, project.config.verify))
         rows += found
     remove_other_bundles(project)
     found_by = {name: result_on(project, name).found_by for name in project.devices}
@@ -170,11 +173,6 @@ def _answered(project: Project, winner: NetworkResult, replies: Replies) -> Answ
         arch=winner.arch,
         file=winner.file,
     )
-
-
-def _measure_again(project: Project, device: str) -> None:
-    """Removes timings that could not be judged, so that the next command repeats them."""
-    shutil.rmtree(project.files.verification / device, ignore_errors=True)
 
 
 def _predictor(project: Project) -> PredictorFacts:
@@ -214,8 +212,11 @@ def _timed_files(
     return files
 
 
-def _winner(row: NetworkResult, timings: Timings | None, accuracies: Accuracies) -> Winner:
+def _winner(
+    row: NetworkResult, timings: Timings | None, accuracies: Accuracies, config: VerifyConfig
+) -> Winner:
     own, measured_ms = f"{row.arch.key}.", {}
+    states = {one.metric: judged_excess(one.excess, row, config) for one in row.timed_limits}
     if timings is not None and row.measured_ms is not None:
         measured_ms[row.file] = row.measured_ms
         measured_ms |= {
@@ -227,9 +228,7 @@ def _winner(row: NetworkResult, timings: Timings | None, accuracies: Accuracies)
         arch=row.arch,
         forecast_ms=row.forecast_ms,
         interval_ms=row.interval_ms,
-        met=(
-            {limit.metric: limit.held for limit in row.timed_limits} if can_judge(row.pace) else {}
-        ),
+        met={metric: is_met for metric, is_met in states.items() if is_met is not None},
         n_test_images=row.n_test_images,
         top1=accuracies.on(row.device),
         by_class=accuracies.by_class(row.device),
