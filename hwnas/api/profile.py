@@ -18,6 +18,7 @@ from hwnas.devices.spec import load_device, load_transport, timing_transport
 from hwnas.interfaces import DeviceSpec, FetchingTransport, Transport
 from hwnas.latency.sections import ProfileConfig
 from hwnas.latency.table import LatencyTable
+from hwnas.spaces.index import enumerate_ops
 from hwnas.spaces.space import SearchSpace
 
 __all__ = ["prepare", "profile", "profile_import", "profile_pack", "profile_plan"]
@@ -46,6 +47,8 @@ def prepare(
     Raises:
         UserError: no space, or an unknown name or setting.
     """
+    from hwnas.builders.onnx import require_computable
+
     if space is None:
         raise UserError(
             "no space is given",
@@ -53,8 +56,10 @@ def prepare(
             found="neither",
             fix="see `hwnas space list`",
         )
+    found = as_space(space, settings=settings, resolutions=resolutions, num_classes=num_classes)
+    require_computable(enumerate_ops(found), where=f"the space {found.name}")
     return Job(
-        as_space(space, settings=settings, resolutions=resolutions, num_classes=num_classes),
+        found,
         load_device(device),
         build_model(ProfileConfig, override({}, profile_settings or {}), where="--profile"),
         timing_transport(device),

@@ -7,6 +7,8 @@ scale of a trained network, because zeros or denormal numbers would take a diffe
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import onnx
 
 from hwnas.builders.onnx_nodes import INPUT, OPSET, OUTPUT, GraphBuilder, with_least_ir
@@ -15,10 +17,35 @@ from hwnas.core.errors import UserError
 from hwnas.spaces.network import IMAGE, Network
 from hwnas.spaces.ops import RECORDED, Act, OpSpec
 
-__all__ = ["INPUT", "OPSET", "OUTPUT", "context", "micro", "network", "with_least_ir"]
+__all__ = [
+    "INPUT",
+    "OPSET",
+    "OUTPUT",
+    "context",
+    "micro",
+    "network",
+    "require_computable",
+    "with_least_ir",
+]
 
 BATCH_AXIS = "batch"
 NEIGHBOUR_CHANNELS = 8  # channels at both ends of a micro-net; one block of the NCHWc layouts
+
+
+def require_computable(ops: Iterable[OpSpec], *, where: str) -> None:
+    """Refuses operators of spaces that are only for records.
+
+    Raises:
+        UserError: names the kinds of operators.
+    """
+    if recorded := sorted({op.kind for op in ops if op.kind in RECORDED}):
+        raise UserError(
+            "networks of this space cannot be built",
+            expected="operators that a runtime can compute",
+            found=f"operators that are only read from records: {', '.join(recorded)}",
+            where=where,
+            fix="choose another space",
+        )
 
 
 def network(net: Network, *, batch: int | None = 1, seed: int = 0) -> onnx.ModelProto:
@@ -37,14 +64,7 @@ def network(net: Network, *, batch: int | None = 1, seed: int = 0) -> onnx.Model
         UserError: the network has operators of spaces that are only for records (`RECORDED`).
     """
     net = net.live()
-    if recorded := [op.kind for op in net.ops if op.kind in RECORDED]:
-        raise UserError(
-            "networks of this space cannot be built",
-            expected="operators that a runtime can compute",
-            found=f"operators that are only read from records: {', '.join(sorted(set(recorded)))}",
-            where=f"a network of {len(net.ops)} operators",
-            fix="choose another space",
-        )
+    require_computable(net.ops, where=f"a network of {len(net.ops)} operators")
     if is_recurrent(net):
         graph: GraphBuilder = RecurrentBuilder(seed, net)
     else:

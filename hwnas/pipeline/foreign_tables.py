@@ -15,7 +15,7 @@ from hwnas.core.env import host_facts
 from hwnas.core.errors import UserError
 from hwnas.core.records import dump
 from hwnas.devices.runtimes import runtime_names
-from hwnas.interfaces import DeviceSpec, TableTransport
+from hwnas.interfaces import DeviceSpec
 from hwnas.latency.estimator import TableEstimator
 from hwnas.latency.shipped import latency_table
 from hwnas.latency.table import LatencyTable
@@ -101,9 +101,8 @@ def timed_devices(project: Project) -> dict[str, DeviceSpec]:
 
 def table_file(project: Project, device: str) -> Path | None:
     """The file of a device's table if only its table is known; None if it can be timed."""
-    if not isinstance(project.transport(device), TableTransport):
-        return None
-    return project.outside.path(table_setting(device))
+    setting = table_setting(device)
+    return project.outside.paths(setting).get(setting)
 
 
 def known_table(project: Project, device: str, file: Path) -> LatencyTable:

@@ -101,7 +101,7 @@ class Outside:
 
     # --- files that a setting names ---------------------------------------------------------------
 
-    @property
+    @cached_property
     def _named(self) -> dict[str, str]:
         """The files of `named_files`, and the tables of devices that have only a table."""
         found = named_files(self.config)

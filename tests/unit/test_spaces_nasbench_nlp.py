@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from functools import partial
 from itertools import permutations
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+import hwnas
+from hwnas.api.profile import profile_plan
 from hwnas.builders.onnx import micro, network
 from hwnas.core.errors import UserError
 from hwnas.core.rng import rng
@@ -258,6 +261,18 @@ def published_params(arch: Arch) -> int:
         for token, width in sizes:
             total += width * (from_token * token + (n_inputs - from_token) * width + 1)
     return total
+
+
+def test_its_networks_are_not_timed_and_a_plan_says_so() -> None:
+    for call in (hwnas.profile, partial(hwnas.profile_pack, out="kit.zip"), planned):
+        with pytest.raises(UserError, match=r"(?s)networks of this space cannot be built.*recall"):
+            call("local", space="nasbench_nlp")
+
+
+def planned(device: str, space: str) -> None:
+    profile_plan(
+        device, space, resolutions=None, settings=None, num_classes=None, profile_settings=None
+    )
 
 
 def test_all_published_parameters_are_reproduced(test_data: Path) -> None:
