@@ -54,10 +54,7 @@ __all__ = ["check", "stage", "verify"]
 
 log = logging.getLogger(__name__)
 
-UNTIMED = (
-    "%s: only its latency table is known, so latencies are estimates; to check that of the winner,"
-    " run `python3 device_run.py --check .` in its bundle on the device"
-)
+UNTIMED = "%s: latencies are estimates; `python3 device_run.py --check .` checks a bundle there"
 RETIMED = 10  # units of progress of timing one device's networks; testing one file has 1
 
 
@@ -141,8 +138,7 @@ def verify(project: Project, progress: Progress) -> None:
         checks += artifact_check(project, device, winner.arch, accuracies[winner.arch])
         found_out = device_checks(winner, project.config.verify)
         if any(check.passed is None for check in found_out):
-            folder = project.files.verification / name  # the next command times again
-            shutil.rmtree(folder, ignore_errors=True)
+            _measure_again(project, name)
         checks += found_out
         replies = accuracies[winner.arch].replies_on(name).get(winner.file)
         if replies is not None:
@@ -173,6 +169,11 @@ def _answered(project: Project, winner: NetworkResult, replies: Replies) -> Answ
         arch=winner.arch,
         file=winner.file,
     )
+
+
+def _measure_again(project: Project, device: str) -> None:
+    """Removes timings that could not be judged, so that the next command repeats them."""
+    shutil.rmtree(project.files.verification / device, ignore_errors=True)
 
 
 def _predictor(project: Project) -> PredictorFacts:
