@@ -342,7 +342,10 @@ def test_every_device_has_its_plots(data: ReportData) -> None:
         assert html.count(f'id="{name}"') == 1
     assert html.count('id="plotly"') == 1
     text = " ".join(Page(html).text.split())
-    assert "with their latencies on phone." in text and "whole networks timed on phone:" in text
+    assert (
+        "with their latencies on phone." in text
+        and "whole networks, timed for the table of phone:" in text
+    )
 
 
 def test_band_of_the_forecast_encloses_its_intervals(data: ReportData) -> None:
