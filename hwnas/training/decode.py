@@ -8,6 +8,7 @@ import os
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -87,8 +88,8 @@ def decode(images: Encoded, px: int, *, n_threads: int = 1) -> tuple[Pixels, Bro
                 write_json(base.with_suffix(".json"), {"schema_version": 1, "broken": broken})
                 os.replace(part.name, base.with_suffix(".npy"))
                 cached = _cached(base, shape)
-            elif os.path.exists(part.name) and os.path.getsize(part.name) == 0:
-                os.unlink(part.name)
+            else:
+                _remove_empty(part.name)
         if cached is not None:
             return cached
     except (OSError, UserError) as error:
@@ -145,6 +146,13 @@ def _cached(base: Path, shape: tuple[int, ...]) -> tuple[Pixels, Broken] | None:
     except (OSError, ValueError, TypeError, KeyError, UserError):
         return None  # missing or damaged, so it is rebuilt
     return (pixels, broken) if pixels.shape == shape and pixels.dtype == np.uint8 else None
+
+
+def _remove_empty(path: str) -> None:
+    """Removes an empty file; another process may be faster."""
+    with suppress(FileNotFoundError):
+        if os.path.getsize(path) == 0:
+            os.unlink(path)
 
 
 def _decode_into(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import multiprocessing
+import os
 from pathlib import Path
 
 import numpy as np
@@ -170,6 +171,22 @@ def test_the_second_time_nothing_is_decoded(cache: Path):
     other, _ = decode(of(encoded(photo(0, 1)), b"", key="other"), PX)
     assert not np.array_equal(first, other)
     assert sorted(path.suffix for path in cache.iterdir()) == [".json", ".json", ".npy", ".npy"]
+
+
+def test_another_process_may_remove_the_empty_file_first(cache: Path, monkeypatch, caplog):
+    file = encoded(photo(0, 0))
+    decode(of(file), PX)
+    size, removed = os.path.getsize, []
+
+    def size_of_removed(path: str) -> int:
+        os.unlink(path)
+        removed.append(path)
+        return size(path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os.path, "getsize", size_of_removed)
+        again, _ = decode(of(file), PX)
+    assert isinstance(again, np.memmap) and len(removed) == 1 and not caplog.text
 
 
 @pytest.mark.parametrize("end", ["npy", "json"])
