@@ -125,7 +125,9 @@ def quality_of(table: LatencyTable, space: SearchSpace) -> dict[str, Any]:
     """Errors of forecasts by cross-fitting, and of those without spilled weights."""
     nets = table.corrections[space.id].validation.nets
     measured = np.array([net.measured_ms for net in nets])
-    sums = NetworkSums(table.rows, space, np.array([net.codes for net in nets], dtype=np.int16))
+    codes = np.array([net.codes for net in nets], dtype=np.int16)
+    once = table.corrections[space.id].repeats_once
+    sums = NetworkSums(table.rows, space, codes, once)
     without = cross_fit(sums, measured, form=MIXTURE)
     return {
         **asdict(table.corrections[space.id].validation.forecast),

@@ -24,7 +24,8 @@ from hwnas.latency.transfer import (
     operator_similarity,
 )
 from hwnas.spaces.cost import cost
-from hwnas.spaces.index import enumerate_ops, live_counts
+from hwnas.spaces.index import enumerate_ops
+from hwnas.spaces.running import live_counts
 from hwnas.spaces.space import SearchSpace
 from transfer_parts.estimating import best_source
 

@@ -54,8 +54,8 @@ def network(net: Network, *, batch: int | None = 1, seed: int = 0) -> onnx.Model
     `batch=None` gives an open batch axis (named `batch`). Equal arguments give equal bytes.
 
     An operator with several sources reads their sum, by one `Add` per further source. Operators on
-    no path from the image to the logits are left out (`Network.live`). If there is no such path, an
-    operator without input reads zeros.
+    no path from the image to the logits, and repeated poolings, are left out (`Network.deployed`).
+    If there is no such path, an operator without input reads zeros.
 
     A recurrent network becomes one step: `token` int64 [batch] and `state` [batch, width] ->
     `logits` and `next_state`.
@@ -63,7 +63,7 @@ def network(net: Network, *, batch: int | None = 1, seed: int = 0) -> onnx.Model
     Raises:
         UserError: the network has operators of spaces that are only for records (`RECORDED`).
     """
-    net = net.live()
+    net = net.deployed()
     require_computable(net.ops, where=f"a network of {len(net.ops)} operators")
     if is_recurrent(net):
         graph: GraphBuilder = RecurrentBuilder(seed, net)

@@ -20,6 +20,7 @@ FEATURES = (
     "cold_scale",
     "ms_per_million_macs",
     "spill_scale",
+    "ms_per_million_sums",
 )
 MAX_FACTOR = 1e6
 TOLERANCE = 1e-3  # for claims about the listed networks, whose numbers are rounded
@@ -138,6 +139,8 @@ class Correction:
     fingerprint: fingerprint of the space of these networks. In any other space, and in another
         restriction of this space, the interval is wider.
     covers: keys of the operators of that space; None: all rows of the table.
+    repeats_once: whether sums count equal poolings of the same input once, as networks that hwnas
+        exports compute them. False for published timings, whose networks hwnas did not export.
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT
@@ -150,6 +153,7 @@ class Correction:
     validation: Validation
     covers: tuple[str, ...] | None = None
     spill: Spill | None = None
+    repeats_once: bool = False
 
     def __post_init__(self) -> None:
         if ("spill_scale" in self.coefficients) != (self.spill is not None):

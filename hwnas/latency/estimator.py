@@ -21,7 +21,8 @@ from hwnas.latency.coverage import not_covered, way_to_table
 from hwnas.latency.formula import Formula
 from hwnas.latency.intervals import local_fraction, one_sided_share, raw_sum_fraction
 from hwnas.spaces.arch import Arch
-from hwnas.spaces.index import enumerate_ops, live_sum
+from hwnas.spaces.index import enumerate_ops
+from hwnas.spaces.running import live_sum
 from hwnas.spaces.space import Codes, SearchSpace
 
 if TYPE_CHECKING:
@@ -110,7 +111,9 @@ class TableEstimator:
             self._is_own = self.correction_id == space.id and is_of_space and not priced
             if self.correction_id == space.id and not is_of_space:
                 log.warning(STRANGE, space.id, table.device.name)
-            self._formula = Formula(correction.coefficients, correction.spill)
+            self._formula = Formula(
+                correction.coefficients, correction.spill, correction.repeats_once
+            )
         self.prices = self._formula.prices(rows, ops)
         self._doubts, self._shifts = np.zeros(len(ops)), np.zeros(len(ops))
         self._priced = {op: nearest for op, (nearest, _) in priced.items()}

@@ -15,8 +15,9 @@ from hwnas.latency.correction import Spill
 from hwnas.latency.formula import Formula, spill_share, spilled_ms
 from hwnas.latency.samples import Timing
 from hwnas.spaces.cost import op_macs, op_params
-from hwnas.spaces.index import enumerate_ops, live_sum
+from hwnas.spaces.index import enumerate_ops
 from hwnas.spaces.ops import OpSpec
+from hwnas.spaces.running import live_sum, summed_values
 from hwnas.spaces.space import Codes, SearchSpace
 
 __all__ = ["MACS_LINE", "MIXTURE", "Form", "NetworkSums", "fit"]
@@ -38,11 +39,15 @@ EXACT = 1e-12  # mean square of relative errors that needs no further terms
 
 @dataclass(frozen=True)
 class NetworkSums:
-    """The terms of `hwnas.latency.formula` for networks `codes` [n, d] of a space with `rows`."""
+    """The terms of `hwnas.latency.formula` for networks `codes` [n, d] of a space with `rows`.
+
+    once: see `Correction.repeats_once`.
+    """
 
     rows: Mapping[OpSpec, Timing]
     space: SearchSpace
     codes: Codes
+    once: bool = True
 
     def __len__(self) -> int:
         return len(self.codes)
@@ -61,8 +66,8 @@ class NetworkSums:
     def additive(self) -> dict[str, FloatArray]:
         """Maps the name of each coefficient to its term for every network, [n].
 
-        `cold_scale` is included if the cold runs of all operators are known. `spill_scale` is in
-        `spills`.
+        `cold_scale` is included if the cold runs of all operators are known, and
+        `ms_per_million_sums` if the networks are graphs. `spill_scale` is in `spills`.
         """
         found = {
             "overhead_ms": np.ones(len(self)),
@@ -73,6 +78,8 @@ class NetworkSums:
         cold = [self.rows[op].cold_ms for op in self.ops]
         if None not in cold:
             found["cold_scale"] = self._sum(np.array(cold, dtype=np.float64))
+        if not self.space.macro.is_chain:
+            found["ms_per_million_sums"] = summed_values(self.space, self.codes) / 1e6
         return found
 
     @cached_property
@@ -110,7 +117,7 @@ class NetworkSums:
         return sum((c * parts[name] for name, c in formula.coefficients.items()), np.zeros(1))
 
     def _sum(self, per_op: FloatArray) -> FloatArray:
-        return live_sum(self.space, self.codes, per_op)
+        return live_sum(self.space, self.codes, per_op, once=self.once)
 
 
 def fit(
@@ -163,7 +170,8 @@ def fit(
 def _form(sums: NetworkSums, n: int) -> Form:
     if n < MIN_CURVE_NETS:
         return LINE
-    return MIXTURE if "cold_scale" in sums.additive else CURVE
+    form = MIXTURE if "cold_scale" in sums.additive else CURVE
+    return (*form, *({"ms_per_million_sums"} & set(sums.additive)))
 
 
 def _least_squares(columns: Sequence[FloatArray]) -> tuple[list[float], float]:

@@ -2,6 +2,7 @@
 
     overhead_ms + scale * sum(hot) + root_scale * sum(sqrt(hot)) + cold_scale * sum(cold)
                 + spill_scale * share(params) * sum(max(0, params / params_per_ms - hot))
+                + ms_per_million_sums * summed values / 1e6
 
 `hot` is a row timed repeatedly, with warm caches; `cold` is timed with cold caches. Inside a
 network the state of the caches is in between. They are full of other weights in a large network,
@@ -13,6 +14,9 @@ The last term is the cost of weights that exceed a cache. Each run reads them ag
 next level of memory). The cost increases over `RAMP` around the size of the cache. It is large for
 small images: the errors for subnets of MobileNetV2 at 28 to 48 px are 1.3 % with it and 5.6 %
 without it (docs/results.md).
+
+`ms_per_million_sums` is the cost of the sums between operators, which have no rows. Only networks
+that are graphs have it (see `hwnas.spaces.running.summed_values`).
 """
 
 from __future__ import annotations
@@ -27,8 +31,8 @@ from hwnas.interfaces import FloatArray
 from hwnas.latency.correction import Spill
 from hwnas.latency.samples import Timing
 from hwnas.spaces.cost import op_macs, op_params
-from hwnas.spaces.index import live_sum
 from hwnas.spaces.ops import OpSpec
+from hwnas.spaces.running import live_sum, summed_values
 from hwnas.spaces.space import Codes, SearchSpace
 
 __all__ = ["Formula", "Prices", "spill_share", "spilled_ms"]
@@ -42,12 +46,16 @@ class Prices:
 
     params: number of parameters of each operator, [ops].
     spill: the cache that determines the `spill_share` of a network; None: `spilled` is 0.
+    per_sum: cost of adding two values, between operators.
+    once: see `Correction.repeats_once`.
     """
 
     always: FloatArray
     spilled: FloatArray
     params: FloatArray
     spill: Spill | None
+    per_sum: float = 0.0
+    once: bool = False
 
     @property
     def full(self) -> FloatArray:
@@ -59,11 +67,15 @@ class Prices:
 
         The prices must have the operators of `enumerate_ops(space)`, in this order.
         """
+        total: FloatArray
         if self.spill is None or not self.spill.params_cached:
-            return live_sum(space, codes, self.full)
-        share = spill_share(self.spill, live_sum(space, codes, self.params))
-        total: FloatArray = live_sum(space, codes, self.always)
-        total += share * live_sum(space, codes, self.spilled)
+            total = live_sum(space, codes, self.full, once=self.once)
+        else:
+            share = spill_share(self.spill, live_sum(space, codes, self.params))
+            total = live_sum(space, codes, self.always, once=self.once)
+            total += share * live_sum(space, codes, self.spilled)
+        if self.per_sum:
+            total += self.per_sum * summed_values(space, codes)
         return total
 
 
@@ -73,10 +85,12 @@ class Formula:
 
     spill: size of the hardware cache and read rate of the memory behind it, for the term
         `spill_scale`; None without this term.
+    once: see `Correction.repeats_once`.
     """
 
     coefficients: Mapping[str, float]
     spill: Spill | None = None
+    once: bool = False
 
     def prices(self, rows: Mapping[OpSpec, Timing], ops: Sequence[OpSpec]) -> Prices:
         """Prices of operators that have a row.
@@ -102,7 +116,8 @@ class Formula:
         if self.spill is not None:
             reads = spilled_ms(params, hot, self.spill.params_per_ms)
             spilled = self.coefficients["spill_scale"] * reads
-        return Prices(always, spilled, params, self.spill)
+        per_sum = self.coefficients.get("ms_per_million_sums", 0.0) / 1e6
+        return Prices(always, spilled, params, self.spill, per_sum, self.once)
 
 
 def spilled_ms(params: FloatArray, hot_ms: FloatArray, rate: float) -> FloatArray:

@@ -16,8 +16,8 @@ from hwnas.latency.baselines import forest_on_counts
 from hwnas.latency.correction import Correction, Fit, NetTiming, Validation
 from hwnas.latency.fitting import MACS_LINE, Form, NetworkSums, fit
 from hwnas.latency.samples import Timing
-from hwnas.spaces.index import live_counts
 from hwnas.spaces.ops import OpSpec
+from hwnas.spaces.running import live_counts
 from hwnas.spaces.space import Codes, SearchSpace
 
 if TYPE_CHECKING:
@@ -62,8 +62,7 @@ def fit_correction(
         raise UserError(
             "the operator latencies do not explain the latencies of the whole networks",
             expected="estimates of held-out networks above 0 ms",
-            found=f"{estimates.min():.3g} ms for a network that took "
-            f"{measured[estimates.argmin()]:.3g} ms",
+            found=f"{estimates.min():.3g} ms, measured {measured[estimates.argmin()]:.3g} ms",
             where=space.id,
             fix="time more networks (profile.n_validation) or more rounds; timings are kept",
         )
@@ -76,6 +75,7 @@ def fit_correction(
         p95_factor=float(np.median([timing.p95_ms / timing.median_ms for timing in timings])),
         n_fit=len(codes),
         fingerprint=space.fingerprint,
+        repeats_once=not space.macro.is_chain,
         validation=Validation(
             forecast=fit_quality(estimates, measured),
             raw_sum=fit_quality(sums.additive["scale"], measured),
@@ -150,7 +150,7 @@ def refit_correction(
     inside = space.validate(nets)
     everything = np.concatenate([nets[inside], codes])
     measured = np.concatenate([ms[inside], measured_ms])
-    sums = NetworkSums(rows, space, everything)
+    sums = NetworkSums(rows, space, everything, correction.repeats_once)
     errors = measured / cross_fit(sums, measured, with_cache=with_cache) - 1
     fitted = fit(sums, measured, with_cache=with_cache)
     return replace(

@@ -38,9 +38,10 @@ from hwnas.latency.validation import fit_correction
 from hwnas.measure.networks import network_id, validation_nets
 from hwnas.predictors.records import number
 from hwnas.spaces.arch import Arch
-from hwnas.spaces.index import enumerate_ops, live_counts
+from hwnas.spaces.index import enumerate_ops
 from hwnas.spaces.load import read_arch
 from hwnas.spaces.ops import OpSpec
+from hwnas.spaces.running import live_counts
 from hwnas.spaces.space import Codes, SearchSpace
 
 __all__ = ["read_timings", "write_template"]
@@ -279,8 +280,7 @@ def _correction(
     """Fits a correction as for the kit; the repeat noise is unknown."""
     ms = np.array([timing.median_ms for timing in timings])
     found = fit_correction(rows, space, nets, timings, (ms, ms))
-    unknown = replace(found.validation, repeat_mape=None, repeat_tau=None)
-    return replace(found, validation=unknown)
+    return replace(found, validation=replace(found.validation, repeat_mape=None, repeat_tau=None))
 
 
 def _table(

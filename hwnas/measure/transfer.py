@@ -32,8 +32,9 @@ from hwnas.latency.validation import fit_quality
 from hwnas.measure.profile import NetworkTimings, time_networks
 from hwnas.spaces.cost import cost
 from hwnas.spaces.graphs import smallest_connected
-from hwnas.spaces.index import enumerate_ops, live_counts
+from hwnas.spaces.index import enumerate_ops
 from hwnas.spaces.ops import OpSpec
+from hwnas.spaces.running import live_counts
 from hwnas.spaces.space import Codes, SearchSpace
 
 __all__ = ["N_TIMED", "networks_to_time", "transfer_table"]

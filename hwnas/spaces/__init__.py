@@ -58,6 +58,7 @@ REGISTRY = Registry[SpaceModule](
             "policy",
             "published",
             "recurrent_genotypes",
+            "running",
             "skeleton",
             "slot_tables",
             "space",

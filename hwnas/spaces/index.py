@@ -20,9 +20,10 @@ if TYPE_CHECKING:
     from hwnas.spaces.space import SearchSpace
 
 __all__ = [
+    "CHUNK",
+    "Number",
     "enumerate_ops",
-    "live_counts",
-    "live_sum",
+    "extended",
     "op_counts",
     "op_index",
     "op_max",
@@ -197,42 +198,6 @@ def op_sum(space: SearchSpace, codes: Codes, per_op: NDArray[Number]) -> NDArray
     return _reduce(space, codes, per_op, np.add)
 
 
-def live_counts(space: SearchSpace, codes: Codes) -> NDArray[np.float64]:
-    """`op_counts` of the operators that run: those on a path from the image to the logits."""
-    if space.macro.is_chain:
-        return op_counts(space, codes)
-    index = _live_index(space, codes)
-    counts = np.zeros((len(codes), len(enumerate_ops(space)) + 1))
-    for slot in index.T:
-        counts[np.arange(len(codes)), slot] += 1  # -1 (absent) counts in the last column
-    return counts[:, :-1]
-
-
-def live_sum(space: SearchSpace, codes: Codes, per_op: NDArray[Number]) -> NDArray[Number]:
-    """`op_sum` over the operators that run: those on a path from the image to the logits.
-
-    `per_op` is [operators] or [operators, k].
-
-    Raises:
-        UserError: codes that the space does not allow.
-    """
-    if space.macro.is_chain:
-        return op_sum(space, codes, per_op)
-    values = _extended(per_op, 1)
-    result = np.empty((len(codes), *per_op.shape[1:]), dtype=per_op.dtype)
-    for start in range(0, len(codes), CHUNK):
-        part = slice(start, start + CHUNK)
-        result[part] = values[_live_index(space, codes[part])].sum(axis=1)
-    return result
-
-
-def _live_index(space: SearchSpace, codes: Codes) -> NDArray[np.int32]:
-    """`op_index` in which dead operators are absent."""
-    index = op_index(space, codes)
-    live = space.macro.slot_graph.live(index >= 0)
-    return np.where(live, index, np.int32(-1))
-
-
 def op_max(space: SearchSpace, codes: Codes, per_op: NDArray[Number]) -> NDArray[Number]:
     """Maximum of `per_op` over the operators of every row: [n]. Values must be non-negative."""
     return _reduce(space, codes, per_op, np.maximum)
@@ -245,7 +210,7 @@ def _reduce(
         if (codes[:, column] != code).any():
             raise _disallowed(space)
     result = np.zeros((len(codes), *per_op.shape[1:]), dtype=per_op.dtype)
-    values = _extended(per_op, 2)  # DISALLOWED and ABSENT
+    values = extended(per_op, 2)  # DISALLOWED and ABSENT
     blocks = [(block, combine.reduce(values[block.ids], axis=0)) for block in _blocks(space)]
     for part, columns in _chunks(codes, np.int16):
         total = result[part]
@@ -257,7 +222,7 @@ def _reduce(
     return result
 
 
-def _extended(per_op: NDArray[Number], n: int) -> NDArray[Number]:
+def extended(per_op: NDArray[Number], n: int) -> NDArray[Number]:
     """`per_op` with n rows of zeros at its end."""
     return np.concatenate([per_op, np.zeros((n, *per_op.shape[1:]), dtype=per_op.dtype)])
 

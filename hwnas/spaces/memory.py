@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from hwnas.spaces.choice import Codes
 from hwnas.spaces.index import enumerate_ops, op_index
-from hwnas.spaces.network import IMAGE, Network, edge_list
+from hwnas.spaces.network import IMAGE, POOLING, Network, edge_list
 from hwnas.spaces.ops import ACT_FIRST, OpSpec, layers
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def peak_values(network: Network) -> int:
 
     In a chain this is the largest `op_peak_values`.
     """
-    steps = tuple(network.live().steps())
+    steps = tuple(network.deployed().steps())
     last_read = {value: t for t, step in enumerate(steps) for value in step.reads}
     first = network.ops[0]
     sizes = {IMAGE: first.in_channels * first.in_hw**2}
@@ -111,20 +111,19 @@ def _op_peaks(op: OpSpec, act_first: bool) -> tuple[int, int]:
 def graph_peaks(space: SearchSpace, codes: Codes) -> NDArray[np.int64]:
     """`peak_values` of every row of `codes`, int64 [n].
 
-    Archs whose operators differ only in fields that do not affect memory are computed once. Results
-    are cached.
+    Archs whose operators differ only in fields that do not affect memory are computed once. Their
+    poolings must be equal, because repeated ones are merged. Results are cached.
 
     Raises:
         UserError: codes that the space does not allow.
     """
     ops, act_first = enumerate_ops(space), space.macro.act_first
     classes: dict[tuple[object, ...], int] = {}
-    alike = [
-        classes.setdefault(
-            (op.kind == "identity", op.out_channels * op.out_hw**2, *_op_peaks(op, act_first)), i
-        )
-        for i, op in enumerate(ops)
-    ]
+    alike = []
+    for i, op in enumerate(ops):
+        computed = op if op.kind in POOLING else op.kind == "identity"
+        size = op.out_channels * op.out_hw**2
+        alike.append(classes.setdefault((computed, size, *_op_peaks(op, act_first)), i))
     index = np.array([*alike, -1], dtype=np.int32)[op_index(space, codes)]
     rows, inverse = np.unique(index, axis=0, return_inverse=True)
     known = _known(space)

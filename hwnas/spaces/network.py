@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
@@ -13,13 +14,17 @@ from numpy.typing import NDArray
 from hwnas.core.store import content_hash
 from hwnas.spaces.ops import OpSpec
 
-__all__ = ["IMAGE", "Edge", "Network", "Step", "edge_list"]
+__all__ = ["IMAGE", "POOLING", "Edge", "Network", "Step", "edge_list"]
 
 Edge = tuple[int, int]
 """(source, reader): positions of two operators; the source comes first."""
 
 IMAGE = 0
 """Number of the network's input among the values of `Step`s."""
+
+
+POOLING = ("avg_pool", "max_pool")
+"""Kinds of operators without weights; equal ones with the same input compute the same."""
 
 
 class Step(NamedTuple):
@@ -119,6 +124,36 @@ class Network:
             if source in number and reader in number
         )
         return Network(tuple(self.ops[i] for i in kept), edges, self.act_first)
+
+    def deployed(self) -> Network:
+        """`live()` without poolings that equal an earlier one with the same input.
+
+        Exported networks compute such poolings once (common subexpressions). Two terms of one sum
+        stay.
+        """
+        net = self.live()
+        if net.edges is None:
+            return net
+        together = {pair for sources in net.sources for pair in combinations(sources, 2)}
+        first: dict[tuple[OpSpec, tuple[int, ...]], int] = {}
+        same: dict[int, int] = {}
+        for i, (op, sources) in enumerate(zip(net.ops, net.sources, strict=True)):
+            if op.kind in POOLING:
+                earlier = first.setdefault((op, sources), i)
+                if earlier != i and (earlier, i) not in together:
+                    same[i] = earlier
+        if not same:
+            return net
+        edges = {
+            (same.get(source, source), reader) for source, reader in net.edges if reader not in same
+        }
+        kept = [i for i in range(len(net.ops)) if i not in same]
+        number = {position: i for i, position in enumerate(kept)}
+        return Network(
+            tuple(net.ops[i] for i in kept),
+            tuple(sorted((number[source], number[reader]) for source, reader in edges)),
+            net.act_first,
+        )
 
     @cached_property
     def _kept(self) -> tuple[int, ...]:

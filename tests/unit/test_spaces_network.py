@@ -8,24 +8,32 @@ from itertools import accumulate
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import shape_inference
 
 from hwnas.builders.onnx import network as build_onnx
 from hwnas.core.records import sparse
 from hwnas.core.rng import rng
 from hwnas.core.store import content_hash
+from hwnas.nets.supernet import Supernet
 from hwnas.spaces.cost import cost
 from hwnas.spaces.graphs import is_connected
-from hwnas.spaces.index import enumerate_ops, live_counts, live_sum, op_max
+from hwnas.spaces.index import enumerate_ops, op_max
 from hwnas.spaces.load import build_space
 from hwnas.spaces.lowering import lower, network_key
 from hwnas.spaces.memory import op_peak_values, peak_values
 from hwnas.spaces.network import Network
 from hwnas.spaces.ops import OpSpec, conv, linear, mean
+from hwnas.spaces.running import live_counts, live_sum, summed_values
 from hwnas.spaces.skeleton import SlotGraph
 from hwnas.spaces.space import SearchSpace
 from tests.mobile_spaces import MOBILE_SPACES, some_archs
 
+QUICK = {
+    "nats_topology": {"resolutions": [8], "width": 4, "cells_per_stage": 1},
+    "nasbench101": {"resolutions": [8], "width": 8, "cells_per_stage": 1},
+    "darts": {"resolutions": [8], "width": 4, "n_cells": 3},
+}
 CELLS = build_space("nasbench201", num_classes=10)
 BIG = 16 * 32 * 32  # values of a map of the first stage
 
@@ -231,17 +239,86 @@ def test_peak_memory_of_cells_is_that_of_the_graph_that_is_timed() -> None:
             assert onnx_peak(build_onnx(net)) == value
 
 
-@pytest.mark.parametrize("name", ["nats_topology", "nasbench101"])
-def test_sums_of_live_operators_are_those_of_the_steps_that_run(name: str) -> None:
-    """In the timed graph, whose dead operators are left out."""
+GRAPHS = ["nats_topology", "nasbench101", "darts", "darts_ptb"]
+
+
+def running(name: str) -> tuple[SearchSpace, np.ndarray, list[Network]]:
+    """Archs with a path from image to logits, and what exports compute of them."""
     space = build_space(name, num_classes=10)
+    codes = space.sample(80, rng=rng(1, "live"))
+    codes = codes[is_connected(space, codes)]
+    return space, codes, [lower(space, space.arch(row)).deployed() for row in codes]
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+def test_sums_of_live_operators_are_those_of_the_steps_that_run(name: str) -> None:
+    """In the timed graph, without dead operators and repeated poolings."""
+    space, codes, nets = running(name)
     ops = enumerate_ops(space)
     prices = rng(0, "prices").random(len(ops))
     of = dict(zip(ops, prices, strict=True))
-    codes = space.sample(80, rng=rng(1, "live"))
-    codes = codes[is_connected(space, codes)]
+    expected = [sum(of[op] for op in net) for net in nets]
+    np.testing.assert_allclose(live_sum(space, codes, prices, once=True), expected, rtol=1e-12)
+    each = [sum(of[op] for op in lower(space, space.arch(row)).live()) for row in codes]
+    np.testing.assert_allclose(live_sum(space, codes, prices), each, rtol=1e-12)
+    np.testing.assert_allclose(live_counts(space, codes) @ prices, each, rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", [*GRAPHS, "mobilenet_tiny"])
+def test_values_that_are_summed_are_those_of_the_steps_that_run(name: str) -> None:
+    space, codes, nets = running(name)
     expected = []
-    for row in codes:
-        expected.append(sum(of[op] for op in lower(space, space.arch(row)).live()))
-    np.testing.assert_allclose(live_sum(space, codes, prices), expected, rtol=1e-12)
-    np.testing.assert_allclose(live_counts(space, codes) @ prices, expected, rtol=1e-12)
+    for net in nets:
+        sums = [net.ops[step.position] for step in net.steps() if step.op is None]
+        expected.append(sum(op.out_channels * op.out_hw**2 for op in sums))
+    np.testing.assert_allclose(summed_values(space, codes), expected, rtol=1e-12)
+    assert any(expected) == (name not in ("mobilenet_tiny", "darts_ptb"))
+
+
+def expression(net: Network) -> str:
+    """What a network computes, as nested operators; the order of terms does not matter."""
+    found: list[str] = []
+    for op, sources in zip(net.ops, net.sources, strict=True):
+        found.append(f"{op.key}({'+'.join(sorted(found[source] for source in sources))})")
+    return content_hash([found[-1]])
+
+
+@pytest.mark.parametrize("name", ["nats_topology", "nasbench101", "darts"])
+def test_networks_without_repeated_poolings_compute_the_same(name: str) -> None:
+    space = build_space(name, QUICK[name], num_classes=10)
+    merged = 0
+    for row in space.sample(60, rng=rng(2, "deployed")):
+        net = lower(space, space.arch(row)).live()
+        assert expression(net.deployed()) == expression(net)
+        merged += len(net.deployed()) < len(net)
+    assert merged or name == "nasbench101"
+
+
+def test_two_equal_terms_of_a_sum_stay() -> None:
+    pool = OpSpec("avg_pool", 4, 4, 2, 2, kernel=3, padding=1)
+    first, *_, second, third = maps(1)
+    ops = (first, pool, pool, pool, second, third)
+    both = Network(ops[:3] + ops[4:], ((0, 1), (0, 2), (1, 3), (2, 3), (3, 4)))
+    assert both.deployed() == both
+    inner = conv(4, 4, 2, 1, 1, "relu")
+    ops = (first, pool, pool, inner, second, third)
+    apart = Network(ops, ((0, 1), (0, 2), (1, 3), (2, 4), (3, 4), (4, 5)))
+    kept = (first, pool, inner, second, third)
+    assert apart.deployed() == Network(kept, ((0, 1), (1, 2), (1, 3), (2, 3), (3, 4)))
+
+
+def test_repeated_poolings_are_computed_once_by_exports() -> None:
+    """The number of poolings is that of torch's export, which knows nothing of the rule."""
+    space = build_space("nats_topology", QUICK["nats_topology"], num_classes=10)
+    pool = next(c for c in space.choices if c.name == "edge01").values.index("avg_pool_3x3")
+    conv = next(c for c in space.choices if c.name == "edge01").values.index("nor_conv_1x1")
+    arch = space.arch((0, pool, pool, pool, conv, pool, conv))  # two poolings of node 0, two of 1
+    net = lower(space, arch)
+    x = torch.randn(1, 3, 8, 8)
+    graph = torch.onnx.export(
+        Supernet(space, seed=0).extract(arch).eval(), (x,), dynamo=True, verbose=False
+    ).model_proto.graph
+    in_file = sum(node.op_type == "AveragePool" for node in graph.node)
+    n_reductions = 2
+    assert in_file == sum(op.kind == "avg_pool" for op in net.deployed()) == 3 * 2 + n_reductions
+    assert sum(op.kind == "avg_pool" for op in net.live()) == 3 * 4 + n_reductions

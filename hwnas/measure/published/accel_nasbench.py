@@ -13,7 +13,7 @@ from hwnas.latency.table import Fact, LatencyTable, Protocol
 from hwnas.measure.published import unknown_column
 from hwnas.predictors.readers.accel_nasbench import READER
 from hwnas.spaces import mnasnet
-from hwnas.spaces.index import live_counts
+from hwnas.spaces.running import live_counts
 from hwnas.spaces.space import Codes, SearchSpace
 
 __all__ = ["COLUMNS", "convert"]
