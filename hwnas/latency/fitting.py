@@ -17,7 +17,7 @@ from hwnas.latency.samples import Timing
 from hwnas.spaces.cost import op_macs, op_params
 from hwnas.spaces.index import enumerate_ops
 from hwnas.spaces.ops import OpSpec
-from hwnas.spaces.running import live_sum, summed_values
+from hwnas.spaces.running import late_values, live_sum
 from hwnas.spaces.space import Codes, SearchSpace
 
 __all__ = ["MACS_LINE", "MIXTURE", "Form", "NetworkSums", "fit"]
@@ -67,7 +67,7 @@ class NetworkSums:
         """Maps the name of each coefficient to its term for every network, [n].
 
         `cold_scale` is included if the cold runs of all operators are known, and
-        `ms_per_million_sums` if the networks are graphs. `spill_scale` is in `spills`.
+        `ms_per_million_late` if the networks are graphs. `spill_scale` is in `spills`.
         """
         found = {
             "overhead_ms": np.ones(len(self)),
@@ -79,7 +79,7 @@ class NetworkSums:
         if None not in cold:
             found["cold_scale"] = self._sum(np.array(cold, dtype=np.float64))
         if not self.space.macro.is_chain:
-            found["ms_per_million_sums"] = summed_values(self.space, self.codes) / 1e6
+            found["ms_per_million_late"] = late_values(self.space, self.codes) / 1e6
         return found
 
     @cached_property
@@ -171,7 +171,7 @@ def _form(sums: NetworkSums, n: int) -> Form:
     if n < MIN_CURVE_NETS:
         return LINE
     form = MIXTURE if "cold_scale" in sums.additive else CURVE
-    return (*form, *({"ms_per_million_sums"} & set(sums.additive)))
+    return (*form, *({"ms_per_million_late"} & set(sums.additive)))
 
 
 def _least_squares(columns: Sequence[FloatArray]) -> tuple[list[float], float]:

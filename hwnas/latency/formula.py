@@ -2,7 +2,7 @@
 
     overhead_ms + scale * sum(hot) + root_scale * sum(sqrt(hot)) + cold_scale * sum(cold)
                 + spill_scale * share(params) * sum(max(0, params / params_per_ms - hot))
-                + ms_per_million_sums * summed values / 1e6
+                + ms_per_million_late * late values / 1e6
 
 `hot` is a row timed repeatedly, with warm caches; `cold` is timed with cold caches. Inside a
 network the state of the caches is in between. They are full of other weights in a large network,
@@ -15,8 +15,8 @@ next level of memory). The cost increases over `RAMP` around the size of the cac
 small images: the errors for subnets of MobileNetV2 at 28 to 48 px are 1.3 % with it and 5.6 %
 without it (docs/results.md).
 
-`ms_per_million_sums` is the cost of the sums between operators, which have no rows. Only networks
-that are graphs have it (see `hwnas.spaces.running.summed_values`).
+`ms_per_million_late` is for networks that are graphs. They read values that were not just written,
+which a row does not (`hwnas.spaces.running.late_values`); sums between operators have no rows.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from hwnas.latency.correction import Spill
 from hwnas.latency.samples import Timing
 from hwnas.spaces.cost import op_macs, op_params
 from hwnas.spaces.ops import OpSpec
-from hwnas.spaces.running import live_sum, summed_values
+from hwnas.spaces.running import late_values, live_sum
 from hwnas.spaces.space import Codes, SearchSpace
 
 __all__ = ["Formula", "Prices", "spill_share", "spilled_ms"]
@@ -46,7 +46,7 @@ class Prices:
 
     params: number of parameters of each operator, [ops].
     spill: the cache that determines the `spill_share` of a network; None: `spilled` is 0.
-    per_sum: cost of adding two values, between operators.
+    per_late: cost of reading a value late.
     once: see `Correction.repeats_once`.
     """
 
@@ -54,7 +54,7 @@ class Prices:
     spilled: FloatArray
     params: FloatArray
     spill: Spill | None
-    per_sum: float = 0.0
+    per_late: float = 0.0
     once: bool = False
 
     @property
@@ -74,8 +74,8 @@ class Prices:
             share = spill_share(self.spill, live_sum(space, codes, self.params))
             total = live_sum(space, codes, self.always, once=self.once)
             total += share * live_sum(space, codes, self.spilled)
-        if self.per_sum:
-            total += self.per_sum * summed_values(space, codes)
+        if self.per_late:
+            total += self.per_late * late_values(space, codes)
         return total
 
 
@@ -116,8 +116,8 @@ class Formula:
         if self.spill is not None:
             reads = spilled_ms(params, hot, self.spill.params_per_ms)
             spilled = self.coefficients["spill_scale"] * reads
-        per_sum = self.coefficients.get("ms_per_million_sums", 0.0) / 1e6
-        return Prices(always, spilled, params, self.spill, per_sum, self.once)
+        per_late = self.coefficients.get("ms_per_million_late", 0.0) / 1e6
+        return Prices(always, spilled, params, self.spill, per_late, self.once)
 
 
 def spilled_ms(params: FloatArray, hot_ms: FloatArray, rate: float) -> FloatArray:

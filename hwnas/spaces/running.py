@@ -1,4 +1,4 @@
-"""What a runtime computes of each arch, vectorised: operators, and the sums between them."""
+"""What a runtime computes of each arch, vectorised: which operators, and what they read late."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 
 from hwnas.spaces.choice import Codes
 from hwnas.spaces.index import CHUNK, Number, enumerate_ops, extended, op_counts, op_index, op_sum
-from hwnas.spaces.network import POOLING
+from hwnas.spaces.network import IMAGE, POOLING
 from hwnas.spaces.skeleton import SlotGraph
 
 if TYPE_CHECKING:
     from hwnas.spaces.space import SearchSpace
 
-__all__ = ["live_counts", "live_sum", "summed_values"]
+__all__ = ["late_values", "live_counts", "live_sum"]
 
 
 def live_counts(space: SearchSpace, codes: Codes) -> NDArray[np.float64]:
@@ -53,34 +53,72 @@ def live_sum(
     result = np.empty((len(codes), *per_op.shape[1:]), dtype=per_op.dtype)
     for part in _parts(len(codes)):
         index = _live(space, codes[part])
-        result[part] = values[_merged(space, index) if once else index].sum(axis=1)
+        if once:
+            index = np.where(_twins_of(space, index) >= 0, np.int32(-1), index)
+        result[part] = values[index].sum(axis=1)
     return result
 
 
-def summed_values(space: SearchSpace, codes: Codes) -> NDArray[np.float64]:
-    """Number of values that the sums between operators add: [n].
+def late_values(space: SearchSpace, codes: Codes) -> NDArray[np.float64]:
+    """Number of values that steps read and the step before did not write: [n].
 
-    A sum of k maps counts as k - 1 maps. Sums within an operator (residual connections) do not
-    count, so chains have none.
+    Steps are those of `Network.deployed().steps()`: operators, and the sums between them. In chains
+    every step reads what the step before wrote. Two sums that are equal only because poolings were
+    merged (1 of 300 archs of DARTS) count as two.
 
     Raises:
         UserError: codes that the space does not allow.
     """
     result = np.zeros(len(codes))
-    if space.macro.is_chain:
-        return result
-    graph, ops = space.macro.slot_graph, enumerate_ops(space)
-    sizes = np.array([*(float(op.out_channels * op.out_hw**2) for op in ops), 0.0])
-    concats = np.array([*(op.kind == "concat" for op in ops), False])
-    for part in _parts(len(codes)):
-        index = _live(space, codes[part])
-        is_live, adds = index >= 0, (index >= 0) & ~concats[index]
-        for sources, readers in _sums(graph):
-            terms = is_live[:, sources]
-            size = np.where(terms, sizes[index[:, sources]], 0.0).max(axis=1)
-            is_read = adds[:, readers].any(axis=1)
-            result[part] += is_read * np.maximum(terms.sum(axis=1) - 1, 0) * size
+    if not space.macro.is_chain:
+        for part in _parts(len(codes)):
+            result[part] = _late(space, _live(space, codes[part]))
     return result
+
+
+def _late(space: SearchSpace, index: NDArray[np.int32]) -> NDArray[np.float64]:
+    """`late_values` of `_live` operators [n, slots]; follows the steps of all archs at once."""
+    ops, reads = enumerate_ops(space), space.macro.slot_graph.reads or ()
+    is_concat, is_identity = (
+        np.array([*(op.kind == kind for op in ops), False])[index]
+        for kind in ("concat", "identity")
+    )
+    is_identity[:, -1] = False  # a step, as every last operator
+    size = np.array([*(float(op.out_channels * op.out_hw**2) for op in ops), 0.0])[index]
+    same, n = _twins_of(space, index), len(index)
+    runs, value = (index >= 0) & (same < 0), np.zeros(index.shape, dtype=np.int64)
+    newest, late = np.zeros(n, dtype=np.int64), np.zeros(n)
+    totals = {sources: (np.full(n, -1), np.zeros(n)) for sources in reads}
+    totals[()] = (np.full(n, IMAGE), np.zeros(n))
+    for slot, sources in enumerate(reads):
+        number, amount = totals[sources]
+        passes = runs[:, slot] & is_identity[:, slot]
+        steps = runs[:, slot] & ~passes
+        late += amount * (steps & ~is_concat[:, slot] & (number != newest))
+        if is_concat[:, slot].any():
+            read = list(sources)
+            is_late = (index[:, read] >= 0) & (value[:, read] != newest[:, None])
+            late += (size[:, read] * (is_late & is_concat[:, slot, None])).sum(axis=1)
+        newest = newest + steps
+        twin = same[:, slot]
+        again = value[np.arange(n), twin]
+        value[:, slot] = np.where(twin >= 0, again, np.where(passes, number, newest))
+        for terms, repeats, readers in _sums_with(space.macro.slot_graph, slot):
+            joins = runs[:, slot] & (slot in terms)
+            for second in repeats:
+                joins = joins | (same[:, second] == slot)
+            total, total_size = totals[terms]
+            is_read = ((index[:, readers] >= 0) & ~is_concat[:, readers]).any(axis=1)
+            adds = joins & (total >= 0) & is_read
+            late += total_size * (adds & (total != newest))
+            late += size[:, slot] * (adds & (value[:, slot] != newest))
+            newest = newest + adds
+            found = np.where(adds, newest, value[:, slot])
+            totals[terms] = (
+                np.where(joins, found, total),
+                np.where(joins, size[:, slot], total_size),
+            )
+    return late
 
 
 def _parts(n: int) -> Iterator[slice]:
@@ -95,39 +133,45 @@ def _live(space: SearchSpace, codes: Codes) -> NDArray[np.int32]:
     return live
 
 
-def _merged(space: SearchSpace, index: NDArray[np.int32]) -> NDArray[np.int32]:
-    """`_live` in which poolings that equal an earlier one with the same input are absent."""
-    pools = np.array([*(op.kind in POOLING for op in enumerate_ops(space)), False])
-    if not pools.any() or space.macro.absent_passes:
-        return index
-    found: NDArray[np.int32] = index.copy()
-    for first, second in _twins(space.macro.slot_graph):
-        repeated = (index[:, first] == index[:, second]) & pools[index[:, second]]
-        found[repeated, second] = -1
+def _twins_of(space: SearchSpace, index: NDArray[np.int32]) -> NDArray[np.int32]:
+    """The slot of the first equal pooling with the same input, if the slot repeats one; else -1."""
+    pools = np.array([*(op.kind in POOLING for op in enumerate_ops(space)), False])[index]
+    found = np.full(index.shape, -1, dtype=np.int32)
+    if pools.any() and not space.macro.absent_passes:
+        decided = np.zeros(index.shape, dtype=bool)
+        for first, second, is_one_sum in _pairs(space.macro.slot_graph):
+            equal = pools[:, second] & (index[:, first] == index[:, second]) & ~decided[:, second]
+            decided[equal, second] = True
+            found[equal, second] = -1 if is_one_sum else first
     return found
 
 
 @lru_cache(maxsize=32)
-def _sums(graph: SlotGraph) -> tuple[tuple[list[int], list[int]], ...]:
-    """The sources of each sum, and the slots that read it."""
-    readers: dict[tuple[int, ...], list[int]] = {}
-    for slot, sources in enumerate(graph.reads or ()):
-        if len(sources) > 1:
-            readers.setdefault(sources, []).append(slot)
-    return tuple((list(sources), slots) for sources, slots in readers.items())
-
-
-@lru_cache(maxsize=32)
-def _twins(graph: SlotGraph) -> tuple[tuple[int, int], ...]:
-    """Pairs of slots, the earlier one first, with the same sources and no reader in common."""
+def _pairs(graph: SlotGraph) -> tuple[tuple[int, int, bool], ...]:
+    """Pairs of slots with the same sources, in order, and whether one slot reads both."""
     reads = graph.reads or ()
     slots_of: dict[tuple[int, ...], list[int]] = {}
     for slot, sources in enumerate(reads):
         slots_of.setdefault(sources, []).append(slot)
     together = {pair for sources in reads for pair in combinations(sorted(sources), 2)}
+    pairs = (pair for slots in slots_of.values() for pair in combinations(slots, 2))
+    return tuple((first, second, (first, second) in together) for first, second in pairs)
+
+
+@lru_cache(maxsize=1 << 14)
+def _sums_with(
+    graph: SlotGraph, slot: int
+) -> tuple[tuple[tuple[int, ...], list[int], list[int]], ...]:
+    """Sums with a slot as term, in the order of their readers.
+
+    With the slots of each sum that may repeat `slot`, and the readers of the sum.
+    """
+    readers: dict[tuple[int, ...], list[int]] = {}
+    for reader, sources in enumerate(graph.reads or ()):
+        readers.setdefault(sources, []).append(reader)
+    twins = {second for first, second, _ in _pairs(graph) if first == slot}
     return tuple(
-        pair
-        for slots in slots_of.values()
-        for pair in combinations(slots, 2)
-        if pair not in together
+        (sources, sorted(twins & set(sources)), readers_)
+        for sources, readers_ in readers.items()
+        if slot in sources or twins & set(sources)
     )
