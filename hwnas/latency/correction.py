@@ -21,6 +21,7 @@ FEATURES = (
     "ms_per_million_macs",
     "spill_scale",
     "ms_per_million_late",
+    "ms_per_million_sums",
 )
 MAX_FACTOR = 1e6
 TOLERANCE = 1e-3  # for claims about the listed networks, whose numbers are rounded

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 from hwnas.interfaces import FloatArray
 from hwnas.latency.correction import Spill
-from hwnas.latency.formula import Formula, spill_share, spilled_ms
+from hwnas.latency.formula import GRAPH_TERMS, Formula, spill_share, spilled_ms
 from hwnas.latency.samples import Timing
 from hwnas.spaces.cost import op_macs, op_params
 from hwnas.spaces.index import enumerate_ops
 from hwnas.spaces.ops import OpSpec
-from hwnas.spaces.running import late_values, live_sum
+from hwnas.spaces.running import graph_values, live_sum
 from hwnas.spaces.space import Codes, SearchSpace
 
 __all__ = ["MACS_LINE", "MIXTURE", "Form", "NetworkSums", "fit"]
@@ -67,7 +67,7 @@ class NetworkSums:
         """Maps the name of each coefficient to its term for every network, [n].
 
         `cold_scale` is included if the cold runs of all operators are known, and
-        `ms_per_million_late` if the networks are graphs. `spill_scale` is in `spills`.
+        `GRAPH_TERMS` if the networks are graphs. `spill_scale` is in `spills`.
         """
         found = {
             "overhead_ms": np.ones(len(self)),
@@ -79,7 +79,8 @@ class NetworkSums:
         if None not in cold:
             found["cold_scale"] = self._sum(np.array(cold, dtype=np.float64))
         if not self.space.macro.is_chain:
-            found["ms_per_million_late"] = late_values(self.space, self.codes) / 1e6
+            columns = graph_values(self.space, self.codes).T / 1e6
+            found |= dict(zip(GRAPH_TERMS, columns, strict=True))
         return found
 
     @cached_property
@@ -171,7 +172,7 @@ def _form(sums: NetworkSums, n: int) -> Form:
     if n < MIN_CURVE_NETS:
         return LINE
     form = MIXTURE if "cold_scale" in sums.additive else CURVE
-    return (*form, *({"ms_per_million_late"} & set(sums.additive)))
+    return (*form, *(name for name in GRAPH_TERMS if name in sums.additive))
 
 
 def _least_squares(columns: Sequence[FloatArray]) -> tuple[list[float], float]:

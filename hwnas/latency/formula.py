@@ -2,7 +2,7 @@
 
     overhead_ms + scale * sum(hot) + root_scale * sum(sqrt(hot)) + cold_scale * sum(cold)
                 + spill_scale * share(params) * sum(max(0, params / params_per_ms - hot))
-                + ms_per_million_late * late values / 1e6
+                + ms_per_million_late * values read late / 1e6 + ms_per_million_sums * sums / 1e6
 
 `hot` is a row timed repeatedly, with warm caches; `cold` is timed with cold caches. Inside a
 network the state of the caches is in between. They are full of other weights in a large network,
@@ -15,14 +15,15 @@ next level of memory). The cost increases over `RAMP` around the size of the cac
 small images: the errors for subnets of MobileNetV2 at 28 to 48 px are 1.3 % with it and 5.6 %
 without it (docs/results.md).
 
-`ms_per_million_late` is for networks that are graphs. They read values that were not just written,
-which a row does not (`hwnas.spaces.running.late_values`); sums between operators have no rows.
+The last two terms are for networks that are graphs (`hwnas.spaces.running.graph_values`). Their
+operators read values that were not just written, unlike in the timings of the rows. The sums
+between operators have no rows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -32,12 +33,16 @@ from hwnas.latency.correction import Spill
 from hwnas.latency.samples import Timing
 from hwnas.spaces.cost import op_macs, op_params
 from hwnas.spaces.ops import OpSpec
-from hwnas.spaces.running import late_values, live_sum
+from hwnas.spaces.running import graph_values, live_sum
 from hwnas.spaces.space import Codes, SearchSpace
 
-__all__ = ["Formula", "Prices", "spill_share", "spilled_ms"]
+__all__ = ["GRAPH_TERMS", "Formula", "Prices", "spill_share", "spilled_ms"]
 
 RAMP = 0.15  # relative to the size of the cache, because replacement is not strictly cyclic
+
+
+GRAPH_TERMS = ("ms_per_million_late", "ms_per_million_sums")
+"""Coefficients of the columns of `graph_values`."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +51,7 @@ class Prices:
 
     params: number of parameters of each operator, [ops].
     spill: the cache that determines the `spill_share` of a network; None: `spilled` is 0.
-    per_late: cost of reading a value late.
+    between: cost per value of each column of `graph_values`, [2].
     once: see `Correction.repeats_once`.
     """
 
@@ -54,7 +59,7 @@ class Prices:
     spilled: FloatArray
     params: FloatArray
     spill: Spill | None
-    per_late: float = 0.0
+    between: FloatArray = field(default_factory=lambda: np.zeros(2))
     once: bool = False
 
     @property
@@ -74,8 +79,8 @@ class Prices:
             share = spill_share(self.spill, live_sum(space, codes, self.params))
             total = live_sum(space, codes, self.always, once=self.once)
             total += share * live_sum(space, codes, self.spilled)
-        if self.per_late:
-            total += self.per_late * late_values(space, codes)
+        if self.between.any():
+            total += graph_values(space, codes) @ self.between
         return total
 
 
@@ -116,8 +121,8 @@ class Formula:
         if self.spill is not None:
             reads = spilled_ms(params, hot, self.spill.params_per_ms)
             spilled = self.coefficients["spill_scale"] * reads
-        per_late = self.coefficients.get("ms_per_million_late", 0.0) / 1e6
-        return Prices(always, spilled, params, self.spill, per_late, self.once)
+        between = np.array([self.coefficients.get(name, 0.0) for name in GRAPH_TERMS]) / 1e6
+        return Prices(always, spilled, params, self.spill, between, self.once)
 
 
 def spilled_ms(params: FloatArray, hot_ms: FloatArray, rate: float) -> FloatArray:

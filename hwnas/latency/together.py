@@ -9,7 +9,7 @@ import numpy as np
 from hwnas.interfaces import FloatArray
 from hwnas.latency.estimator import MIN_SHARE, TableEstimator
 from hwnas.latency.formula import spill_share
-from hwnas.spaces.running import late_values, live_sum
+from hwnas.spaces.running import graph_values, live_sum
 from hwnas.spaces.space import Codes
 
 __all__ = ["LatenciesTogether"]
@@ -25,7 +25,7 @@ class LatenciesTogether:
         prices = [one.prices for one in estimators]
         self._space, self._params = estimators[0].space, prices[0].params
         self._once = np.array([one.once for one in prices])
-        self._per_late = np.array([one.per_late for one in prices])
+        self._between = np.stack([one.between for one in prices], axis=1)
         self._overheads = np.array([one.overhead_ms for one in estimators])
         self._spills = {
             column: one.spill
@@ -48,7 +48,7 @@ class LatenciesTogether:
             spilled = live_sum(self._space, codes, self._spilled)
             for position, (column, spill) in enumerate(self._spills.items()):
                 operators[:, column] += spill_share(spill, params) * spilled[:, position]
-        if self._per_late.any():
-            operators += self._per_late * late_values(self._space, codes)[:, None]
+        if self._between.any():
+            operators += graph_values(self._space, codes) @ self._between
         found: FloatArray = np.maximum(self._overheads + operators, MIN_SHARE * operators)
         return found

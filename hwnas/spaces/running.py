@@ -1,4 +1,4 @@
-"""What a runtime computes of each arch, vectorised: which operators, and what they read late."""
+"""What a runtime computes of each arch, vectorised: operators, and what happens between them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from hwnas.spaces.skeleton import SlotGraph
 if TYPE_CHECKING:
     from hwnas.spaces.space import SearchSpace
 
-__all__ = ["late_values", "live_counts", "live_sum"]
+__all__ = ["graph_values", "live_counts", "live_sum"]
 
 
 def live_counts(space: SearchSpace, codes: Codes) -> NDArray[np.float64]:
@@ -59,25 +59,26 @@ def live_sum(
     return result
 
 
-def late_values(space: SearchSpace, codes: Codes) -> NDArray[np.float64]:
-    """Number of values that steps read and the step before did not write: [n].
+def graph_values(space: SearchSpace, codes: Codes) -> NDArray[np.float64]:
+    """Numbers of values that operators alone do not explain: [n, 2].
 
-    Steps are those of `Network.deployed().steps()`: operators, and the sums between them. In chains
-    every step reads what the step before wrote. Two sums that are equal only because poolings were
-    merged (1 of 300 archs of DARTS) count as two.
+    Column 0: values that steps read late, which means that the step before did not write them.
+    Column 1: values that the sums between operators write. Steps are those of
+    `Network.deployed().steps()`: operators, and sums of two values. Chains have no such values. Two
+    sums that are equal only because poolings were merged (1 of 300 archs of DARTS) count as two.
 
     Raises:
         UserError: codes that the space does not allow.
     """
-    result = np.zeros(len(codes))
+    result = np.zeros((len(codes), 2))
     if not space.macro.is_chain:
         for part in _parts(len(codes)):
-            result[part] = _late(space, _live(space, codes[part]))
+            result[part] = _graph_values(space, _live(space, codes[part]))
     return result
 
 
-def _late(space: SearchSpace, index: NDArray[np.int32]) -> NDArray[np.float64]:
-    """`late_values` of `_live` operators [n, slots]; follows the steps of all archs at once."""
+def _graph_values(space: SearchSpace, index: NDArray[np.int32]) -> NDArray[np.float64]:
+    """`graph_values` of `_live` operators [n, slots]; follows the steps of all archs at once."""
     ops, reads = enumerate_ops(space), space.macro.slot_graph.reads or ()
     is_concat, is_identity = (
         np.array([*(op.kind == kind for op in ops), False])[index]
@@ -87,7 +88,7 @@ def _late(space: SearchSpace, index: NDArray[np.int32]) -> NDArray[np.float64]:
     size = np.array([*(float(op.out_channels * op.out_hw**2) for op in ops), 0.0])[index]
     same, n = _twins_of(space, index), len(index)
     runs, value = (index >= 0) & (same < 0), np.zeros(index.shape, dtype=np.int64)
-    newest, late = np.zeros(n, dtype=np.int64), np.zeros(n)
+    newest, late, summed = np.zeros(n, dtype=np.int64), np.zeros(n), np.zeros(n)
     totals = {sources: (np.full(n, -1), np.zeros(n)) for sources in reads}
     totals[()] = (np.full(n, IMAGE), np.zeros(n))
     for slot, sources in enumerate(reads):
@@ -112,13 +113,14 @@ def _late(space: SearchSpace, index: NDArray[np.int32]) -> NDArray[np.float64]:
             adds = joins & (total >= 0) & is_read
             late += total_size * (adds & (total != newest))
             late += size[:, slot] * (adds & (value[:, slot] != newest))
+            summed += size[:, slot] * adds
             newest = newest + adds
             found = np.where(adds, newest, value[:, slot])
             totals[terms] = (
                 np.where(joins, found, total),
                 np.where(joins, size[:, slot], total_size),
             )
-    return late
+    return np.stack([late, summed], axis=1)
 
 
 def _parts(n: int) -> Iterator[slice]:

@@ -24,7 +24,7 @@ from hwnas.spaces.lowering import lower, network_key
 from hwnas.spaces.memory import op_peak_values, peak_values
 from hwnas.spaces.network import IMAGE, Network
 from hwnas.spaces.ops import OpSpec, conv, linear, mean
-from hwnas.spaces.running import late_values, live_counts, live_sum
+from hwnas.spaces.running import graph_values, live_counts, live_sum
 from hwnas.spaces.skeleton import SlotGraph
 from hwnas.spaces.space import SearchSpace
 from tests.mobile_spaces import MOBILE_SPACES, some_archs
@@ -239,6 +239,7 @@ def test_peak_memory_of_cells_is_that_of_the_graph_that_is_timed() -> None:
             assert onnx_peak(build_onnx(net)) == value
 
 
+SUMMING = ["nats_topology", "nats_size", "nasbench101", "darts"]
 GRAPHS = ["nats_topology", "nasbench101", "darts", "darts_ptb"]
 
 
@@ -264,24 +265,26 @@ def test_sums_of_live_operators_are_those_of_the_steps_that_run(name: str) -> No
     np.testing.assert_allclose(live_counts(space, codes) @ prices, each, rtol=1e-12)
 
 
-def late(net: Network) -> int:
-    """Values that steps read and the step before did not write."""
-    newest, found = IMAGE, 0
+def between(net: Network) -> tuple[int, int]:
+    """Values that steps read and the step before did not write, and values that sums write."""
+    newest, late, summed = IMAGE, 0, 0
     sizes = {IMAGE: net.ops[0].in_channels * net.ops[0].in_hw ** 2}
     for step in net.steps():
-        found += sum(sizes[value] for value in step.reads if value != newest)
+        late += sum(sizes[value] for value in step.reads if value != newest)
         written = step.op or net.ops[step.position]
         sizes[step.writes] = written.out_channels * written.out_hw**2
         newest = step.writes
-    return found
+        summed += sizes[newest] * (step.op is None)
+    return late, summed
 
 
 @pytest.mark.parametrize("name", [*GRAPHS, "nats_size", "mobilenet_tiny"])
-def test_values_that_are_read_late_are_those_of_the_steps_that_run(name: str) -> None:
+def test_values_between_operators_are_those_of_the_steps_that_run(name: str) -> None:
     space, codes, nets = running(name)
-    expected = [late(net) for net in nets]
-    np.testing.assert_array_equal(late_values(space, codes), expected)
-    assert any(expected) == (name != "mobilenet_tiny")
+    expected = np.array([between(net) for net in nets])
+    np.testing.assert_array_equal(graph_values(space, codes), expected)
+    has_late, has_sums = expected.any(axis=0)
+    assert (has_late, has_sums) == (name != "mobilenet_tiny", name in SUMMING)
 
 
 def expression(net: Network) -> str:
