@@ -49,9 +49,10 @@ from hwnas.spaces.arch import Arch
 from hwnas.spaces.graphs import is_connected
 from hwnas.spaces.load import build_space
 from hwnas.spaces.space import SearchSpace
-from hwnas.training.datasets import cifar10, digits
+from hwnas.training.datasets import digits, npz_jpeg
 from hwnas.training.evaluate import SupernetEvaluator
 from hwnas.training.loop import train_supernet
+from hwnas.training.photo_config import AugmentConfig
 from hwnas.training.sections import CalibrationConfig, FinetuneConfig, TrainConfig
 from hwnas.training.standalone import StandaloneEvaluator
 
@@ -298,8 +299,10 @@ def _data(arguments: argparse.Namespace) -> DataModule:
         config = digits.Config(base_px=PX, val_fraction=0.15, test_fraction=0.6, noise_std=0.5)
         gray: DataModule = digits.build(config, DatasetContext(0))
         return gray
-    config_ = cifar10.Config(root=str(arguments.data / "cifar10"), base_px=PX)
-    photos: DataModule = cifar10.build(config_, DatasetContext(0))
+    photo_config = npz_jpeg.Config(
+        root=str(arguments.data / "cifar10"), base_px=PX, augment=AugmentConfig()
+    )
+    photos: DataModule = npz_jpeg.build(photo_config, DatasetContext(0))
     return photos
 
 

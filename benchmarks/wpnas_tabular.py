@@ -73,6 +73,7 @@ from hwnas.spaces.space import Codes
 from hwnas.training.datasets import npz_jpeg
 from hwnas.training.evaluate import SupernetEvaluator
 from hwnas.training.loop import train_supernet
+from hwnas.training.photo_config import AugmentConfig
 from hwnas.training.sections import CalibrationConfig, TrainConfig
 
 N_LABELS, N_EVALUATIONS, N_SUPERNET = 30, 70, 100
@@ -103,7 +104,10 @@ class Shared:
     def _scorer(self) -> SupernetEvaluator:
         options = self._options
         config = npz_jpeg.Config(
-            root=str(options.data / "cifar10"), base_px=16, val_fraction=1000 / 50_000
+            root=str(options.data / "cifar10"),
+            base_px=16,
+            val_fraction=1000 / 50_000,
+            augment=AugmentConfig(),
         )
         images = npz_jpeg.build(config, DatasetContext(0))
         space = self.space
