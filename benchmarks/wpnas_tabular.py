@@ -1,24 +1,23 @@
 """WPNAS (2203.02086) on NATS-Bench topology: its blend of supernet and predictor, and each alone.
 
-    python benchmarks/wpnas_tabular.py --data $DATA --work /tmp/wpnas
+    python benchmarks/wpnas_tabular.py --data $DATA --work /tmp/nats
 
 A supernet of the reduced space (width 8, 2 cells per stage, images of 16 px) is trained on CIFAR-10
-by uniform single path. Its scores, minus the log of the validation loss on 1,000 images with
-recalibrated BN, are the signal for all three data sets of the benchmark, whose test accuracies
-after 200 epochs are the truth (the shared half of the cells).
+by uniform single path. Its scores of 300 random archs, minus the log of the validation loss on
+1,000 images with recalibrated BN, are the signal for all three data sets of the benchmark. The
+truth is their test accuracy after 200 epochs (the shared half of the cells).
 
-Per data set and seed, every method may train 31 archs alone: their true accuracies are looked up,
-and the best of them is its choice.
+Per data set and seed, every method looks up the accuracies of 100 archs, as if they had been
+trained alone; the best of them is its choice:
 
-- `wpnas`: 30 random archs are labels. The predictor learns from supernet scores of 100 other random
-  archs, then from the labels; a policy searches its predictions; 70 archs are scored by the
-  supernet, and blended scores (weight from held-out labels) select the 31st arch.
-- `predictor`: the same 30 labels; the best prediction in the half is the 31st arch.
-- `supernet`: the 31 best of 100 random archs by supernet score.
-- `random`, `evolution`: 31 random archs, or those of regularised evolution.
+- `wpnas`: 30 random archs, then 70 that a search selects by a Gaussian process of all labels so
+  far, in which the supernet's signal (ridge regression on the 300 scores) is a feature;
+- `predictor`: the same without the signal;
+- `supernet`: the 100 best by the signal alone;
+- `random`, `evolution`: random archs, or those of regularised evolution.
 
-Regret: best accuracy of the half minus that of the choice, in points. `random_100` and
-`evolution_100` train 100 archs alone: more than three times the budget, for comparison.
+Regret: best accuracy of the half minus that of the choice, in points. `queries`: lookups until the
+best arch, 101 if it was not found.
 
 Supernet scores are kept in `--scores` (part of the repository), so the supernet is only trained if
 one is missing. Prints JSON with means, standard errors over seeds, and paired differences.
@@ -41,10 +40,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from nats_parts.shared_weights import Shared, add_arguments
 from predictor_parts.nasbench201 import TARGETS, Half, accuracies
-from search_parts.queries import QUERIES
+from search_parts.queries import EXPLORATION, QUERIES, SETTINGS
 
+from hwnas.acquisitions import exploration
 from hwnas.controller.controller import run_search
-from hwnas.controller.scorer import Rescoring
 from hwnas.controller.sections import SearchConfig
 from hwnas.core.env import host_facts
 from hwnas.core.rng import rng
@@ -53,147 +52,114 @@ from hwnas.interfaces import (
     Evaluation,
     FloatArray,
     PredictorContext,
+    Proxy,
     SearcherContext,
 )
 from hwnas.pipeline.costs import cost_metrics
-from hwnas.pipeline.evaluators import scores_of
-from hwnas.predictors import REGISTRY as PREDICTORS
-from hwnas.predictors.blend import Blend, blend, fit_blend
-from hwnas.predictors.evaluate import cross_fitted
+from hwnas.pipeline.evaluators import TabularRescoring
+from hwnas.predictors import gp, ridge
 from hwnas.predictors.records import Records
-from hwnas.predictors.transfer import LabelSet, TransferPredictor
 from hwnas.searchers import REGISTRY as SEARCHERS
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.space import Codes
 
-N_LABELS, N_EVALUATIONS, N_SUPERNET = 30, 70, 100
-N_TRAINED = N_LABELS + 1
-TINY_ERROR = 1e-6
+N_LABELS, N_QUERIES, N_SUPERNET = 30, 100, 300
 
 
-class Blended(Rescoring):
-    """Evaluations by the supernet, blended with predictions; only cells of the half can win."""
+class Watched(TabularRescoring):
+    """Remembers the archs in the order of their first evaluation."""
 
-    def __init__(self, half: Half, shared: Shared, fitted: Blend) -> None:
-        self._space, self._shared, self._fitted = half.space, shared, fitted
-        self._keys = set(half.space.keys(half.codes))
+    def __init__(self, records: Records, build: Callable[[], AccuracyPredictor]) -> None:
+        super().__init__(records, records.space, build)
+        self.seen: dict[tuple[int, ...], None] = {}
 
     def evaluate(self, archs: list[Arch]) -> list[Evaluation]:
-        """Scores as losses of evaluations."""
-        scores = self._shared(self._space.codes(archs))
-        return [
-            Evaluation(arch, 0.0, "supernet", "val", n_images=1000, seed=0, val_loss=np.exp(-score))
-            for arch, score in zip(archs, scores.tolist(), strict=True)
-        ]
-
-    def label(self, evaluation: Evaluation) -> float:
-        """Minus the log of the loss."""
-        return float(scores_of([evaluation])[0])
-
-    def blend(self, mean: FloatArray, std: FloatArray, label: FloatArray) -> FloatArray:
-        """The reward of WPNAS."""
-        return blend(self._fitted, label, mean)
-
-    def admits(self, codes: Codes) -> Any:
-        """Whether the cells have a true accuracy."""
-        return np.array([key in self._keys for key in self._space.keys(codes)], dtype=bool)
+        """As in the base class."""
+        self.seen |= dict.fromkeys(arch.codes for arch in archs)
+        return super().evaluate(archs)
 
 
 class Problem:
-    """One data set and seed."""
+    """One data set and seed; every method returns the rows of its lookups, in order."""
 
-    def __init__(self, half: Half, target: str, shared: Shared, name: str, seed: int) -> None:
-        self.half, self.shared, self.seed = half, shared, seed
+    def __init__(self, half: Half, target: str, shared: Shared, seed: int) -> None:
+        self.half, self.seed = half, seed
         self.truth = half.columns[target]
-        self.scores = -np.log(np.maximum(1 - self.truth, TINY_ERROR))
-        self._predictor = name
         self.records = Records(half.space, half.codes, self.truth, target, 0)
-        order = rng(seed, "wpnas_tabular").permutation(len(half.codes))
-        self.labelled = order[:N_LABELS]
-        self.others = order[N_LABELS : N_LABELS + N_SUPERNET]
+        self.order = rng(seed, "wpnas_tabular").permutation(len(half.codes))
+        known = half.codes[self.order[:N_SUPERNET]]
+        signal = ridge.build(ridge.Config(), PredictorContext(half.space, seed))
+        signal.fit(known, shared(known))
+        self.signal = signal
 
-    def _build(self, proxies: Any = ()) -> AccuracyPredictor:
-        module = PREDICTORS.load(self._predictor)
-        context = PredictorContext(self.half.space, self.seed, tuple(proxies))
-        return module.build(module.Config(), context)
+    def searched(self, *, with_signal: bool) -> list[int]:
+        """Rows that a search evaluates."""
+        space = self.half.space
 
-    def wpnas(self) -> float:
-        """With the winner of a search by blended scores."""
-        codes, half = self.half.codes, self.half
-        inherited = LabelSet("supernet", codes[self.others], self.shared(codes[self.others]))
+        def proxy(codes: Codes) -> FloatArray:
+            return self.signal.predict(codes)[0]
 
-        def build() -> AccuracyPredictor:
-            return TransferPredictor(self._build, [inherited], seed=self.seed)
-
-        known, truth = codes[self.labelled], self.scores[self.labelled]
-        held_out = cross_fitted(build, known, truth, seed=self.seed)
-        fitted = fit_blend(self.shared(known), held_out, truth)
-        predictor = build()
-        predictor.fit(known, truth)
-        module = SEARCHERS.load("policy_gradient")
-        searcher = module.build(
-            module.Config(baseline="self_critical"), SearcherContext(half.space, self.seed)
+        proxies: tuple[Proxy, ...] = (proxy,) if with_signal else ()
+        watched = Watched(
+            self.records,
+            lambda: gp.build(
+                gp.Config(features="operators"), PredictorContext(space, self.seed, proxies)
+            ),
         )
+        module = SEARCHERS.load("evolution")
+        settings = SETTINGS | {"n_initial": N_LABELS}
         with tempfile.TemporaryDirectory() as folder:
-            found = run_search(
-                half.space,
-                searcher,
-                predict=predictor.predict,
-                metrics=cost_metrics(half.space, {}),
-                config=SearchConfig(n_predictions=6400, n_evaluations=N_EVALUATIONS),
+            run_search(
+                space,
+                module.build(module.Config(), SearcherContext(space, self.seed)),
+                predict=None,
+                metrics=cost_metrics(space, {}),
+                config=SearchConfig(
+                    n_predictions=64 * N_QUERIES, n_evaluations=N_QUERIES, **settings
+                ),
                 seed=self.seed,
                 folder=Path(folder),
-                rescoring=Blended(half, self.shared, fitted),
+                rescoring=watched,
+                acquisition=exploration.build(EXPLORATION),
             )
-        row_of = {key: row for row, key in enumerate(half.space.keys(codes))}
-        winner = half.space.keys(half.space.codes([found.winner.arch]))[0]
-        return self._best([*self.labelled, row_of[winner]])
+        row_of = {tuple(codes): row for row, codes in enumerate(self.half.codes.tolist())}
+        return [row_of[codes] for codes in watched.seen][:N_QUERIES]
 
-    def _best(self, rows: Any) -> float:
-        """Accuracy of the best of the archs that are trained alone."""
-        return float(self.truth[rows].max())
+    def by_signal(self) -> list[int]:
+        """Rows of the best archs by the signal."""
+        found: list[int] = np.argsort(-self.signal.predict(self.half.codes)[0]).tolist()
+        return found[:N_QUERIES]
 
-    def predictor(self) -> float:
-        """With the best prediction of a predictor of the labels alone."""
-        predictor = self._build()
-        predictor.fit(self.half.codes[self.labelled], self.scores[self.labelled])
-        return self._best([*self.labelled, predictor.predict(self.half.codes)[0].argmax()])
-
-    def supernet(self) -> float:
-        """The best of random archs by supernet score."""
-        order = self.shared(self.half.codes[self.others]).argsort()
-        return self._best(self.others[order[-N_TRAINED:]])
-
-    def random(self, n: int) -> float:
-        """Random archs."""
-        return self._best(rng(self.seed, "wpnas_tabular").permutation(len(self.truth))[:n])
-
-    def evolution(self, n: int) -> float:
-        """Archs of regularised evolution."""
-        return self._best(QUERIES["regularised_evolution"](self.records, n, self.seed)[:n])
+    def evolved(self) -> list[int]:
+        """Rows of regularised evolution."""
+        return QUERIES["regularised_evolution"](self.records, N_QUERIES, self.seed)[:N_QUERIES]
 
 
-METHODS: dict[str, Callable[[Problem], float]] = {
-    "wpnas": Problem.wpnas,
-    "predictor": Problem.predictor,
-    "supernet": Problem.supernet,
-    "random": lambda problem: problem.random(N_TRAINED),
-    "evolution": lambda problem: problem.evolution(N_TRAINED),
-    "random_100": lambda problem: problem.random(N_LABELS + N_EVALUATIONS),
-    "evolution_100": lambda problem: problem.evolution(N_LABELS + N_EVALUATIONS),
+METHODS: dict[str, Callable[[Problem], list[int]]] = {
+    "wpnas": lambda problem: problem.searched(with_signal=True),
+    "predictor": lambda problem: problem.searched(with_signal=False),
+    "supernet": Problem.by_signal,
+    "random": lambda problem: problem.order[:N_QUERIES].tolist(),
+    "evolution": Problem.evolved,
 }
 
 
-def compared(regrets: dict[str, FloatArray]) -> dict[str, Any]:
-    """Mean regrets, and the differences to those of `wpnas`, with standard errors over seeds."""
+def stated(values: FloatArray) -> dict[str, float]:
+    """Mean and its standard error."""
+    error = float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else 0.0
+    return {"mean": round(float(values.mean()), 3), "standard_error": round(error, 3)}
 
-    def stated(values: FloatArray) -> dict[str, float]:
-        error = float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else 0.0
-        return {"mean": round(float(values.mean()), 3), "standard_error": round(error, 3)}
 
+def compared(found: dict[str, list[tuple[float, int]]]) -> dict[str, Any]:
+    """Regrets and queries over seeds, and the differences of regrets to those of `wpnas`."""
+    columns = {name: np.array(values).T for name, values in found.items()}
     return {
-        name: {**stated(values), "minus_wpnas": stated(values - regrets["wpnas"])}
-        for name, values in regrets.items()
+        name: {
+            "regret": stated(regrets),
+            "minus_wpnas": stated(regrets - columns["wpnas"][0]),
+            "queries": float(np.median(queries)),
+        }
+        for name, (regrets, queries) in columns.items()
     }
 
 
@@ -203,22 +169,25 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add_arguments(parser)
-    parser.add_argument("--predictor", default="gcn")
     parser.add_argument("--seeds", type=int, default=10)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    half, shared, found = accuracies(options.data), Shared(options), {}
+    half, shared, result = accuracies(options.data), Shared(options), {}
     for target in TARGETS:
-        regrets: dict[str, list[float]] = {name: [] for name in METHODS}
+        found: dict[str, list[tuple[float, int]]] = {name: [] for name in METHODS}
         for seed in range(options.seeds):
-            problem = Problem(half, target, shared, options.predictor, seed)
+            problem = Problem(half, target, shared, seed)
+            best = float(problem.truth.max())
             for name, method in METHODS.items():
-                regrets[name].append(100 * (float(problem.truth.max()) - method(problem)))
-            shown = {name: round(values[-1], 2) for name, values in regrets.items()}
+                seen = problem.truth[method(problem)]
+                hit = np.flatnonzero(seen >= best)
+                queries = int(hit[0]) + 1 if len(hit) else N_QUERIES + 1
+                found[name].append((100 * (best - float(seen.max())), queries))
+            shown = {name: round(values[-1][0], 2) for name, values in found.items()}
             print(target, seed, shown, file=sys.stderr, flush=True)
-        found[target] = compared({name: np.array(values) for name, values in regrets.items()})
-    sizes = {"labels": N_LABELS, "evaluations": N_EVALUATIONS, "steps": options.steps}
-    print(json.dumps({"host": host_facts(), "predictor": options.predictor, **sizes, **found}))
+        result[target] = compared(found)
+    sizes = {"labels": N_LABELS, "queries": N_QUERIES, "supernet_scores": N_SUPERNET}
+    print(json.dumps({"host": host_facts(), **sizes, "steps": options.steps, **result}))
 
 
 if __name__ == "__main__":
