@@ -198,7 +198,7 @@ def claims(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """What the proof asks for, and whether it holds."""
 
     def of(name: str) -> list[Hits]:
-        return [np.array([*row[name]["hits"]]) == "1" for row in rows]
+        return [(np.array([*row[name]["hits"]]) == "1").astype(np.float64) for row in rows]
 
     found = paired([of("mobilenet_v4")], [of("mobilenet_tiny")], level=LEVEL)
     shares = [row["mobilenet_v4"]["measured_ms"] / row["mobilenet_v4"]["rival_ms"] for row in rows]

@@ -176,6 +176,7 @@ def test_the_second_time_nothing_is_decoded(cache: Path):
 def test_another_process_may_remove_the_empty_file_first(cache: Path, monkeypatch, caplog):
     file = encoded(photo(0, 0))
     decode(of(file), PX)
+    caplog.clear()
     size, removed = os.path.getsize, []
 
     def size_of_removed(path: str) -> int:
