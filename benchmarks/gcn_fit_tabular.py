@@ -28,14 +28,14 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from nats_parts.shared_weights import Shared, add_arguments
+from nats_parts.shared_weights import Shared, add_arguments, stated
 from predictor_parts.nasbench201 import TARGETS, Half, accuracies
 
 from hwnas.core.env import host_facts
 from hwnas.core.progress import silent
 from hwnas.core.rng import rng
 from hwnas.core.stats import kendall_tau
-from hwnas.interfaces import FloatArray, PredictorContext, SearcherContext
+from hwnas.interfaces import PredictorContext, SearcherContext
 from hwnas.predictors import REGISTRY as PREDICTORS
 from hwnas.predictors.lookup import ScoreTable, table_of_space
 from hwnas.searchers import segments
@@ -87,12 +87,6 @@ def of_seed(half: Half, shared: Shared, name: str, seed: int) -> dict[str, dict[
             "tau, others, fit": kendall_tau(fitted[others], truth[others]),
         } | {f"regret, {pick}": 100 * (truth.max() - truth[row]) for pick, row in picks.items()}
     return found
-
-
-def stated(values: FloatArray) -> dict[str, float]:
-    """Mean and its standard error."""
-    error = float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else 0.0
-    return {"mean": round(float(values.mean()), 4), "standard_error": round(error, 4)}
 
 
 def compared(rows: list[dict[str, float]]) -> dict[str, Any]:

@@ -38,7 +38,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from nats_parts.shared_weights import Shared, add_arguments
+from nats_parts.shared_weights import Shared, add_arguments, stated
 from predictor_parts.nasbench201 import TARGETS, Half, accuracies
 from search_parts.queries import EXPLORATION, QUERIES, SETTINGS
 
@@ -142,12 +142,6 @@ METHODS: dict[str, Callable[[Problem], list[int]]] = {
     "random": lambda problem: problem.order[:N_QUERIES].tolist(),
     "evolution": Problem.evolved,
 }
-
-
-def stated(values: FloatArray) -> dict[str, float]:
-    """Mean and its standard error."""
-    error = float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else 0.0
-    return {"mean": round(float(values.mean()), 3), "standard_error": round(error, 3)}
 
 
 def compared(found: dict[str, list[tuple[float, int]]]) -> dict[str, Any]:

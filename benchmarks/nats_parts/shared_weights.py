@@ -46,6 +46,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=int, default=24_000, help="of supernet training")
 
 
+def stated(values: FloatArray) -> dict[str, float]:
+    """Mean over seeds, and its standard error."""
+    error = float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else 0.0
+    return {"mean": round(float(values.mean()), 4), "standard_error": round(error, 4)}
+
+
 class Shared:
     """Supernet scores of cells, from a file; the supernet is trained if one is missing."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
@@ -21,7 +21,6 @@ Edge = tuple[int, int]
 
 IMAGE = 0
 """Number of the network's input among the values of `Step`s."""
-
 
 POOLING = ("avg_pool", "max_pool")
 """Kinds of operators without weights; equal ones with the same input compute the same."""
@@ -117,13 +116,8 @@ class Network:
         kept = self._kept
         if len(kept) == len(self.ops):
             return self
-        number = {position: i for i, position in enumerate(kept)}
-        edges = tuple(
-            (number[source], number[reader])
-            for source, reader in self.edges or ()
-            if source in number and reader in number
-        )
-        return Network(tuple(self.ops[i] for i in kept), edges, self.act_first)
+        present = set(kept)
+        return self._part(kept, (e for e in self.edges or () if present.issuperset(e)))
 
     def deployed(self) -> Network:
         """`live()` without poolings that equal an earlier one with the same input.
@@ -148,11 +142,15 @@ class Network:
             (same.get(source, source), reader) for source, reader in net.edges if reader not in same
         }
         kept = [i for i in range(len(net.ops)) if i not in same]
+        return net._part(kept, edges)
+
+    def _part(self, kept: Sequence[int], edges: Iterable[Edge]) -> Network:
+        """The operators at the positions `kept`, with `edges` between these positions."""
         number = {position: i for i, position in enumerate(kept)}
         return Network(
-            tuple(net.ops[i] for i in kept),
+            tuple(self.ops[i] for i in kept),
             tuple(sorted((number[source], number[reader]) for source, reader in edges)),
-            net.act_first,
+            self.act_first,
         )
 
     @cached_property

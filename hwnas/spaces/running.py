@@ -80,10 +80,7 @@ def graph_values(space: SearchSpace, codes: Codes) -> NDArray[np.float64]:
 def _graph_values(space: SearchSpace, index: NDArray[np.int32]) -> NDArray[np.float64]:
     """`graph_values` of `_live` operators [n, slots]; follows the steps of all archs at once."""
     ops, reads = enumerate_ops(space), space.macro.slot_graph.reads or ()
-    is_concat, is_identity = (
-        np.array([*(op.kind == kind for op in ops), False])[index]
-        for kind in ("concat", "identity")
-    )
+    is_concat, is_identity = _are(space, index, "concat"), _are(space, index, "identity")
     is_identity[:, -1] = False  # a step, as every last operator
     size = np.array([*(float(op.out_channels * op.out_hw**2) for op in ops), 0.0])[index]
     same, n = _twins_of(space, index), len(index)
@@ -135,9 +132,16 @@ def _live(space: SearchSpace, codes: Codes) -> NDArray[np.int32]:
     return live
 
 
+def _are(space: SearchSpace, index: NDArray[np.int32], *kinds: str) -> NDArray[np.bool_]:
+    """Whether each operator of `index` [n, slots] is of one of the kinds."""
+    is_kind = np.array([*(op.kind in kinds for op in enumerate_ops(space)), False])
+    found: NDArray[np.bool_] = is_kind[index]
+    return found
+
+
 def _twins_of(space: SearchSpace, index: NDArray[np.int32]) -> NDArray[np.int32]:
     """The slot of the first equal pooling with the same input, if the slot repeats one; else -1."""
-    pools = np.array([*(op.kind in POOLING for op in enumerate_ops(space)), False])[index]
+    pools = _are(space, index, *POOLING)
     found = np.full(index.shape, -1, dtype=np.int32)
     if pools.any() and not space.macro.absent_passes:
         decided = np.zeros(index.shape, dtype=bool)
@@ -149,14 +153,20 @@ def _twins_of(space: SearchSpace, index: NDArray[np.int32]) -> NDArray[np.int32]
 
 
 @lru_cache(maxsize=32)
+def _readers(graph: SlotGraph) -> dict[tuple[int, ...], list[int]]:
+    """The slots that read the same sources, by these sources."""
+    found: dict[tuple[int, ...], list[int]] = {}
+    for slot, sources in enumerate(graph.reads or ()):
+        found.setdefault(sources, []).append(slot)
+    return found
+
+
+@lru_cache(maxsize=32)
 def _pairs(graph: SlotGraph) -> tuple[tuple[int, int, bool], ...]:
     """Pairs of slots with the same sources, in order, and whether one slot reads both."""
-    reads = graph.reads or ()
-    slots_of: dict[tuple[int, ...], list[int]] = {}
-    for slot, sources in enumerate(reads):
-        slots_of.setdefault(sources, []).append(slot)
-    together = {pair for sources in reads for pair in combinations(sorted(sources), 2)}
-    pairs = (pair for slots in slots_of.values() for pair in combinations(slots, 2))
+    readers = _readers(graph)
+    together = {pair for sources in readers for pair in combinations(sorted(sources), 2)}
+    pairs = (pair for slots in readers.values() for pair in combinations(slots, 2))
     return tuple((first, second, (first, second) in together) for first, second in pairs)
 
 
@@ -168,12 +178,9 @@ def _sums_with(
 
     With the slots of each sum that may repeat `slot`, and the readers of the sum.
     """
-    readers: dict[tuple[int, ...], list[int]] = {}
-    for reader, sources in enumerate(graph.reads or ()):
-        readers.setdefault(sources, []).append(reader)
     twins = {second for first, second, _ in _pairs(graph) if first == slot}
     return tuple(
-        (sources, sorted(twins & set(sources)), readers_)
-        for sources, readers_ in readers.items()
+        (sources, sorted(twins & set(sources)), readers)
+        for sources, readers in _readers(graph).items()
         if slot in sources or twins & set(sources)
     )
